@@ -1,0 +1,64 @@
+# Two commands set everything up by themselves: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PORT ?= 8000
+BASE_URL ?= http://127.0.0.1:$(PORT)
+VENV := .venv
+BIN := $(VENV)/bin
+export PORT
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run stack shell test lint postman openapi clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/run  ## play the assignment's eight steps and print them (the first thing to try)
+	@$(BIN)/nameko-hw demo
+
+run: $(VENV)/run  ## serve everything in one process on http://127.0.0.1:8000 (PORT=...)
+	@$(BIN)/nameko-hw run
+
+stack: $(VENV)/run  ## serve with one process a service, RabbitMQ and PostgreSQL (PORT=...)
+	@$(BIN)/nameko-hw stack
+
+shell: $(VENV)/run  ## open `nameko shell` against the running stack
+	@$(BIN)/nameko-hw shell
+
+test: lint postman/node_modules  ## set up whatever is missing, lint, and run all tests
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/test  ## flake8, isort and mypy
+	@$(BIN)/flake8 services tests
+	@$(BIN)/isort --check-only --quiet services tests
+	@$(BIN)/mypy
+
+postman: postman/node_modules  ## run the Postman suite against BASE_URL=... and write postman/report.html
+	@cd postman && npx --no-install newman run nameko-hw.postman_collection.json --env-var baseUrl=$(BASE_URL) \
+		--reporters cli,htmlextra --reporter-htmlextra-export report.html
+
+openapi: $(VENV)/run  ## write docs/openapi.json anew
+	@$(BIN)/nameko-hw openapi > docs/openapi.json.new && mv docs/openapi.json.new docs/openapi.json
+
+clean:  ## remove the virtual environment and all data of the local modes
+	rm -rf $(VENV) .run build *.egg-info postman/node_modules postman/report.html
+
+# Debian splits venv off Python; where we may, we add it.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version) if not (3, 11) <= sys.version_info < (3, 14) else 0'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get -qq update && apt-get -qq install -y python3-venv; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run: $(VENV)/bin/python setup.cfg constraints.txt
+	@echo "Installing the packages..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local]'
+	@touch $@
+
+$(VENV)/test: $(VENV)/run
+	@echo "Installing the packages for the tests..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+postman/node_modules: postman/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is needed: sudo apt-get install npm"; exit 1; }
+	@cd postman && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@

@@ -1,0 +1,7 @@
+"""Billing: the accounts and the ledger. Money moves here and nowhere else.
+
+Owns        the tables `accounts` and `operations`
+HTTP        GET /billing/accounts/{user_id} and .../operations, POST .../deposit and .../withdraw
+Serves      open_account, pay, get_account by RPC
+Events      none
+"""

@@ -1,0 +1,72 @@
+"""The rules of money: amounts are integers in the minor unit of one currency.
+
+An operation moves its amount between two accounts of the ledger, so the books always sum to zero (Pacioli,
+"Summa de arithmetica", 1494). A user's account is the user's money; `cash` is what we hold for all of them,
+`revenue` is what they have paid for orders.
+"""
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from services.contracts import Amount
+
+CASH, REVENUE = "cash", "revenue"
+
+
+class Kind(StrEnum):
+    """What an operation is."""
+
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    PAYMENT = "payment"
+
+
+def change(kind: Kind, amount: int) -> int:
+    """By how much an operation changes the balance of the user's account."""
+    return amount if kind == Kind.DEPOSIT else -amount
+
+
+def entries(kind: Kind, user_id: UUID) -> tuple[str, str]:
+    """The ledger accounts that an operation debits and credits; `str(user_id)` is the user's own."""
+    match kind:
+        case Kind.DEPOSIT:
+            return CASH, str(user_id)
+        case Kind.WITHDRAWAL:
+            return str(user_id), CASH
+        case Kind.PAYMENT:
+            return str(user_id), REVENUE
+
+
+class Money(BaseModel):
+    """What a client sends to deposit or withdraw."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    amount: Amount
+
+
+class AccountView(BaseModel):
+    """An account as a client sees it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    user_id: UUID
+    balance: int
+
+
+class ReceiptView(BaseModel):
+    """A deposit or a withdrawal that was carried out, and the balance right after it."""
+
+    operation_id: UUID
+    user_id: UUID
+    amount: int
+    balance: int
+
+
+class OperationView(ReceiptView):
+    """A line of the statement. The operation id of a payment is the id of its order."""
+
+    kind: Kind
+    created_at: datetime

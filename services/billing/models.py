@@ -1,0 +1,53 @@
+"""The tables of billing."""
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, func, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """The database of billing."""
+
+    type_annotation_map = {datetime: DateTime(timezone=True), int: BigInteger}
+
+
+class Account(Base):
+    """A user's account. Its balance is the sum of its accepted operations, and never below zero."""
+
+    __tablename__ = "accounts"
+    __table_args__ = (CheckConstraint("balance >= 0", name="accounts_balance_not_negative"),)
+
+    user_id: Mapped[UUID] = mapped_column(primary_key=True)
+    balance: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Operation(Base):
+    """A movement of money that was asked for, and its outcome: null only inside the transaction that decides it.
+
+    A refused one is kept too, so that asking again gives the same outcome. `balance` is that of the user's
+    account right after it; `created_at` is taken while the account is locked, so it orders the account's
+    operations as they happened.
+    """
+
+    __tablename__ = "operations"
+    __table_args__ = (
+        CheckConstraint("amount > 0", name="operations_amount_positive"),
+        CheckConstraint("kind in ('deposit', 'withdrawal', 'payment')", name="operations_kind"),
+        CheckConstraint("outcome in ('accepted', 'insufficient_funds', 'account_not_found')", name="operations_outcome"),
+        CheckConstraint("debit <> credit and user_id::text in (debit, credit)", name="operations_ledger_accounts"),
+        CheckConstraint("(outcome = 'accepted') = (balance is not null)", name="operations_balance"),
+        Index("operations_statement", "user_id", "created_at", "id", postgresql_where=text("outcome = 'accepted'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    kind: Mapped[str]
+    user_id: Mapped[UUID]
+    amount: Mapped[int]
+    debit: Mapped[str]
+    credit: Mapped[str]
+    outcome: Mapped[str | None]
+    balance: Mapped[int | None]
+    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

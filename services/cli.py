@@ -1,0 +1,154 @@
+"""The console command `nameko-hw`. Each subcommand imports what it needs, as some patch the standard library."""
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+DEFAULT_PORT = 8000
+
+
+def main() -> None:
+    """Run one subcommand; exit 1 with one line on an error that the user can mend."""
+    arguments = parser().parse_args()
+    os.chdir(ROOT)
+    from services.local.supervisor import CannotStart, FolderInUse
+    try:
+        sys.exit(arguments.command(arguments) or 0)
+    except (CannotStart, FolderInUse, TimeoutError) as error:
+        sys.exit(f"nameko-hw: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="nameko-hw", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    def add(name: str, command: Any, text: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text)
+        one.set_defaults(command=command)
+        return one
+
+    add("demo", demo, "start embedded mode, play the eight steps of the scenario, print them, stop")
+    port = {"type": port_number, "default": os.environ.get("PORT") or DEFAULT_PORT, "help": "default: $PORT or 8000"}
+    add("run", run, "serve in embedded mode until Ctrl-C").add_argument("--port", **port)
+    add("stack", stack, "serve with one process a service, RabbitMQ and PostgreSQL until Ctrl-C").add_argument("--port", **port)
+    one = add("door", door, "hand requests to services by their path; `stack` runs this")
+    one.add_argument("--port", **port)
+    one.add_argument("target", nargs="+", help="service=port, several of one service are replicas")
+    add("shell", shell, "open `nameko shell` against the running stack")
+    add("migrate", migrate, "bring the databases of the configuration to the newest version").add_argument(
+        "service", nargs="*", help="default: all four")
+    add("openapi", openapi, "print the OpenAPI document of the HTTP API")
+    return top
+
+
+def port_number(text: str) -> int:
+    if not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: it should be a number up to 65535")
+    return int(text)
+
+
+def configuration() -> dict[str, Any]:
+    """Read config.yaml as Nameko does, and check it."""
+    import yaml
+    from nameko.cli.main import setup_yaml_parser
+
+    from services.common.config import BadConfiguration, check
+
+    setup_yaml_parser()
+    config: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
+    try:
+        check(config)
+    except BadConfiguration as error:
+        sys.exit(str(error))
+    return config
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    from services.local.demo import play
+    return play(ROOT / ".run" / "demo")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    import eventlet
+    eventlet.monkey_patch()
+
+    import logging.config
+
+    from services.local.embedded import serve
+
+    config = configuration()
+    logging.config.dictConfig(config["LOGGING"])
+    folder = Path(os.environ.get("NAMEKO_HW_FOLDER", ROOT / ".run" / "embedded"))
+    serve(listen(arguments.port), folder, config, on_ready=lambda: welcome(arguments.port))
+
+
+def welcome(port: int) -> None:
+    """Say where the API is, with a line to try."""
+    base = f"http://127.0.0.1:{port}"
+    print(f"""
+Serving on {base}
+  the API, to read and to try   {base}/docs
+  a first request               curl -s {base}/users -H 'Content-Type: application/json' \\
+                                  -d '{{"name": "Ada", "email": "ada@example.com"}}'
+Ctrl-C stops everything.
+""", flush=True)
+
+
+def stack(arguments: argparse.Namespace) -> None:
+    from services.local.stack import serve
+    serve(ROOT / ".run" / "stack", arguments.port, on_ready=lambda: welcome(arguments.port))
+
+
+def door(arguments: argparse.Namespace) -> None:
+    import eventlet
+    eventlet.monkey_patch()
+
+    import logging.config
+
+    from services.local.frontdoor import serve
+
+    config = configuration()
+    logging.config.dictConfig(config["LOGGING"])
+    ports: dict[str, list[int]] = {}
+    for service, _, port in (target.partition("=") for target in arguments.target):
+        ports.setdefault(service, []).append(port_number(port))
+    serve(listen(arguments.port), ports, config["REQUEST_TIMEOUT_S"] + 2, config["BODY_LIMIT_BYTES"])
+
+
+def listen(port: int) -> Any:
+    import eventlet
+    try:
+        return eventlet.listen(("127.0.0.1", port))
+    except OSError as error:
+        sys.exit(f"nameko-hw: port {port}: {error.strerror}. Choose another with PORT=...")
+
+
+def shell(arguments: argparse.Namespace) -> None:
+    from services.local.stack import environment_of_running
+    environment = environment_of_running(ROOT / ".run" / "stack")
+    os.execvpe("nameko", ["nameko", "shell", "--config", "config.yaml"], {**os.environ, **environment})
+
+
+def migrate(arguments: argparse.Namespace) -> None:
+    from services.common.database import with_driver
+    from services.common.migrations import SERVICES, upgrade
+
+    config = configuration()
+    for service in arguments.service or SERVICES:
+        if service not in SERVICES:
+            sys.exit(f"nameko-hw: there is no service {service!r}: it should be one of {', '.join(SERVICES)}")
+        upgrade(service, with_driver(config["DB_URIS"][f"{service}:Base"]))
+        print(f"{service}: at the newest version")
+
+
+def openapi(arguments: argparse.Namespace) -> None:
+    from services.openapi import document
+    print(document(), end="")
+
+
+if __name__ == "__main__":
+    main()

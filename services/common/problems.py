@@ -1,0 +1,97 @@
+"""Errors as `application/problem+json` (RFC 9457). Every error that a client can see is made here."""
+import json
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Annotated
+
+from pydantic import BaseModel, Field, ValidationError
+from werkzeug.wrappers import Response
+
+from services.common.database import DATABASE_DOWN
+from services.common.idempotency import KeyReused
+from services.contracts import AccountNotFound
+
+CONTENT_TYPE = "application/problem+json"
+REPLAYED = "Idempotent-Replayed"
+RETRY_AFTER_S = 1
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field of a request."""
+
+    field: str
+    message: str
+
+
+class ProblemView(BaseModel):
+    """An error as the client gets it. `type` is stable; `errors` name the fields of a bad request."""
+
+    type: str
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    errors: list[FieldError] = []
+
+
+class Problem(Exception):
+    """An error answer. `name` makes its `type`, `urn:nameko-hw:problem:<name>`."""
+
+    def __init__(self, status: int, name: str, detail: str, errors: Iterable[FieldError] = (),
+                 headers: dict[str, str] | None = None, replayed: bool = False) -> None:
+        super().__init__(detail)
+        self.headers = (headers or {}) | ({REPLAYED: "true"} if replayed else {})
+        self.view = ProblemView(type=f"urn:nameko-hw:problem:{name}", title=HTTPStatus(status).phrase,
+                                status=status, detail=detail, errors=list(errors))
+
+    def response(self) -> Response:
+        body = self.view.model_dump(exclude_defaults=True)
+        return Response(json.dumps(body), self.view.status, self.headers, content_type=CONTENT_TYPE)
+
+
+class Unavailable(Exception):
+    """Something that we need did not answer within its deadline, so the outcome is unknown. Try again."""
+
+
+#: While one of these is raised, what was asked for may have happened or not: trying again is safe and right.
+OUTCOME_UNKNOWN = (Unavailable, *DATABASE_DOWN)
+
+
+def not_found(what: str, replayed: bool = False) -> Problem:
+    return Problem(404, "not-found", f"There is no {what}.", replayed=replayed)
+
+
+def bad_field(field: str, message: str, status: int = 422) -> Problem:
+    return Problem(status, "invalid-request", f"{field}: {message}", [FieldError(field=field, message=message)])
+
+
+def invalid(error: ValidationError) -> Problem:
+    """The problem for values that a model refused, with every field named."""
+    errors = [
+        FieldError(field=".".join(str(part) for part in one["loc"]) or "body",
+                   message=one["msg"].removeprefix("Value error, "))
+        for one in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return Problem(422, "invalid-request", "; ".join(f"{one.field}: {one.message}" for one in errors), errors)
+
+
+def from_exception(error: Exception) -> Problem:
+    """The one table from what went wrong to what the client is told. Never the text of an unknown exception."""
+    match error:
+        case Problem():
+            return error
+        case KeyReused():
+            return Problem(422, "idempotency-key-reused",
+                           "Idempotency-Key: it was used before for a request with other values.",
+                           [FieldError(field="Idempotency-Key", message="was used before with other values")])
+        case AccountNotFound():
+            return not_found("account of this user")
+        case _ if isinstance(error, OUTCOME_UNKNOWN):
+            return Problem(503, "unavailable", "The service cannot answer now. Try again, with the same Idempotency-Key.",
+                           headers={"Retry-After": str(RETRY_AFTER_S)})
+        case _:
+            return Problem(500, "internal-error", "Something went wrong on our side; it has been logged.")
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether `error` belongs to a client's mistake or to an outage rather than to a defect of ours."""
+    return from_exception(error).view.status != 500

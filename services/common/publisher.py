@@ -1,0 +1,142 @@
+"""Messages that the broker has confirmed.
+
+One connection a process, opened when it is needed and thrown away at the first doubt: after an error or a
+deadline a late confirm could otherwise be taken for the one of the next message.
+(RabbitMQ manual, "Consumer Acknowledgements and Publisher Confirms".)
+"""
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from amqp.exceptions import AMQPError
+from eventlet import Timeout
+from eventlet.semaphore import Semaphore
+from kombu import Connection, Exchange, Queue
+from kombu.exceptions import KombuError
+from kombu.serialization import dumps
+from nameko.extensions import SharedExtension
+
+from services.common.problems import Unavailable
+
+BROKER_DOWN = (AMQPError, KombuError, OSError)
+
+
+@dataclass(frozen=True)
+class Message:
+    """What to send and where: to an exchange with a routing key, or right to a queue; both are declared first.
+
+    `properties` are AMQP's; a message is persistent unless they say otherwise.
+    """
+
+    body: Any
+    to: Exchange | Queue
+    routing_key: str = ""
+    headers: dict[str, Any] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+class Publisher(SharedExtension):
+    """Publishes batches on one channel in confirm mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = Semaphore()
+        self._channel: ConfirmedChannel | None = None
+
+    def publish(self, messages: Sequence[Message]) -> list[bool]:
+        """Send `messages`; say of each whether the broker took it and routed it to a queue.
+
+        Returns when each of them is confirmed. Unavailable after PUBLISH_TIMEOUT_S, or when the broker is
+        away: then any of them may have been sent.
+        """
+        timeout_s = self.container.settings.PUBLISH_TIMEOUT_S
+        with Timeout(timeout_s, Unavailable("the broker did not confirm in time")), self._turn:
+            stale = self._channel is not None
+            try:
+                return self._send(messages, timeout_s)
+            except BROKER_DOWN as error:
+                if not stale:
+                    raise Unavailable("the broker is away") from error
+            try:
+                return self._send(messages, timeout_s)  # a connection that had died while it was idle
+            except BROKER_DOWN as error:
+                raise Unavailable("the broker is away") from error
+
+    def _send(self, messages: Sequence[Message], timeout_s: float) -> list[bool]:
+        if self._channel is None:
+            self._channel = ConfirmedChannel(self.container.config["AMQP_URI"], timeout_s)
+        try:
+            return self._channel.send(messages, timeout_s)
+        except BaseException:
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.connection.collect()
+
+    def stop(self) -> None:
+        self._close()
+
+    kill = stop
+
+
+class ConfirmedChannel:
+    """A channel in confirm mode that keeps many messages on their way at once."""
+
+    def __init__(self, uri: str, timeout_s: float) -> None:
+        self.connection = Connection(uri, connect_timeout=timeout_s)
+        self.channel = self.connection.channel()
+        self.channel.confirm_select()
+        self.channel.events["basic_ack"].add(self._on_ack)
+        self.channel.events["basic_nack"].add(self._on_nack)
+        self.channel.events["basic_return"].add(self._on_return)
+        self.declared: set[str] = set()
+        self.sent = 0                         # the delivery tag of the last message
+        self.waiting: set[int] = set()        # delivery tags that are not confirmed yet
+        self.refused: set[int] = set()        # ... that the broker did not take
+        self.returned: set[str] = set()       # ... and message ids that it could not route
+
+    def send(self, messages: Sequence[Message], timeout_s: float) -> list[bool]:
+        """Send all, wait for the confirms of all."""
+        self.refused.clear()
+        self.returned.clear()
+        first = self.sent + 1
+        for message in messages:
+            self._send(message)
+        deadline = time.monotonic() + timeout_s
+        while self.waiting:
+            try:
+                self.connection.drain_events(timeout=max(deadline - time.monotonic(), 0.001))
+            except socket.timeout:
+                raise Unavailable("the broker did not confirm in time") from None
+        return [tag not in self.refused and str(tag) not in self.returned
+                for tag in range(first, first + len(messages))]
+
+    def _send(self, message: Message) -> None:
+        to = message.to
+        if to.name not in self.declared:
+            to.bind(self.channel).declare()
+            self.declared.add(to.name)
+        exchange, routing_key = ("", to.name) if isinstance(to, Queue) else (to.name, message.routing_key)
+        content_type, encoding, body = dumps(message.body, serializer="json")
+        self.sent += 1
+        self.waiting.add(self.sent)
+        properties = {"delivery_mode": 2, **message.properties, "message_id": str(self.sent)}
+        self.channel.basic_publish(
+            self.channel.prepare_message(body, None, content_type, encoding, dict(message.headers), properties),
+            exchange=exchange, routing_key=routing_key, mandatory=True)
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        self.waiting = {other for other in self.waiting if other > tag} if multiple else self.waiting - {tag}
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        before = self.waiting
+        self._on_ack(tag, multiple)
+        self.refused |= before - self.waiting
+
+    def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
+        self.returned.add(message.properties["message_id"])

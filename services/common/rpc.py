@@ -1,0 +1,157 @@
+"""RPC over AMQP in Nameko's own wire format, with a deadline on both sides.
+
+The caller waits RPC_TIMEOUT_S and then does not know what happened: it raises RpcUnavailable. The request
+itself expires in the broker after the same time, so what nobody waits for is mostly not done at all; what
+is done nevertheless is found by asking again with the same operation id. (Birrell and Nelson,
+"Implementing Remote Procedure Calls", 1984: exactly once if it returns, at most once if it does not.)
+"""
+import logging
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from uuid import uuid4
+
+import nameko.rpc
+from eventlet import Timeout
+from eventlet.event import Event
+from nameko.exceptions import RemoteError, deserialize, serialize
+from nameko.extensions import DependencyProvider
+from nameko.messaging import HeaderEncoder
+from nameko.rpc import get_rpc_exchange
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from services.common import metrics
+from services.common.problems import Unavailable
+from services.common.publisher import Message, Publisher
+from services.contracts import InvalidArgument
+
+log = logging.getLogger(__name__)
+
+TRANSIENT = 1  # delivery mode: a request or a reply that a broker's crash loses is asked for again
+
+
+class RpcUnavailable(Unavailable):
+    """No reply came within the deadline: the call may have been carried out, or not."""
+
+
+class ReplyListener(nameko.rpc.ReplyListener):
+    """Nameko's, which forgets the replies that nobody waits for any more."""
+
+    def forget(self, correlation_id: str) -> None:
+        self._reply_events.pop(correlation_id, None)
+
+
+class RpcProxy(DependencyProvider):
+    """Calls another service: `billing = RpcProxy("billing")`, then `self.billing.pay(operation_id=...)`.
+
+    Raises what the method raised, if `contracts.py` declares it, else RpcUnavailable.
+    """
+
+    listener = ReplyListener()
+    publisher = Publisher()
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def get_dependency(self, worker_ctx: Any) -> "Caller":
+        return Caller(self, HeaderEncoder().get_message_headers(worker_ctx))
+
+    def call(self, method: str, arguments: dict[str, Any], headers: dict[str, Any]) -> Any:
+        """Call and wait for the reply, RPC_TIMEOUT_S at the most."""
+        timeout_s = self.container.settings.RPC_TIMEOUT_S
+        correlation_id = str(uuid4())
+        reply: Event = self.listener.get_reply_event(correlation_id)
+        request = Message(
+            {"args": [], "kwargs": arguments}, get_rpc_exchange(self.container.config), f"{self.target}.{method}", headers,
+            {"delivery_mode": TRANSIENT, "expiration": str(int(timeout_s * 1000)),
+             "reply_to": self.listener.routing_key, "correlation_id": correlation_id})
+        try:
+            with Timeout(timeout_s, RpcUnavailable(f"{self.target}.{method} did not reply in {timeout_s:g} s")):
+                [routed] = self.publisher.publish([request])
+                if not routed:
+                    raise RpcUnavailable(f"{self.target} has never been started")
+                answer = reply.wait()
+        finally:
+            self.listener.forget(correlation_id)
+        if answer["error"]:
+            raise deserialize(answer["error"])
+        return answer["result"]
+
+
+class Caller:
+    """What a worker holds of an RpcProxy: its attributes are the remote methods."""
+
+    def __init__(self, proxy: RpcProxy, headers: dict[str, Any]) -> None:
+        self._proxy = proxy
+        self._headers = headers
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        def call(**arguments: Any) -> Any:
+            started, outcome = time.monotonic(), "failed"
+            try:
+                result = self._proxy.call(method, arguments, self._headers)
+                outcome = "replied"
+                return result
+            except RemoteError as error:
+                raise RpcUnavailable(f"{self._proxy.target}.{method} failed: {error.exc_type}") from None
+            finally:
+                metrics.RPCS.labels(self._proxy.container.service_name, f"{self._proxy.target}.{method}",
+                                    outcome).observe(time.monotonic() - started)
+
+        return call
+
+
+class RpcConsumer(nameko.rpc.RpcConsumer):
+    """Nameko's consumer of RPC requests, whose process survives a broken request and a lost broker."""
+
+    publisher = Publisher()
+
+    def handle_message(self, body: Any, message: Any) -> None:
+        if not isinstance(body, dict) or not message.properties.get("reply_to"):
+            log.error("dropped an RPC request to %s without a body or a reply_to", message.delivery_info["routing_key"])
+            self.queue_consumer.ack_message(message)
+            return
+        super().handle_message(body, message)
+
+    def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+        """Send the reply, then acknowledge the request; without a reply, let the broker deliver it again."""
+        error = serialize(exc_info[1]) if exc_info else None
+        reply = Message({"result": result, "error": error}, get_rpc_exchange(self.container.config),
+                        message.properties["reply_to"],
+                        properties={"delivery_mode": TRANSIENT,
+                                    "correlation_id": message.properties.get("correlation_id")})
+        try:
+            self.publisher.publish([reply])
+        except Unavailable as unavailable:
+            log.warning("an RPC reply was not sent: %s", unavailable)
+            self.queue_consumer.requeue_message(message)
+        else:
+            self.queue_consumer.ack_message(message)
+        return result, exc_info
+
+
+class Rpc(nameko.rpc.Rpc):
+    """Nameko's RPC entrypoint on our consumer."""
+
+    rpc_consumer = RpcConsumer()
+
+
+def rpc(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Serve the decorated method by RPC. Its arguments are checked against its annotations."""
+    checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(function)
+
+    @wraps(function)
+    def command(service: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return checked(service, *args, **kwargs)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise InvalidArgument(f"{first['loc'][-1]}: {first['msg']}") from None
+        except Exception as error:
+            if type(error).__module__ != "services.contracts":
+                log.error("%s failed", function.__name__, exc_info=sys.exc_info())
+            raise
+
+    return Rpc.decorator(command)

@@ -1,0 +1,184 @@
+"""The HTTP server of a service: its routes, its health, its metrics and the API's documentation.
+
+Health, metrics and documentation are answered here and not by entrypoints, so that they answer also when
+every worker is busy.
+"""
+import json
+import logging
+import mimetypes
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from eventlet import Timeout
+from nameko.amqp.publish import get_connection
+from nameko.web.server import HttpOnlyProtocol, WebServer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy import text
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import Map
+from werkzeug.wrappers import Request, Response
+
+from services.common.database import Database
+from services.common.problems import Problem, Unavailable
+
+log = logging.getLogger(__name__)
+
+OPENAPI_FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
+HEALTH_TIMEOUT_S = 2
+SWAGGER_UI = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
+DOCS_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>nameko-hw: the API</title>
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+<link rel="icon" href="/docs/favicon-32x32.png">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+DOCS_START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui"});\n'
+
+WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class Protocol(HttpOnlyProtocol):
+    """eventlet's HTTP protocol, with a problem where it would answer a broken request in HTML."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        body = Problem(code, "malformed-request", "The request is not well-formed HTTP.").response().get_data()
+        self.close_connection = True
+        self.wfile.write(
+            b"HTTP/1.1 %d Error\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
+            b"Connection: close\r\n\r\n%s" % (code, len(body), body))
+
+
+class Server(WebServer):
+    """Nameko's web server with our errors, limits, health and documentation.
+
+    With no WEB_SERVER_ADDRESS it does not listen: embedded mode serves `app` on a port of its own.
+    """
+
+    @property
+    def bind_addr(self) -> Any:
+        return super().bind_addr if self.container.config["WEB_SERVER_ADDRESS"] else None
+
+    def start(self) -> None:
+        self.url_map = self.make_url_map()
+        if self.bind_addr:
+            super().start()
+
+    def stop(self) -> None:
+        if self._gt is not None:
+            super().stop()
+
+    def get_wsgi_app(self) -> WsgiApp:
+        return self.app
+
+    def get_wsgi_server(self, sock: Any, wsgi_app: WsgiApp, protocol: Any = Protocol, debug: bool = False) -> Any:
+        server = super().get_wsgi_server(sock, wsgi_app, protocol=protocol, debug=debug)
+        server.socket_timeout = self.container.settings.REQUEST_TIMEOUT_S
+        server.keepalive = 60
+        return server
+
+    def make_url_map(self) -> Map:
+        url_map = super().make_url_map()
+        url_map.merge_slashes = False  # it would answer with a redirect in HTML
+        return url_map
+
+    def app(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """The WSGI application."""
+        request = Request(environ)
+        own = {
+            "/health/live": live, "/health/ready": self.ready, "/metrics": metrics,
+        }.get(request.path)
+        if request.path == "/openapi.json" or request.path.startswith("/docs"):
+            own = documentation
+        return (own(request) if own else self.dispatch(request))(environ, start_response)
+
+    def dispatch(self, request: Request) -> Response:
+        """Answer by the entrypoint of the path and method."""
+        try:
+            entrypoint, request.path_values = self.url_map.bind_to_environ(request.environ).match()
+        except HTTPException as error:
+            return routing_problem(error).response()
+        return entrypoint.handle_request(request)
+
+    def ready(self, request: Request | None = None) -> Response:
+        """The database and the broker answer, asked now."""
+        checks = {"database": self._ask_database, "broker": self._ask_broker}
+        failed = {name: "does not answer" for name, ask in checks.items() if not _answers(ask)}
+        if failed:
+            return Problem(503, "not-ready", "; ".join(f"{name} {why}" for name, why in failed.items()),
+                           headers={"Retry-After": "1"}).response()
+        return _json({"status": "ready"})
+
+    def _ask_database(self) -> None:
+        for extension in self.container.dependencies:
+            if isinstance(extension, Database):
+                with extension.session() as session:
+                    session.execute(text("select 1"))
+
+    def _ask_broker(self) -> None:
+        with get_connection(self.container.config["AMQP_URI"]) as connection:
+            try:
+                connection.channel().close()
+            except BaseException:
+                connection.collect()
+                raise
+
+
+def routing_problem(error: HTTPException) -> Problem:
+    """The problem for a path or a method that no entrypoint serves."""
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return Problem(405, "method-not-allowed", f"This resource allows {allowed}.", headers={"Allow": allowed})
+    return Problem(404, "not-found", "There is nothing at this path.")
+
+
+def live(request: Request) -> Response:
+    """The process runs and its event loop turns."""
+    return _json({"status": "live"})
+
+
+def metrics(request: Request) -> Response:
+    """Everything that this process counts, for Prometheus."""
+    return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def documentation(request: Request) -> Response:
+    """The OpenAPI document and Swagger UI, whose files come from a package: nothing is fetched from elsewhere."""
+    if request.method not in ("GET", "HEAD"):
+        return routing_problem(MethodNotAllowed(["GET", "HEAD"])).response()
+    name = request.path.removeprefix("/docs/")
+    spec = find_spec("swagger_ui")
+    if request.path == "/openapi.json":
+        return Response(OPENAPI_FILE.read_bytes(), content_type="application/json")
+    if request.path in ("/docs", "/docs/"):
+        return Response(DOCS_PAGE, content_type="text/html; charset=utf-8")
+    if name == "start.js":
+        return Response(DOCS_START, content_type="text/javascript")
+    if name in SWAGGER_UI and spec and spec.origin:
+        file = Path(spec.origin).parent / "static" / name
+        return Response(file.read_bytes(), content_type=mimetypes.guess_type(name)[0])
+    return Problem(404, "not-found", "There is nothing at this path.").response()
+
+
+def _answers(ask: Callable[[], None]) -> bool:
+    try:
+        with Timeout(HEALTH_TIMEOUT_S, Unavailable("no answer")):
+            ask()
+    except Exception as error:
+        log.warning("not ready: %s", type(error).__name__)
+        return False
+    return True
+
+
+def _json(body: dict[str, Any]) -> Response:
+    return Response(json.dumps(body), content_type="application/json")

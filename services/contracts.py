@@ -1,0 +1,100 @@
+"""Everything that crosses a process: amounts, events, and what an RPC answers or raises. Read this first.
+
+A producer and its consumers share nothing but this module. Events are facts in the past tense; each is
+published to the topic exchange `<source>.events` with its type as routing key, as Nameko names them.
+RPCs are served by billing only: `open_account`, `pay` and `get_account` (see `services/billing/service.py`).
+"""
+from enum import StrEnum
+from typing import Annotated, ClassVar, TypedDict
+from uuid import UUID, uuid4
+
+from nameko.exceptions import deserialize_to_instance
+from pydantic import BaseModel, ConfigDict, Field
+
+#: Money: an integer count of the minor unit of one currency.
+MAX_AMOUNT = 10**12
+Amount = Annotated[int, Field(strict=True, ge=1, le=MAX_AMOUNT)]
+
+#: The rule of HTML's <input type=email> (HTML Living Standard, "valid e-mail address"), with a dot in the domain.
+Email = Annotated[str, Field(
+    pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
+            r"([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$",
+    max_length=254, examples=["ada@example.com"])]
+
+#: Text that PostgreSQL can store and a reader can see: no NUL, not only white space.
+Line = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$", max_length=200)]
+
+
+class Event(BaseModel):
+    """A fact that a service tells the others. `event_id` is what a handler remembers, to handle it once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    SOURCE: ClassVar[str]
+    TYPE: ClassVar[str]
+
+    event_id: UUID = Field(default_factory=uuid4)
+
+
+class UserRegistered(Event):
+    """A user exists and has this e-mail address."""
+
+    SOURCE = "users"
+    TYPE = "user_registered"
+
+    user_id: UUID
+    email: Email
+
+
+class OrderPaid(Event):
+    """Billing took the price of the order from the user's account."""
+
+    SOURCE = "orders"
+    TYPE = "order_paid"
+
+    order_id: UUID
+    user_id: UUID
+    price: Amount
+
+
+class OrderRejected(Event):
+    """Billing refused the payment, because the account held less than the price."""
+
+    SOURCE = "orders"
+    TYPE = "order_rejected"
+
+    order_id: UUID
+    user_id: UUID
+    price: Amount
+
+
+EVENTS: tuple[type[Event], ...] = (UserRegistered, OrderPaid, OrderRejected)
+
+
+class Outcome(StrEnum):
+    """What billing answers to `pay`. It is stored with the operation: asking again gives the same one."""
+
+    ACCEPTED = "accepted"
+    INSUFFICIENT_FUNDS = "insufficient_funds"
+    ACCOUNT_NOT_FOUND = "account_not_found"
+
+
+class AccountState(TypedDict):
+    """What billing answers to `open_account` and `get_account`."""
+
+    user_id: str
+    balance: int
+
+
+@deserialize_to_instance
+class AccountNotFound(Exception):
+    """The user has no account in billing."""
+
+
+@deserialize_to_instance
+class OperationMismatch(Exception):
+    """The operation id was used before with another account, amount or kind."""
+
+
+@deserialize_to_instance
+class InvalidArgument(Exception):
+    """An RPC argument is missing, unknown or out of range; the message names it."""

@@ -1,0 +1,103 @@
+"""The broker of embedded mode: kombu's memory transport, with what Nameko and we need on top.
+
+It forgets everything when the process ends, so at its start embedded mode publishes every event that the
+outboxes still hold again, and the inbox drops those that were handled (see `embedded.py`).
+"""
+from collections import defaultdict
+from queue import Empty
+from time import monotonic
+from typing import Any
+
+import eventlet
+from eventlet import Timeout
+from eventlet.event import Event
+from kombu.transport import TRANSPORT_ALIASES, memory, virtual
+
+URI = "embedded://localhost/"
+TRANSPORT_ALIASES["embedded"] = f"{__name__}:Transport"
+
+
+class Message(virtual.Message):
+    """A message whose properties hold its content type, where Nameko's RPC looks for it."""
+
+    def __init__(self, payload: dict[str, Any], channel: Any = None, **kwargs: Any) -> None:
+        super().__init__(payload, channel, **kwargs)
+        self.properties["content_type"] = payload["content-type"]
+
+
+class Channel(memory.Channel):
+    """A channel with publisher confirms, mandatory routing and queues whose messages expire into another."""
+
+    Message = Message
+    expiry: dict[str, tuple[float, str]] = {}  # queue -> seconds that a message stays, queue that it goes to then
+
+    def __init__(self, connection: Any, **kwargs: Any) -> None:
+        super().__init__(connection, **kwargs)
+        self.events: dict[str, set[Any]] = defaultdict(set)
+        self.sent = 0
+
+    def confirm_select(self) -> None:
+        """Every message is confirmed at once: here, to be published is to be in the queue."""
+
+    def basic_publish(self, message: Any, exchange: str, routing_key: str, mandatory: bool = False, **kwargs: Any) -> None:
+        self.sent += 1
+        routed = self._lookup(exchange, routing_key) if exchange else routing_key in self.queues
+        if routed:
+            super().basic_publish(message, exchange, routing_key, **kwargs)
+        elif mandatory:
+            returned = Message({**message, "properties": {**message["properties"], "delivery_tag": None}, "body": None})
+            for callback in self.events["basic_return"]:
+                callback(None, exchange, routing_key, returned)
+        for callback in self.events["basic_ack"]:
+            callback(self.sent, False)
+
+    def _new_queue(self, queue: str, arguments: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super()._new_queue(queue, **kwargs)
+        if arguments and "x-dead-letter-routing-key" in arguments:
+            self.expiry[queue] = arguments["x-message-ttl"] / 1000, arguments["x-dead-letter-routing-key"]
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        if queue in self.expiry:
+            pause_s, queue = self.expiry[queue]
+            eventlet.spawn_after(pause_s, self._put, queue, message)
+            return
+        super()._put(queue, message, **kwargs)
+        Transport.wake_all()
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        """Acknowledge, which makes room for the next message."""
+        super().basic_ack(delivery_tag, multiple)
+        Transport.wake_all()
+
+    def close(self) -> None:
+        """Close this channel only: the queues belong to all."""
+        virtual.Channel.close(self)
+
+
+class Transport(memory.Transport):
+    """A transport whose consumers sleep until a message comes, rather than look for one now and then."""
+
+    Channel = Channel
+    _wake = Event()
+
+    @classmethod
+    def wake_all(cls) -> None:
+        """Let every consumer look into its queues."""
+        cls._wake.send()
+        cls._wake = Event()
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+        """Deliver one message; TimeoutError when none has come in `timeout` seconds."""
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            wake = Transport._wake
+            try:
+                self.cycle.get(self._deliver)
+                return
+            except Empty:
+                pass
+            left_s = None if deadline is None else deadline - monotonic()
+            if left_s is not None and left_s <= 0:
+                raise TimeoutError
+            with Timeout(left_s, False):
+                wake.wait()

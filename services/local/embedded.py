@@ -1,0 +1,86 @@
+"""Embedded mode: the four services, the broker and the front door in one process, beside a PostgreSQL of its own.
+
+Run by `nameko-hw run`, which calls `eventlet.monkey_patch()` before it imports this.
+"""
+import logging
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import eventlet
+from eventlet import wsgi
+from eventlet.event import Event
+from nameko.runners import ServiceRunner
+from sqlalchemy import create_engine, text
+from werkzeug.wrappers import Request
+
+from services.billing.service import BillingService
+from services.common import web
+from services.common.migrations import SERVICES, upgrade
+from services.local import broker
+from services.local.frontdoor import FrontDoor, ready
+from services.local.postgres import Postgres
+from services.notifications.service import NotificationsService
+from services.orders.service import OrdersService
+from services.users.service import UsersService
+
+log = logging.getLogger(__name__)
+
+SERVERS = (NotificationsService, BillingService, OrdersService, UsersService)
+
+
+def serve(listener: socket.socket, folder: Path, config: dict[str, Any], on_ready: Any) -> None:
+    """Serve on `listener` until SIGINT or SIGTERM; `folder` keeps the data between runs."""
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.ready() or stop.send())
+    with Postgres(folder / "postgres") as postgres:
+        postgres.ensure_databases(SERVICES)
+        for service in SERVICES:
+            upgrade(service, postgres.url(service))
+        publish_again(postgres)
+        runner = ServiceRunner({
+            **config, "AMQP_URI": broker.URI, "WEB_SERVER_ADDRESS": None,
+            "DB_URIS": {f"{service}:Base": postgres.url(service) for service in SERVICES},
+        })
+        for server in SERVERS:
+            runner.add_service(server)
+        runner.start()
+        door = eventlet.spawn(wsgi.server, listener, front_door(runner), protocol=web.Protocol, log_output=False,
+                              debug=False, socket_timeout=config["REQUEST_TIMEOUT_S"], keepalive=60)
+        died = [eventlet.spawn(container.wait) for container in runner.containers]
+        for one in died:
+            one.link(lambda _: stop.ready() or stop.send())
+        on_ready()
+        stop.wait()
+        door.kill()
+        runner.stop()
+
+
+def front_door(runner: ServiceRunner) -> FrontDoor:
+    """The four services behind one WSGI application."""
+    servers = {
+        container.service_name: extension
+        for container in runner.containers
+        for extension in container.subextensions if isinstance(extension, web.Server)
+    }
+    checks = {name: lambda server=server: server.ready().status_code == 200 for name, server in servers.items()}
+    return FrontDoor({name: server.app for name, server in servers.items()}, own={
+        "/health/live": lambda environ, start: web.live(Request(environ))(environ, start),
+        "/health/ready": ready(checks),
+        "/metrics": lambda environ, start: web.metrics(Request(environ))(environ, start),
+    })
+
+
+def publish_again(postgres: Postgres) -> None:
+    """Put every event that the outboxes still hold on its way again.
+
+    The broker of this mode lives in memory: what it had not delivered when the last run ended, it has
+    forgotten. The inbox drops what was handled.
+    """
+    for service in ("users", "orders"):
+        engine = create_engine(postgres.url(service))
+        with engine.begin() as connection:
+            connection.execute(text("update outbox set published_at = null, claimed_until = '-infinity'"))
+        engine.dispose()

@@ -1,0 +1,50 @@
+"""Loopback ports, and waiting with a deadline."""
+import random
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+HOST = "127.0.0.1"
+POLL_S = 0.05
+
+# Below the ports that Linux and macOS give to outgoing connections. While a server is down, a client
+# that keeps calling a port of that range may connect to itself at last, and the port is gone.
+PORTS = range(20_000, 32_000)
+
+T = TypeVar("T")
+_random = random.SystemRandom()  # seeded tests in parallel would otherwise draw the same ports
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is free now and was not given out before by this process."""
+    for port in _random.sample(PORTS, 1000):
+        if port not in _given and port_is_free(port):
+            _given.add(port)
+            return port
+    raise OSError(f"no free port on {HOST} among 1000 from {PORTS.start} to {PORTS.stop - 1}")
+
+
+def port_is_free(port: int) -> bool:
+    """Say whether a server could listen on `port` of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def wait_for(condition: Callable[[], T], timeout_s: float, what: str) -> T:
+    """Call `condition` until its answer is true, and return that answer.
+
+    Raises TimeoutError, which names `what`, after `timeout_s` seconds.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout_s:g} s in vain for {what}")
+        time.sleep(POLL_S)
+    return answer

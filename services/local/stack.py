@@ -1,0 +1,162 @@
+"""Stack mode: one process a service, real RabbitMQ, real PostgreSQL, and a front door on one port."""
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from services.common.database import with_driver
+from services.common.migrations import SERVICES, upgrade
+from services.local.frontdoor import Backend
+from services.local.net import free_port, wait_for
+from services.local.postgres import Postgres
+from services.local.rabbitmq import RabbitMQ
+from services.local.supervisor import CannotStart, Supervisor
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT_FILE = "environment.json"
+READY_S = 60
+
+
+def database_variable(service: str) -> str:
+    """The environment variable with the URL of a service's database; config.yaml reads it."""
+    return f"{service.upper()}_DATABASE_URL"
+
+
+class Stack:
+    """The whole system under a supervisor; `folder` keeps its data, logs and addresses.
+
+    AMQP_URI and the four *_DATABASE_URL in the environment are used where they are given; otherwise the
+    servers are private ones. `settings` are further environment variables for the services.
+    """
+
+    def __init__(self, folder: Path, port: int, settings: dict[str, str] | None = None, replicas: int = 1,
+                 say: Callable[[str], object] = print) -> None:
+        self.folder = folder
+        self.port = port
+        self.settings = settings or {}
+        self.ports = {service: [free_port() for _ in range(replicas)] for service in SERVICES}
+        self.rabbitmq = None if os.environ.get("AMQP_URI") else RabbitMQ(folder / "rabbitmq")
+        self.postgres = None if given_databases() else Postgres(folder / "postgres")
+        self.supervisor = Supervisor(say=say)
+        self.say = say
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def amqp_uri(self) -> str:
+        return self.rabbitmq.uri if self.rabbitmq else os.environ["AMQP_URI"]
+
+    def database_url(self, service: str) -> str:
+        if self.postgres:
+            return self.postgres.url(service)
+        return with_driver(os.environ[database_variable(service)])
+
+    def environment(self) -> dict[str, str]:
+        """What the services and the commands need to know to find the servers."""
+        return {
+            "AMQP_URI": self.amqp_uri,
+            **{database_variable(service): self.database_url(service) for service in SERVICES},
+            "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands",  # eventlet's own note, see services/__init__.py
+            **self.settings,
+        }
+
+    def start(self) -> None:
+        """Start everything, and return when every service is ready."""
+        try:
+            self._start_servers()
+            self._start_services()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_servers(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.rabbitmq:
+            self.rabbitmq.ensure_installed()
+            self.rabbitmq.start()
+            self.say(f"RabbitMQ: {self.rabbitmq.uri}")
+        if self.postgres:
+            self.postgres.start()
+            self.postgres.ensure_databases(SERVICES)
+            self.say(f"PostgreSQL: {self.postgres.url('<service>')}")
+        for service in SERVICES:
+            upgrade(service, self.database_url(service))
+
+    def _start_services(self) -> None:
+        programs = Path(sys.executable).parent
+        for service, ports in self.ports.items():
+            for number, port in enumerate(ports, start=1):
+                self.supervisor.add(
+                    name_of(service, number),
+                    [str(programs / "nameko"), "run", "--config", "config.yaml", f"services.{service}.service"],
+                    env={**self.environment(), "WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
+                    cwd=ROOT, log=self.folder / "logs" / f"{name_of(service, number)}.log")
+        targets = [f"{service}={port}" for service, ports in self.ports.items() for port in ports]
+        self.supervisor.add("front door", [sys.executable, "-m", "services.cli", "door", "--port", str(self.port), *targets],
+                            env=self.environment(), cwd=ROOT, log=self.folder / "logs" / "door.log")
+        (self.folder / ENVIRONMENT_FILE).write_text(json.dumps(self.environment(), indent=2))
+        self.supervisor.start()
+        wait_for(self.is_ready, READY_S, f"the services to be ready; their logs are in {self.folder / 'logs'}")
+
+    def is_ready(self) -> bool:
+        """Whether every replica of every service, and the front door, say so."""
+        backends = [Backend(service, [port], timeout_s=5) for service, ports in self.ports.items() for port in ports]
+        return all(one.is_ready() for one in [*backends, Backend("front door", [self.port], timeout_s=5)])
+
+    def keep_servers_running(self) -> None:
+        """Start a private server again that has died; the supervisor does the same for the services."""
+        for server in (self.rabbitmq, self.postgres):
+            if server and not server.running:
+                self.say(f"{type(server).__name__}: died, starts again")
+                server.start()
+
+    def stop(self) -> None:
+        """Stop the services, then the servers."""
+        self.supervisor.stop()
+        for server in (self.rabbitmq, self.postgres):
+            if server:
+                server.stop()
+        (self.folder / ENVIRONMENT_FILE).unlink(missing_ok=True)
+
+    def __enter__(self) -> "Stack":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def name_of(service: str, number: int) -> str:
+    """The name of a replica in the supervisor: the service's, with a number from the second one on."""
+    return service if number == 1 else f"{service}-{number}"
+
+
+def given_databases() -> bool:
+    """Whether the environment gives the databases: all four, or none."""
+    missing = [database_variable(service) for service in SERVICES if not os.environ.get(database_variable(service))]
+    if missing and len(missing) < len(SERVICES):
+        raise CannotStart(f"{', '.join(missing)}: not set, though other databases are; give all four or none")
+    return not missing
+
+
+def serve(folder: Path, port: int, on_ready: Callable[[], None]) -> None:
+    """Run the stack until SIGINT or SIGTERM."""
+    stack = Stack(folder, port)
+    stack.start()
+    try:
+        on_ready()
+        stack.supervisor.run_forever(each_round=stack.keep_servers_running)
+    finally:
+        stack.stop()
+
+
+def environment_of_running(folder: Path) -> dict[str, str]:
+    """The environment of the stack that runs in `folder`; CannotStart if none does."""
+    try:
+        environment: dict[str, str] = json.loads((folder / ENVIRONMENT_FILE).read_text())
+    except FileNotFoundError:
+        raise CannotStart("no stack is running: start it with `make stack` in another terminal") from None
+    return environment

@@ -1,0 +1,53 @@
+"""The tables of notifications."""
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import CheckConstraint, DateTime, Index, func, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
+
+
+class Base(DeclarativeBase):
+    """The database of notifications."""
+
+    type_annotation_map = {datetime: DateTime(timezone=True)}
+
+
+class Contact(Base):
+    """Where a user gets letters; from user_registered."""
+
+    __tablename__ = "contacts"
+
+    user_id: Mapped[UUID] = mapped_column(primary_key=True)
+    email: Mapped[str]
+
+
+class Letter(Base):
+    """A letter. `event_id` is the inbox: unique, so that an event that is delivered again stores nothing.
+
+    The address of a letter to a user is looked up when it is read, so it does not matter which of the order's
+    event and the user's is handled first.
+    """
+
+    __tablename__ = "letters"
+    __table_args__ = (
+        CheckConstraint("kind in ('order_paid', 'order_rejected', 'message')", name="letters_kind"),
+        CheckConstraint("(kind = 'message') = (event_id is null)", name="letters_event"),
+        CheckConstraint("(event_id is null) = (order_id is null)", name="letters_order"),
+        CheckConstraint("user_id is not null or email is not null", name="letters_addressee"),
+        Index("letters_newest", "created_at", "id"),
+        Index("letters_newest_of_user", "user_id", "created_at", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    event_id: Mapped[UUID | None] = mapped_column(unique=True)
+    user_id: Mapped[UUID | None] = mapped_column()
+    order_id: Mapped[UUID | None] = mapped_column(unique=True)
+    given_email: Mapped[str | None] = mapped_column("email")
+    kind: Mapped[str]
+    subject: Mapped[str]
+    body: Mapped[str]
+    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    email = column_property(func.coalesce(
+        given_email, select(Contact.email).where(Contact.user_id == user_id).correlate_except(Contact).scalar_subquery()))

@@ -1,0 +1,47 @@
+"""The entrypoints of notifications."""
+from services.common.database import Database
+from services.common.events import event_handler
+from services.common.http import Reply, http
+from services.common.pages import Page, UserPageQuery
+from services.contracts import OrderPaid, OrderRejected, UserRegistered
+from services.notifications import models, store
+from services.notifications.domain import Kind, LetterView, NewMessage, grief, happiness
+
+
+class NotificationsService:
+    """Stores a letter for every order that ended. Each handler says whether the event was new to it."""
+
+    name = "notifications"
+    db = Database(models.Base)
+
+    @event_handler(OrderPaid)
+    def on_order_paid(self, event: OrderPaid) -> bool:
+        """Store the letter of happiness."""
+        with self.db.get_session() as session:
+            return store.add_letter(session, event, Kind.ORDER_PAID, *happiness(event))
+
+    @event_handler(OrderRejected)
+    def on_order_rejected(self, event: OrderRejected) -> bool:
+        """Store the letter of grief."""
+        with self.db.get_session() as session:
+            return store.add_letter(session, event, Kind.ORDER_REJECTED, *grief(event))
+
+    @event_handler(UserRegistered)
+    def on_user_registered(self, event: UserRegistered) -> bool:
+        """Remember where the user gets letters, also those stored before this."""
+        with self.db.get_session() as session:
+            return store.add_contact(session, event.user_id, event.email)
+
+    @http("POST", "/notifications", body=NewMessage, answers={201: LetterView}, summary="Store a letter")
+    def create_message(self, key: str | None, body: NewMessage) -> Reply:
+        """Store a letter to a user or to an address; nothing is really sent."""
+        with self.db.get_session() as session:
+            letter, is_new = store.claim_message(session, key, body)
+        return Reply(201, LetterView.model_validate(letter), replayed=not is_new)
+
+    @http("GET", "/notifications", query=UserPageQuery, answers={200: Page[LetterView]},
+          summary="List letters, newest first")
+    def list_letters(self, query: UserPageQuery) -> Reply:
+        with self.db.get_session() as session:
+            letters, next_ = store.newest(session, query)
+        return Reply(200, Page[LetterView](items=[LetterView.model_validate(one) for one in letters], next=next_))

@@ -1,0 +1,8 @@
+"""Orders: what users buy, from pending to paid or rejected.
+
+Owns        the table `orders`, and its outbox
+HTTP        POST /orders, GET /orders/{id}, GET /orders
+Calls       billing.pay, until it has answered
+Events out  order_paid, order_rejected
+Events in   none
+"""

@@ -1,0 +1,41 @@
+"""The tables of orders."""
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, func, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from services.common.outbox import OutboxRow
+
+
+class Base(DeclarativeBase):
+    """The database of orders."""
+
+    type_annotation_map = {datetime: DateTime(timezone=True), int: BigInteger}
+
+
+class Order(Base):
+    """An order; `retry_at` is when recovery may ask billing for its payment again."""
+
+    __tablename__ = "orders"
+    __table_args__ = (
+        CheckConstraint("price > 0", name="orders_price_positive"),
+        CheckConstraint("status in ('pending', 'paid', 'rejected')", name="orders_status"),
+        CheckConstraint("(status = 'rejected') = (reason is not null)", name="orders_reason"),
+        Index("orders_newest", "created_at", "id"),
+        Index("orders_newest_of_user", "user_id", "created_at", "id"),
+        Index("orders_pending", "retry_at", postgresql_where=text("status = 'pending'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID]
+    price: Mapped[int]
+    status: Mapped[str]
+    reason: Mapped[str | None]
+    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    retry_at: Mapped[datetime]
+
+
+class Outbox(OutboxRow, Base):
+    """Events of orders on their way out."""

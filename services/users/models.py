@@ -1,0 +1,37 @@
+"""The tables of users."""
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import CheckConstraint, DateTime, Index, func, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from services.common.outbox import OutboxRow
+
+
+class Base(DeclarativeBase):
+    """The database of users."""
+
+    type_annotation_map = {datetime: DateTime(timezone=True)}
+
+
+class User(Base):
+    """A user; `retry_at` is when recovery may ask billing for the account again."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        CheckConstraint("status in ('pending', 'active')", name="users_status"),
+        Index("users_email", text("lower(email)"), unique=True),
+        Index("users_pending", "retry_at", postgresql_where=text("status = 'pending'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str]
+    email: Mapped[str]
+    status: Mapped[str]
+    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    retry_at: Mapped[datetime]
+
+
+class Outbox(OutboxRow, Base):
+    """Events of users on their way out."""

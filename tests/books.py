@@ -1,0 +1,82 @@
+"""The invariants of the design, asked of all databases at once."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, text
+
+from services.local.net import wait_for
+from services.local.stack import Stack
+
+QUIET_S = 60
+
+
+@contextmanager
+def database(stack: Stack, service: str) -> Iterator[Connection]:
+    """A connection to the database of a service; what is done on it is committed at the end."""
+    engine = create_engine(stack.database_url(service))
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def rows(stack: Stack, service: str, query: str, **values: Any) -> list[Any]:
+    with database(stack, service) as connection:
+        return list(connection.execute(text(query), values))
+
+
+def one(stack: Stack, service: str, query: str, **values: Any) -> Any:
+    [[value]] = rows(stack, service, query, **values)
+    return value
+
+
+def is_quiet(stack: Stack) -> bool:
+    """Whether nothing is pending, and every event that was published has been handled."""
+    pending = one(stack, "orders", "select count(*) from orders where status = 'pending'")
+    pending += one(stack, "users", "select count(*) from users where status = 'pending'")
+    waiting = sum(one(stack, service, "select count(*) from outbox where published_at is null")
+                  for service in ("orders", "users"))
+    letters = one(stack, "notifications", "select count(*) from letters where event_id is not null")
+    ended = one(stack, "orders", "select count(*) from orders where status = 'paid' or reason = 'insufficient_funds'")
+    contacts = one(stack, "notifications", "select count(*) from contacts")
+    users = one(stack, "users", "select count(*) from users")
+    return pending == waiting == 0 and letters >= ended and contacts >= users
+
+
+def wait_until_quiet(stack: Stack) -> None:
+    wait_for(lambda: is_quiet(stack), QUIET_S, "the system to become quiet")
+
+
+def violations(stack: Stack) -> list[str]:
+    """Every way in which the data of a quiet system breaks invariants 1 to 3."""
+    found = [
+        f"account {user_id}: balance {balance}, but its operations sum to {total}"
+        for user_id, balance, total in rows(stack, "billing", """
+            select a.user_id, a.balance, coalesce(sum(o.amount * case when o.credit = a.user_id::text then 1 else -1 end), 0)
+            from accounts a left join operations o on o.user_id = a.user_id and o.outcome = 'accepted'
+            group by a.user_id, a.balance""")
+        if balance != total or balance < 0
+    ]
+    found += [f"operation {id_}: undecided" for (id_,) in rows(
+        stack, "billing", "select id from operations where outcome is null")]
+    payments = {id_: (user_id, amount) for id_, user_id, amount in rows(stack, "billing", """
+        select id, user_id, amount from operations where kind = 'payment' and outcome = 'accepted'""")}
+    orders = {id_: (status, reason, user_id, price) for id_, status, reason, user_id, price in rows(
+        stack, "orders", "select id, status, reason, user_id, price from orders")}
+    for id_, (status, reason, user_id, price) in orders.items():
+        if (status == "paid") != (payments.get(id_) == (user_id, price)):
+            found.append(f"order {id_}: {status}, its payment is {payments.get(id_)}")
+    found += [f"payment {id_}: of no order" for id_ in payments.keys() - orders.keys()]
+    expected = sorted(
+        (str(id_), "order_paid" if status == "paid" else "order_rejected")
+        for id_, (status, reason, _, _) in orders.items() if status == "paid" or reason == "insufficient_funds")
+    letters = sorted((str(order_id), kind) for order_id, kind in rows(
+        stack, "notifications", "select order_id, kind from letters where order_id is not null and user_id <> :system",
+        system="00000000-0000-0000-0000-000000000000"))
+    if letters != expected:
+        found += [f"letter {letter}: too many" for letter in letters if letter not in expected]
+        found += [f"letter {letter}: missing" for letter in expected if letter not in letters]
+        found += ["letters: doubled"] * (len(letters) != len(set(letters)))
+    return found

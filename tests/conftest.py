@@ -1,0 +1,86 @@
+"""What tests of several folders share: the system in both of its local modes, each started once."""
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.local.net import free_port, wait_for
+from services.local.stack import Stack
+from tests.client import Api
+
+START_S = 60
+STOP_S = 30
+
+#: Recovery in seconds rather than in quarters of a minute, so that tests do not wait.
+QUICK = {
+    "RECOVERY_INTERVAL_S": "0.5",
+    "RECOVERY_AFTER_S": "3.5",
+    "REQUEST_TIMEOUT_S": "3",
+    "RPC_TIMEOUT_S": "1",
+    "DB_TIMEOUT_S": "2",
+    "EVENT_RETRY_PAUSES_S": "[0.2, 0.4, 0.8]",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_servers() -> None:
+    """Tests start their own servers, whatever the environment names."""
+    for name in list(os.environ):
+        if name == "AMQP_URI" or name.endswith("_DATABASE_URL"):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One process a service, a RabbitMQ and a PostgreSQL of its own, a front door; for all tests of a run."""
+    with Stack(tmp_path_factory.mktemp("stack"), free_port(), QUICK) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of embedded mode."""
+    with Embedded(tmp_path_factory.mktemp("embedded")) as running:
+        yield running.url
+
+
+@pytest.fixture
+def api(stack: Stack) -> Iterator[Api]:
+    """A client of the stack."""
+    with Api(stack.url) as client:
+        yield client
+
+
+class Embedded:
+    """Embedded mode as a child process, as `make run` starts it."""
+
+    def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "embedded.log"
+        self.settings = settings or QUICK
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "services.cli", "run", "--port", str(self.port)], stdout=log, stderr=log,
+                env={**os.environ, **self.settings, "NAMEKO_HW_FOLDER": str(self.folder)}, start_new_session=True)
+        with Api(self.url) as client:
+            wait_for(client.is_ready, START_S, f"embedded mode, see {self.log}")
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(STOP_S)
+
+    def __enter__(self) -> "Embedded":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.stop()

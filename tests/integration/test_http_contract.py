@@ -1,0 +1,393 @@
+"""The HTTP API as the contract has it, errors above all. Everything goes through the front door."""
+import http.client
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.contracts import MAX_AMOUNT
+from tests.client import Api, fields, new_email
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+BAD_AMOUNTS = [0, -1, 10.5, 10.0, MAX_AMOUNT + 1, 10**40, "10", True, None, [1], {"amount": 1}]
+
+
+def posts(user_id: str) -> list[tuple[str, dict]]:
+    """A good request for every POST."""
+    return [
+        ("/users", {"name": "Ada", "email": new_email()}),
+        (f"/billing/accounts/{user_id}/deposit", {"amount": 10}),
+        (f"/billing/accounts/{user_id}/withdraw", {"amount": 1}),
+        ("/orders", {"user_id": user_id, "price": 1}),
+        ("/notifications", {"user_id": user_id, "subject": "Hello", "body": "Good to see you."}),
+    ]
+
+
+def test_a_user_has_an_account_as_soon_as_it_is_active(api: Api):
+    email = new_email()
+    answer = api.post("/users", {"name": "Ada", "email": email})
+    user = answer.json()
+    assert answer.status_code == 201
+    assert answer.headers["Location"] == f"/users/{user['id']}"
+    assert user.keys() == {"id", "name", "email", "status", "created_at"}
+    assert (user["name"], user["email"], user["status"]) == ("Ada", email, "active")
+    assert datetime.fromisoformat(user["created_at"]).utcoffset().total_seconds() == 0
+    assert api.get(f"/users/{user['id']}").json() == user
+    assert api.get(f"/billing/accounts/{user['id']}").json() == {"user_id": user["id"], "balance": 0}
+
+
+@pytest.mark.parametrize("change", [str, str.upper, str.title])
+def test_an_address_belongs_to_one_user(api: Api, change):
+    email = new_email()
+    assert api.post("/users", {"name": "Ada", "email": email}).status_code == 201
+    again = api.post("/users", {"name": "Bea", "email": change(email)})
+    assert again.status_code == 409
+    assert fields(again) == {"email"}
+
+
+def test_money_goes_in_and_out(api: Api):
+    user_id = api.new_user()["id"]
+    receipt = api.deposit(user_id, 1000).json()
+    assert receipt == {"operation_id": receipt["operation_id"], "user_id": user_id, "amount": 1000, "balance": 1000}
+    assert UUID(receipt["operation_id"])
+    assert api.withdraw(user_id, 400).json()["balance"] == 600
+    refused = api.withdraw(user_id, 601)
+    assert refused.status_code == 402
+    assert refused.json()["type"] == "urn:nameko-hw:problem:insufficient-funds"
+    assert api.balance(user_id) == 600
+    assert api.withdraw(user_id, 600).json()["balance"] == 0
+
+
+def test_an_order_is_paid_or_rejected(api: Api):
+    user_id = api.new_user(balance=300)["id"]
+    answer = api.order(user_id, 300)
+    paid = answer.json()
+    assert answer.status_code == 201
+    assert answer.headers["Location"] == f"/orders/{paid['id']}"
+    assert paid.keys() == {"id", "user_id", "price", "status", "reason", "created_at"}
+    assert (paid["user_id"], paid["price"], paid["status"], paid["reason"]) == (user_id, 300, "paid", None)
+    rejected = api.order(user_id, 1).json()
+    assert (rejected["status"], rejected["reason"]) == ("rejected", "insufficient_funds")
+    assert api.get(f"/orders/{paid['id']}").json() == paid
+    assert api.items(f"/orders?user_id={user_id}") == [rejected, paid]
+    assert api.balance(user_id) == 0
+    letters = api.letters(user_id, 2)
+    assert {(letter["order_id"], letter["kind"]) for letter in letters} == {
+        (paid["id"], "order_paid"), (rejected["id"], "order_rejected")}
+    assert letters[0].keys() == {"id", "user_id", "order_id", "email", "kind", "subject", "body", "created_at"}
+
+
+def test_the_statement_says_how_the_balance_came_about(api: Api):
+    user_id = api.new_user(balance=1000)["id"]
+    order = api.order(user_id, 300).json()
+    assert api.withdraw(user_id, 5000).status_code == 402
+    assert api.order(user_id, 5000).json()["status"] == "rejected"
+    api.withdraw(user_id, 100)
+    statement = api.items(f"/billing/accounts/{user_id}/operations")
+    assert [(line["kind"], line["amount"], line["balance"]) for line in statement] == [
+        ("withdrawal", 100, 600), ("payment", 300, 700), ("deposit", 1000, 1000)]
+    assert statement[1]["operation_id"] == order["id"]
+
+
+def test_a_message_is_stored(api: Api):
+    user = api.new_user()
+    to_user = api.post("/notifications", {"user_id": user["id"], "subject": "Hello", "body": ""})
+    letter = to_user.json()
+    assert to_user.status_code == 201
+    assert (letter["kind"], letter["subject"], letter["user_id"], letter["order_id"]) == ("message", "Hello", user["id"], None)
+    to_address = api.post("/notifications", {"email": "bea@example.com", "subject": "Hello", "body": "x"}).json()
+    assert (to_address["email"], to_address["user_id"]) == ("bea@example.com", None)
+    assert [one["id"] for one in api.letters(user["id"], 1)] == [letter["id"]]
+
+
+@pytest.mark.parametrize("path", [
+    f"/users/{NOBODY}", f"/orders/{NOBODY}", f"/billing/accounts/{NOBODY}", f"/billing/accounts/{NOBODY}/operations",
+    "/users/nobody", "/orders/", "/users//x", "/", "/nowhere", "/billing", "/billing/accounts", "/users/%00", "/%ff",
+    "/metrics", "/docs/nothing", "/docs/%2e%2e/setup.py",
+])
+def test_what_is_not_there_is_404(api: Api, path):
+    answer = api.get(path)
+    assert answer.status_code == 404
+    fields(answer)
+
+
+@pytest.mark.parametrize("method, path", [
+    ("DELETE", "/users"), ("PUT", "/orders"), ("GET", "/users"), ("PATCH", f"/orders/{NOBODY}"), ("POST", "/docs"),
+    ("DELETE", "/notifications"), ("GET", f"/billing/accounts/{NOBODY}/deposit"), ("OPTIONS", "/orders"), ("TRACE", "/orders"),
+])
+def test_what_cannot_be_done_is_405(api: Api, method, path):
+    answer = api.request(method, path)
+    assert answer.status_code == 405
+    assert answer.headers["Allow"]
+    fields(answer)
+
+
+@pytest.mark.parametrize("amount", BAD_AMOUNTS)
+def test_a_bad_amount_is_named_and_changes_nothing(api: Api, amount):
+    user_id = api.new_user(balance=50)["id"]
+    for answer, name in ((api.deposit(user_id, amount), "amount"), (api.withdraw(user_id, amount), "amount"),
+                         (api.order(user_id, amount), "price")):
+        assert answer.status_code == 422
+        assert any(field == name or field.startswith(f"{name}.") for field in fields(answer))
+        assert name in answer.json()["detail"]
+    assert api.balance(user_id) == 50
+    assert api.items(f"/orders?user_id={user_id}") == []
+
+
+def test_an_unknown_user_is_404_and_changes_nothing(api: Api):
+    user_id = str(uuid4())
+    for answer in (api.order(user_id, 1), api.deposit(user_id, 1), api.withdraw(user_id, 1)):
+        assert answer.status_code == 404
+        fields(answer)
+    assert api.items(f"/orders?user_id={user_id}") == []
+    assert api.letters(user_id) == []
+
+
+@pytest.mark.parametrize("body", [
+    b"", b"{", b"nonsense", b"{'price': 1}", b'{"price": NaN}', b'{"price": Infinity}', b"\xff\xfe", b"[" * 100_000,
+    b'{"price": ' + b"9" * 5000 + b"}", b'{"a": 1} trailing', b'\xef\xbb\xbf{}',
+])
+def test_broken_json_is_400_everywhere(api: Api, body):
+    for path, _ in posts(NOBODY):
+        answer = api.request("POST", path, data=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == (413 if len(body) > 65536 else 400), (path, answer.text)
+        fields(answer)
+
+
+@pytest.mark.parametrize("body", [b"null", b"1", b'"text"', b"[]", b"{}", b"true"])
+def test_json_of_another_shape_is_422_everywhere(api: Api, body):
+    for path, _ in posts(NOBODY):
+        answer = api.request("POST", path, data=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422
+        assert fields(answer)
+
+
+def test_a_key_given_twice_is_named(api: Api):
+    user_id = api.new_user(balance=10)["id"]
+    body = f'{{"user_id": "{user_id}", "price": 1, "price": 2}}'
+    answer = api.request("POST", "/orders", data=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert fields(answer) == {"price"}
+    assert api.balance(user_id) == 10
+
+
+def test_an_unknown_field_is_named(api: Api):
+    for path, body in posts(NOBODY):
+        answer = api.post(path, body | {"colour": "red"})
+        assert answer.status_code == 422
+        assert "colour" in fields(answer)
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/xml", "json"])
+def test_another_content_type_is_415(api: Api, content_type):
+    for path, body in posts(NOBODY):
+        headers = {"Content-Type": content_type} if content_type else {}
+        answer = api.request("POST", path, data=json.dumps(body).encode(), headers=headers)
+        assert answer.status_code == 415
+        fields(answer)
+
+
+def test_a_charset_may_be_named(api: Api):
+    answer = api.request("POST", "/users", data=json.dumps({"name": "Zoë", "email": new_email()}).encode(),
+                         headers={"Content-Type": "application/json; charset=utf-8"})
+    assert answer.status_code == 201
+    assert answer.json()["name"] == "Zoë"
+
+
+def test_a_long_body_is_413(api: Api):
+    for path, body in posts(NOBODY):
+        answer = api.post(path, body | {"body": "x" * 70_000})
+        assert answer.status_code == 413
+        fields(answer)
+
+
+def test_a_chunked_body_is_read(api: Api):
+    user_id = api.new_user(balance=10)["id"]
+    text = json.dumps({"user_id": user_id, "price": 4}).encode()
+    headers = {"Content-Type": "application/json"}
+    paid = api.request("POST", "/orders", data=iter([text[:9], text[9:]]), headers=headers)
+    assert paid.status_code == 201 and paid.json()["status"] == "paid"
+    too_long = api.request("POST", "/orders", data=iter([b"x" * 40_000, b"x" * 40_000]), headers=headers)
+    assert too_long.status_code == 413
+    broken = api.request("POST", "/orders", data=iter([b"{", b"x"]), headers=headers)
+    assert broken.status_code == 400
+
+
+@pytest.mark.parametrize("request_", [
+    b"nonsense\r\n\r\n",
+    b"GET /orders HTTP/9.9\r\n\r\n",
+    b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: nine\r\n\r\n",
+    b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n",
+])
+def test_broken_http_is_answered_without_html(stack, request_):
+    for port in (stack.port, stack.ports["orders"][0]):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(request_)
+            answer = connection.recv(65536)
+        assert b" 4" in answer.split(b"\r\n")[0] or b" 505" in answer.split(b"\r\n")[0], answer
+        assert b"<" not in answer and b"Traceback" not in answer
+
+
+def test_a_body_that_never_ends_is_given_up(stack):
+    connection = http.client.HTTPConnection("127.0.0.1", stack.ports["orders"][0], timeout=30)
+    connection.putrequest("POST", "/orders")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", "100")
+    connection.endheaders(b"{")
+    answer = connection.getresponse()
+    assert answer.status in (400, 408)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    connection.close()
+
+
+@pytest.mark.parametrize("key", ["", " ", "é", "a" * 256, "tab\there"])
+def test_a_bad_idempotency_key_is_named(stack, key):
+    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=10)
+    connection.putrequest("POST", "/users")
+    connection.putheader("Idempotency-Key", key.encode())
+    body = json.dumps({"name": "Ada", "email": new_email()}).encode()
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body)
+    answer = connection.getresponse()
+    problem = json.loads(answer.read())
+    connection.close()
+    assert answer.status == 400
+    assert problem["errors"][0]["field"] == "Idempotency-Key"
+
+
+def test_the_same_key_has_one_effect_and_one_answer(api: Api):
+    user_id = api.new_user(balance=100)["id"]
+    for path, body in posts(user_id):
+        key = str(uuid4())
+        first, again = api.post(path, body, key), api.post(path, body, key)
+        assert first.status_code == again.status_code in (200, 201)
+        assert first.json() == again.json()
+        assert "Idempotent-Replayed" not in first.headers
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert first.headers.get("Location") == again.headers.get("Location")
+    assert api.balance(user_id) == 100 + 10 - 1 - 1
+
+
+def test_the_same_key_with_other_values_is_refused(api: Api):
+    user = api.new_user(balance=100)
+    changes = {"email": "x@example.com", "amount": 7, "price": 7, "subject": "Other"}
+    for path, body in posts(user["id"]):
+        key = str(uuid4())
+        assert api.post(path, body, key).ok
+        [changed] = [name for name in changes if name in body]
+        answer = api.post(path, body | {changed: changes[changed]}, key)
+        assert answer.status_code == 422
+        assert fields(answer) == {"Idempotency-Key"}
+    assert api.balance(user["id"]) == 100 + 10 - 1 - 1
+
+
+def test_a_key_of_a_deposit_is_not_good_for_a_withdrawal_or_another_account(api: Api):
+    user_id, other_id, key = api.new_user()["id"], api.new_user()["id"], str(uuid4())
+    assert api.deposit(user_id, 5, key).ok
+    assert api.withdraw(user_id, 5, key).status_code == 422
+    assert api.deposit(other_id, 5, key).status_code == 422
+    assert (api.balance(user_id), api.balance(other_id)) == (5, 0)
+
+
+def test_a_refusal_is_repeated_under_its_key(api: Api):
+    user_id, key = api.new_user()["id"], str(uuid4())
+    assert api.withdraw(user_id, 5, key).status_code == 402
+    rejected = api.order(user_id, 5, f"{key} order").json()
+    api.deposit(user_id, 100)
+    again = api.withdraw(user_id, 5, key)
+    assert (again.status_code, again.headers["Idempotent-Replayed"]) == (402, "true")
+    assert api.order(user_id, 5, f"{key} order").json() == rejected
+    assert api.balance(user_id) == 100
+
+
+def test_a_key_sent_many_times_at_once_has_one_effect(api: Api):
+    user_id = api.new_user(balance=1000)["id"]
+    for path, body in posts(user_id):
+        key = str(uuid4())
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: api.post(path, body, key), range(16)))
+        assert {answer.status_code for answer in answers} <= {200, 201}, [answer.text for answer in answers]
+        assert len({answer.text for answer in answers}) == 1, path
+        assert sum("Idempotent-Replayed" not in answer.headers for answer in answers) == 1, path
+    assert api.balance(user_id) == 1000 + 10 - 1 - 1
+
+
+def test_a_list_is_read_page_by_page(api: Api):
+    user_id = api.new_user(balance=100)["id"]
+    made = [api.order(user_id, 1 + number).json()["id"] for number in range(7)]
+    api.letters(user_id, 7)
+    for path, name in ((f"/orders?user_id={user_id}", "id"), (f"/notifications?user_id={user_id}", "order_id"),
+                       (f"/billing/accounts/{user_id}/operations?", "operation_id")):
+        seen, cursor, sizes = [], "", []
+        while cursor is not None:
+            page = api.get(f"{path}&limit=3{cursor and '&cursor='}{cursor}").json()
+            seen += page["items"]
+            sizes.append(len(page["items"]))
+            cursor = page["next"]
+        assert max(sizes) == 3
+        assert sorted(item["created_at"] for item in seen) == [item["created_at"] for item in reversed(seen)]
+        assert set(made) <= {item[name] for item in seen}
+        assert len({item[name] for item in seen}) == len(seen)
+
+
+def test_a_full_last_page_has_no_next(api: Api):
+    user_id = api.new_user(balance=100)["id"]
+    for _ in range(3):
+        api.order(user_id, 1)
+    assert api.get(f"/orders?user_id={user_id}&limit=3").json()["next"] is None
+    assert api.get(f"/orders?user_id={user_id}&limit=2").json()["next"]
+
+
+@pytest.mark.parametrize("query, name", [
+    ("limit=0", "limit"), ("limit=201", "limit"), ("limit=-1", "limit"), ("limit=x", "limit"), ("limit=", "limit"),
+    ("limit=1.5", "limit"), ("cursor=nonsense", "cursor"), ("cursor=", "cursor"), ("user_id=x", "user_id"),
+    ("limit=1&limit=2", "limit"), ("colour=red", "colour"),
+])
+def test_a_bad_parameter_is_named(api: Api, query, name):
+    for path in ("/orders", "/notifications"):
+        answer = api.get(f"{path}?{query}")
+        assert answer.status_code in (400, 422)
+        assert fields(answer) == {name}
+
+
+def test_without_a_user_a_list_holds_everyones(api: Api):
+    first, second = api.new_user(balance=1)["id"], api.new_user(balance=1)["id"]
+    made = {api.order(first, 1).json()["id"], api.order(second, 1).json()["id"]}
+    assert made <= {order["id"] for order in api.get("/orders").json()["items"]}
+
+
+def test_health_and_metrics_are_served_by_each_service(stack):
+    for service, [port] in stack.ports.items():
+        with Api(f"http://127.0.0.1:{port}") as direct:
+            assert direct.get("/health/live").json() == {"status": "live"}
+            assert direct.get("/health/ready").json() == {"status": "ready"}
+            assert f'service="{service}"' in direct.get("/metrics").text
+
+
+def test_metrics_count_requests_rpcs_and_events(stack, api: Api):
+    user_id = api.new_user(balance=1)["id"]
+    api.order(user_id, 1)
+    api.letters(user_id, 1)
+    text = {service: Api(f"http://127.0.0.1:{port}").get("/metrics").text for service, [port] in stack.ports.items()}
+    assert 'nameko_hw_http_request_seconds_count{method="POST",route="/orders",service="orders",status="201"}' in text["orders"]
+    assert 'nameko_hw_rpc_seconds_count{method="billing.pay",outcome="replied",service="orders"}' in text["orders"]
+    assert 'nameko_hw_events_published_total{service="orders"}' in text["orders"]
+    assert 'nameko_hw_outbox_lag_seconds{service="orders"}' in text["orders"]
+    assert 'nameko_hw_pending{service="orders"}' in text["orders"]
+    assert ('nameko_hw_events_handled_total{event="order_paid",outcome="handled",service="notifications"}'
+            in text["notifications"])
+
+
+def test_the_documentation_is_served_without_help_from_outside(api: Api):
+    page = api.get("/docs")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "//" not in page.text.replace("<!doctype", "")
+    for name in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js"):
+        assert api.get(f"/docs/{name}").status_code == 200
+    assert api.get("/openapi.json").json()["openapi"] == "3.1.0"

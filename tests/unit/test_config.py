@@ -1,0 +1,80 @@
+"""A wrong configuration stops the start with one line that names the key and keeps its secrets."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from nameko.cli.main import setup_yaml_parser
+
+from services.common.config import BadConfiguration, Settings, check
+from services.common.database import with_driver
+from services.local.stack import ROOT
+
+setup_yaml_parser()
+
+
+def config() -> dict:
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def test_the_defaults_are_good():
+    assert check(config()).max_workers == 20
+
+
+@pytest.mark.parametrize("key, value", [
+    ("RPC_TIMEOUT_S", 0), ("RPC_TIMEOUT_S", "soon"), ("max_workers", 0), ("max_workers", 1.5), ("AMQP_URI", "http://x"),
+    ("AMQP_URI", None), ("WEB_SERVER_ADDRESS", "127.0.0.1"), ("WEB_SERVER_ADDRESS", "x:99999"), ("BODY_LIMIT_BYTES", -1),
+    ("EVENT_RETRY_PAUSES_S", []), ("EVENT_RETRY_PAUSES_S", [-1]), ("DB_URIS", {"orders:Base": "mysql://x"}),
+    ("RECOVERY_AFTER_S", 1), ("OUTBOX_LEASE_S", 1), ("SPELLED_WRONG", 1),
+])
+def test_a_wrong_value_is_named(key, value):
+    with pytest.raises(BadConfiguration) as caught:
+        check(config() | {key: value})
+    assert key in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_is_named():
+    incomplete = config()
+    del incomplete["DB_TIMEOUT_S"]
+    with pytest.raises(BadConfiguration, match="DB_TIMEOUT_S"):
+        check(incomplete)
+
+
+@pytest.mark.parametrize("key, value", [
+    ("AMQP_URI", "http://user:hunter2@host"), ("DB_URIS", {"orders:Base": "postgres//user:hunter2@host"}),
+])
+def test_a_secret_is_not_repeated(key, value):
+    with pytest.raises(BadConfiguration) as caught:
+        check(config() | {key: value})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_every_setting_is_in_the_file_and_can_be_set_from_the_environment():
+    text = (ROOT / "config.yaml").read_text()
+    assert set(config()) == set(Settings.model_fields)
+    for name in set(Settings.model_fields) - {"SERVICE_CONTAINER_CLS", "DB_URIS", "LOGGING", "HEARTBEAT"}:
+        assert f"\n{name}: ${{{name.upper()}:" in text
+
+
+@pytest.mark.parametrize("command", [
+    ["-m", "services.cli", "run", "--port", "0"],
+    ["-m", "nameko", "run", "--config", "config.yaml", "services.orders.service"],
+])
+def test_a_service_does_not_start_on_a_wrong_setting(command, tmp_path: Path):
+    started = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "RPC_TIMEOUT_S": "-3", "NAMEKO_HW_FOLDER": str(tmp_path),
+             "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands"})
+    assert started.returncode != 0
+    assert started.stderr.strip() == "config.yaml: RPC_TIMEOUT_S: Input should be greater than 0"
+
+
+@pytest.mark.parametrize("given, used", [
+    ("postgresql://u:p%40@h/db", "postgresql+psycopg2://u:p%40@h/db"),
+    ("postgresql+psycopg2://u@h/db", "postgresql+psycopg2://u@h/db"),
+])
+def test_psycopg2_is_spelled_out(given, used):
+    assert with_driver(given) == used

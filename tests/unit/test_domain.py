@@ -1,0 +1,114 @@
+"""The rules of the four services, without a database, a broker or a clock."""
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from services.billing.domain import CASH, REVENUE, Kind, Money, change, entries
+from services.contracts import MAX_AMOUNT, OrderPaid, OrderRejected, Outcome
+from services.notifications.domain import NewMessage, grief, happiness, money
+from services.orders.domain import OrderView, Status, announcement, verdict
+from services.users.domain import NewUser
+
+USER = uuid4()
+amounts = st.integers(min_value=1, max_value=MAX_AMOUNT)
+
+
+def order(status: Status, reason: Outcome | None = None) -> OrderView:
+    return OrderView(id=uuid4(), user_id=USER, price=300, status=status, reason=reason, created_at=datetime.now(UTC))
+
+
+@given(st.lists(st.tuples(st.sampled_from(Kind), amounts), max_size=20))
+def test_the_books_always_sum_to_zero(operations):
+    books: dict[str, int] = {}
+    for kind, amount in operations:
+        debit, credit = entries(kind, USER)
+        books[debit] = books.get(debit, 0) - amount
+        books[credit] = books.get(credit, 0) + amount
+    assert sum(books.values()) == 0
+    assert books.get(str(USER), 0) == sum(change(kind, amount) for kind, amount in operations)
+
+
+def test_each_kind_of_operation_has_its_ledger_accounts():
+    assert entries(Kind.DEPOSIT, USER) == (CASH, str(USER))
+    assert entries(Kind.WITHDRAWAL, USER) == (str(USER), CASH)
+    assert entries(Kind.PAYMENT, USER) == (str(USER), REVENUE)
+
+
+@pytest.mark.parametrize("outcome, expected", [
+    (Outcome.ACCEPTED, (Status.PAID, None)),
+    (Outcome.INSUFFICIENT_FUNDS, (Status.REJECTED, Outcome.INSUFFICIENT_FUNDS)),
+    (Outcome.ACCOUNT_NOT_FOUND, (Status.REJECTED, Outcome.ACCOUNT_NOT_FOUND)),
+])
+def test_an_outcome_decides_the_order(outcome, expected):
+    assert verdict(outcome) == expected
+
+
+def test_only_orders_that_ended_with_or_for_want_of_money_are_announced():
+    assert isinstance(announcement(order(Status.PAID)), OrderPaid)
+    assert isinstance(announcement(order(Status.REJECTED, Outcome.INSUFFICIENT_FUNDS)), OrderRejected)
+    assert announcement(order(Status.REJECTED, Outcome.ACCOUNT_NOT_FOUND)) is None
+    assert announcement(order(Status.PENDING)) is None
+
+
+def test_letters_name_the_order_and_its_price():
+    paid = OrderPaid(order_id=uuid4(), user_id=USER, price=123456)
+    rejected = OrderRejected(order_id=uuid4(), user_id=USER, price=5)
+    assert str(paid.order_id) in happiness(paid)[1] and "1234.56" in happiness(paid)[1]
+    assert str(rejected.order_id) in grief(rejected)[1] and "0.05" in grief(rejected)[1]
+    assert happiness(paid)[0] != grief(rejected)[0]
+
+
+@given(amounts)
+def test_money_is_written_without_loss(amount):
+    units, cents = money(amount).split(".")
+    assert int(units) * 100 + int(cents) == amount
+
+
+@pytest.mark.parametrize("amount", [0, -1, MAX_AMOUNT + 1, 10**30, 10.5, 10.0, "10", True, None, [], float("inf")])
+def test_an_amount_is_a_whole_number_in_range(amount):
+    with pytest.raises(ValidationError):
+        Money(amount=amount)
+
+
+@pytest.mark.parametrize("amount", [1, MAX_AMOUNT])
+def test_the_bounds_of_an_amount_are_in(amount):
+    assert Money(amount=amount).amount == amount
+
+
+@pytest.mark.parametrize("email", [
+    "", "ada", "ada@", "@example.com", "ada@example", "ada@@example.com", "ada @example.com", "ada@example.com\n",
+    "ada@-example.com", "ada@example..com", "a" * 65 + "@example.com", "ada@" + "a." * 130 + "com", "ada@exa\0mple.com",
+])
+def test_what_is_no_address_is_refused(email):
+    with pytest.raises(ValidationError):
+        NewUser(name="Ada", email=email)
+
+
+@pytest.mark.parametrize("email", ["ada@example.com", "A.da+tag@sub.Example.co", "o'hara@example.test", "1@2.io"])
+def test_what_is_an_address_is_taken(email):
+    assert NewUser(name="Ada", email=email).email == email
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t\n", "a\0b", "a" * 201, "\ud800", 5, None])
+def test_a_name_is_something_to_see(name):
+    with pytest.raises(ValidationError):
+        NewUser(name=name, email="ada@example.com")
+
+
+def test_a_message_needs_somebody_to_go_to():
+    with pytest.raises(ValidationError, match="user_id or email"):
+        NewMessage(subject="Hello", body="")
+    assert NewMessage(subject="Hello", body="", email="ada@example.com").user_id is None
+    assert NewMessage(subject="Hello", body="", user_id=USER).email is None
+
+
+@pytest.mark.parametrize("fact", [OrderPaid, OrderRejected])
+def test_an_event_survives_the_wire_and_never_changes(fact):
+    event = fact(order_id=uuid4(), user_id=USER, price=1)
+    assert fact.model_validate(event.model_dump(mode="json")) == event
+    with pytest.raises(ValidationError):
+        event.price = 2

@@ -1,0 +1,75 @@
+"""The layout of the house: who may import whom, and what is written in one place only."""
+import ast
+import json
+from pathlib import Path
+
+import pytest
+from openapi_spec_validator import validate
+
+from services.common.migrations import SERVICES
+from services.local.stack import ROOT
+from services.openapi import document
+
+#: For each role in a service, the modules of the service itself that it may import.
+MAY_IMPORT = {
+    "domain": set(), "models": {"domain"}, "store": {"models", "domain"}, "service": {"store", "models", "domain"},
+    "__init__": set(),
+}
+MAY_USE_COMMON = {"service", "store", "models"}
+FRAMEWORKS = {"nameko", "eventlet", "kombu", "sqlalchemy", "werkzeug", "psycopg2"}
+
+
+def imports(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("role", MAY_IMPORT)
+def test_imports_run_one_way(service, role):
+    file = ROOT / "services" / service / f"{role}.py"
+    allowed = {f"services.{service}.{other}" for other in MAY_IMPORT[role]} | {"services.contracts"}
+    for name in imports(file):
+        if name == f"services.{service}" or name == "services.common" and role in MAY_USE_COMMON:
+            continue
+        if name.startswith("services."):
+            known = any(name == one or name.startswith(f"{one}.") for one in allowed)
+            assert known or name.startswith("services.common.") and role in MAY_USE_COMMON, f"{file} imports {name}"
+        if role == "domain":
+            assert name.partition(".")[0] not in FRAMEWORKS, f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_the_same_rooms(service):
+    files = {file.name for file in (ROOT / "services" / service).iterdir() if not file.name.startswith("__pycache__")}
+    assert files == {"__init__.py", "domain.py", "models.py", "service.py", "store.py", "migrations"}
+
+
+def test_common_and_contracts_know_no_service():
+    for file in [*(ROOT / "services" / "common").rglob("*.py"), ROOT / "services" / "contracts.py"]:
+        for service in SERVICES:
+            assert not any(name.startswith(f"services.{service}") for name in imports(file)), file
+
+
+def test_only_the_outbox_publishes_events():
+    for file in (ROOT / "services").rglob("*.py"):
+        text = file.read_text()
+        assert "EventDispatcher" not in text, file
+        assert "get_event_exchange" not in text or file.name == "outbox.py", file
+
+
+def test_a_store_never_commits():
+    for service in SERVICES:
+        text = (ROOT / "services" / service / "store.py").read_text()
+        assert "commit(" not in text and "rollback(" not in text and "begin(" not in text
+
+
+def test_the_committed_openapi_is_that_of_the_code():
+    committed = (ROOT / "docs" / "openapi.json").read_text()
+    assert committed == document(), "write it anew with `make openapi`"
+    validate(json.loads(committed))

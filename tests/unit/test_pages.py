@@ -1,0 +1,49 @@
+"""Cursors say where a page ends; anything else is refused."""
+import base64
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+from pydantic import ValidationError
+
+from services.common.pages import DEFAULT_LIMIT, PageQuery, UserPageQuery
+
+
+def cursor(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def test_a_page_has_fifty_items_unless_told():
+    assert PageQuery().limit == DEFAULT_LIMIT == 50
+
+
+@pytest.mark.parametrize("limit", ["1", "50", "200"])
+def test_a_limit_in_range_is_taken(limit):
+    assert PageQuery.model_validate({"limit": limit}).limit == int(limit)
+
+
+@pytest.mark.parametrize("limit", ["0", "201", "-1", "1.0", "1e2", "", " 5", "+5", "5_0", "five", "٥", "9" * 5000])
+def test_any_other_limit_is_refused(limit):
+    with pytest.raises(ValidationError) as caught:
+        PageQuery.model_validate({"limit": limit})
+    assert caught.value.errors()[0]["loc"] == ("limit",)
+
+
+def test_a_cursor_is_read_as_it_was_written():
+    moment, id_ = datetime.now(UTC), uuid4()
+    assert PageQuery.model_validate({"cursor": cursor(f"{moment.isoformat()} {id_}")}).cursor == (moment, id_)
+
+
+@pytest.mark.parametrize("text", [
+    "", "nonsense", "é", "====", cursor("yesterday x"), cursor(f"2026-01-01T00:00:00 {uuid4()}"),
+    cursor(f"2026-01-01T00:00:00+00:00 {uuid4()} and more"), cursor("2026-01-01T00:00:00+00:00"),
+])
+def test_any_other_cursor_is_refused(text):
+    with pytest.raises(ValidationError) as caught:
+        PageQuery.model_validate({"cursor": text})
+    assert caught.value.errors()[0]["loc"] == ("cursor",)
+
+
+def test_an_unknown_parameter_is_refused():
+    with pytest.raises(ValidationError):
+        UserPageQuery.model_validate({"userid": str(uuid4())})
