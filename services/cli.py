@@ -32,12 +32,12 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     add("demo", demo, "start embedded mode, play the eight steps of the scenario, print them, stop")
-    port = {"type": port_number, "default": os.environ.get("PORT") or DEFAULT_PORT, "help": "default: $PORT or 8000"}
-    add("run", run, "serve in embedded mode until Ctrl-C").add_argument("--port", **port)
-    add("stack", stack, "serve with one process a service, RabbitMQ and PostgreSQL until Ctrl-C").add_argument("--port", **port)
-    one = add("door", door, "hand requests to services by their path; `stack` runs this")
-    one.add_argument("--port", **port)
-    one.add_argument("target", nargs="+", help="service=port, several of one service are replicas")
+    for one in (add("run", run, "serve in embedded mode until Ctrl-C"),
+                add("stack", stack, "serve with one process a service, RabbitMQ and PostgreSQL until Ctrl-C"),
+                door_ := add("door", door, "hand requests to services by their path; `stack` runs this")):
+        one.add_argument("--port", type=port_number, default=os.environ.get("PORT") or DEFAULT_PORT,
+                         help="default: $PORT or 8000")
+    door_.add_argument("target", nargs="+", help="service=port, several of one service are replicas")
     add("shell", shell, "open `nameko shell` against the running stack")
     add("migrate", migrate, "bring the databases of the configuration to the newest version").add_argument(
         "service", nargs="*", help="default: all four")

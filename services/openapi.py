@@ -59,9 +59,8 @@ def as_dict() -> dict[str, Any]:
     all_routes = routes()
     bodies = {route.body for _, route in all_routes if route.body}
     answers = {model for _, route in all_routes for model in route.answers.values() if model} | {ProblemView}
-    by_name = sorted([(model, "validation") for model in bodies] + [(model, "serialization") for model in answers],
-                     key=lambda one: one[0].__name__)
-    refs, definitions = models_json_schema(by_name, ref_template=REF)
+    models: list[Any] = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
+    refs, definitions = models_json_schema(sorted(models, key=lambda one: one[0].__name__), ref_template=REF)
     paths: dict[str, Any] = {}
     for name, route in all_routes:
         path = re.sub(r"<uuid:(\w+)>", r"{\1}", route.path)

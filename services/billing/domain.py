@@ -6,9 +6,10 @@ An operation moves its amount between two accounts of the ledger, so the books a
 """
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.contracts import Amount
 
@@ -59,7 +60,9 @@ class AccountView(BaseModel):
 class ReceiptView(BaseModel):
     """A deposit or a withdrawal that was carried out, and the balance right after it."""
 
-    operation_id: UUID
+    model_config = ConfigDict(from_attributes=True)
+
+    operation_id: Annotated[UUID, Field(validation_alias="id")]
     user_id: UUID
     amount: int
     balance: int

@@ -67,7 +67,7 @@ class BillingService:
                 raise AccountNotFound(str(user_id))  # and nothing is stored
         if operation.outcome == Outcome.INSUFFICIENT_FUNDS:
             raise insufficient_funds(replayed=not is_new)
-        return Reply(200, receipt(operation), replayed=not is_new)
+        return Reply(200, ReceiptView.model_validate(operation), replayed=not is_new)
 
     @http("GET", f"{ACCOUNT}/operations", query=PageQuery, answers={200: Page[OperationView], 404: None},
           summary="List the operations of an account, newest first")
@@ -75,20 +75,12 @@ class BillingService:
         with self.db.get_session() as session:
             store.get_account(session, user_id)
             operations, next_ = store.statement(session, user_id, query)
-        return Reply(200, Page[OperationView](items=[line(one) for one in operations], next=next_))
+        lines = [OperationView.model_validate(operation) for operation in operations]
+        return Reply(200, Page[OperationView](items=lines, next=next_))
 
 
 def account_state(account: models.Account) -> AccountState:
     return {"user_id": str(account.user_id), "balance": account.balance}
-
-
-def receipt(operation: models.Operation) -> ReceiptView:
-    return ReceiptView(operation_id=operation.id, user_id=operation.user_id, amount=operation.amount,
-                       balance=operation.balance)
-
-
-def line(operation: models.Operation) -> OperationView:
-    return OperationView(**receipt(operation).model_dump(), kind=operation.kind, created_at=operation.created_at)
 
 
 def insufficient_funds(replayed: bool) -> Problem:

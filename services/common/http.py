@@ -24,10 +24,11 @@ from werkzeug.wrappers import Request, Response
 
 from services.common import metrics
 from services.common.problems import REPLAYED, Problem, Unavailable, bad_field, from_exception, invalid, is_expected
-from services.common.web import Server
+from services.common.web import PATH_VALUES, Server
 
 log = logging.getLogger(__name__)
 
+CLOSE = {"Connection": "close"}
 IDEMPOTENCY_KEY = "Idempotency-Key"
 KEY_PATTERN = r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?"
 
@@ -85,7 +86,7 @@ class Http(HttpRequestHandler):
         done = Event()
         try:
             with Timeout(settings.WORKER_WAIT_S, Unavailable("no worker was free")):
-                self.container.spawn_worker(self, (settings.REQUEST_TIMEOUT_S, arguments), {}, context_data={},
+                self.container.spawn_worker(self, (settings.REQUEST_TIMEOUT_S, arguments), {},
                                             handle_result=partial(self.handle_result, done))
         except ContainerBeingKilled:
             raise Unavailable("the service is stopping") from None
@@ -93,12 +94,12 @@ class Http(HttpRequestHandler):
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         """Read and check what the request carries."""
-        too_slow = Problem(408, "request-timeout", "The request did not arrive in time.", headers={"Connection": "close"})
+        too_slow = Problem(408, "request-timeout", "The request did not arrive in time.", headers=CLOSE)
         with Timeout(self.container.settings.REQUEST_TIMEOUT_S, too_slow):
             return self._read(request)
 
     def _read(self, request: Request) -> dict[str, Any]:
-        arguments = dict(request.path_values)
+        arguments = dict(request.environ[PATH_VALUES])
         if self.route.method == "POST":
             arguments["key"] = _key(request)
         if self.route.query:
@@ -154,19 +155,18 @@ def _body(request: Request, limit: int) -> Any:
 
 
 def _read(request: Request, limit: int) -> bytes:
-    close = {"Connection": "close"}
-    too_long = Problem(413, "body-too-long", f"body: should not be longer than {limit} bytes.", headers=close)
+    too_long = Problem(413, "body-too-long", f"body: should not be longer than {limit} bytes.", headers=CLOSE)
     if (request.content_length or 0) > limit:
         raise too_long
     try:
         # eventlet's own stream ends where the body does, also for chunks, which Werkzeug's would not read
         body = request.environ["wsgi.input"].read(limit + 1)
     except (OSError, ValueError):
-        raise Problem(400, "malformed-body", "body: could not be read to its end.", headers=close) from None
+        raise Problem(400, "malformed-body", "body: could not be read to its end.", headers=CLOSE) from None
     if len(body) > limit:
         raise too_long
     if len(body) < (request.content_length or 0):
-        raise Problem(400, "malformed-body", "body: is shorter than its Content-Length.", headers=close)
+        raise Problem(400, "malformed-body", "body: is shorter than its Content-Length.", headers=CLOSE)
     return body
 
 

@@ -115,9 +115,9 @@ class Outbox(DependencyProvider):
 
     def _measure(self) -> None:
         with self.database.session() as session:
+            age = func.extract("epoch", func.now() - func.min(self.model.created_at))
             waiting, lag_s = session.execute(
-                select(func.count(), func.coalesce(func.extract("epoch", func.now() - func.min(self.model.created_at)), 0))
-                .where(self.model.published_at.is_(None))).one()
+                select(func.count(), func.coalesce(age, 0)).where(self.model.published_at.is_(None))).one()
         metrics.OUTBOX_WAITING.labels(self.container.service_name).set(waiting)
         metrics.OUTBOX_LAG.labels(self.container.service_name).set(lag_s)
 

@@ -59,7 +59,8 @@ class Page(BaseModel, Generic[Item]):
     next: str | None = None
 
 
-def newest_first(session: Session, query: Select[Any], page: PageQuery, moment: Any, id_: Any) -> tuple[Sequence[Any], str | None]:
+def newest_first(session: Session, query: Select[Any], page: PageQuery, moment: Any,
+                 id_: Any) -> tuple[Sequence[Any], str | None]:
     """Run `query` for one page ordered by (`moment`, `id_`) descending; give its rows and the next cursor."""
     if page.cursor is not None:
         query = query.where(tuple_(moment, id_) < tuple_(*page.cursor))

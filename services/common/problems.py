@@ -86,7 +86,8 @@ def from_exception(error: Exception) -> Problem:
         case AccountNotFound():
             return not_found("account of this user")
         case _ if isinstance(error, OUTCOME_UNKNOWN):
-            return Problem(503, "unavailable", "The service cannot answer now. Try again, with the same Idempotency-Key.",
+            return Problem(503, "unavailable",
+                           "The service cannot answer now. Try again, with the same Idempotency-Key.",
                            headers={"Retry-After": str(RETRY_AFTER_S)})
         case _:
             return Problem(500, "internal-error", "Something went wrong on our side; it has been logged.")

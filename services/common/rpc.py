@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import Any
 from uuid import uuid4
 
@@ -64,7 +65,8 @@ class RpcProxy(DependencyProvider):
         correlation_id = str(uuid4())
         reply: Event = self.listener.get_reply_event(correlation_id)
         request = Message(
-            {"args": [], "kwargs": arguments}, get_rpc_exchange(self.container.config), f"{self.target}.{method}", headers,
+            {"args": [], "kwargs": arguments}, get_rpc_exchange(self.container.config),
+            f"{self.target}.{method}", headers,
             {"delivery_mode": TRANSIENT, "expiration": str(int(timeout_s * 1000)),
              "reply_to": self.listener.routing_key, "correlation_id": correlation_id})
         try:
@@ -141,11 +143,14 @@ class Rpc(nameko.rpc.Rpc):
 def rpc(function: Callable[..., Any]) -> Callable[..., Any]:
     """Serve the decorated method by RPC. Its arguments are checked against its annotations."""
     checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(function)
+    _, *names = signature(function).parameters
 
     @wraps(function)
     def command(service: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(args) > len(names):
+            raise InvalidArgument(f"there are only {len(names)} arguments: {', '.join(names)}")
         try:
-            return checked(service, *args, **kwargs)
+            return checked(service, **dict(zip(names, args)), **kwargs)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise InvalidArgument(f"{first['loc'][-1]}: {first['msg']}") from None

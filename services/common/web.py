@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 OPENAPI_FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 HEALTH_TIMEOUT_S = 2
+PATH_VALUES = "nameko_hw.path_values"  # in the WSGI environment: the values that the path of a route names
 SWAGGER_UI = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 DOCS_PAGE = """<!doctype html>
 <html lang="en">
@@ -105,7 +106,7 @@ class Server(WebServer):
     def dispatch(self, request: Request) -> Response:
         """Answer by the entrypoint of the path and method."""
         try:
-            entrypoint, request.path_values = self.url_map.bind_to_environ(request.environ).match()
+            entrypoint, request.environ[PATH_VALUES] = self.url_map.bind_to_environ(request.environ).match()
         except HTTPException as error:
             return routing_problem(error).response()
         return entrypoint.handle_request(request)

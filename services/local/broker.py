@@ -39,7 +39,8 @@ class Channel(memory.Channel):
     def confirm_select(self) -> None:
         """Every message is confirmed at once: here, to be published is to be in the queue."""
 
-    def basic_publish(self, message: Any, exchange: str, routing_key: str, mandatory: bool = False, **kwargs: Any) -> None:
+    def basic_publish(self, message: Any, exchange: str, routing_key: str, mandatory: bool = False,
+                      **kwargs: Any) -> None:
         self.sent += 1
         routed = self._lookup(exchange, routing_key) if exchange else routing_key in self.queues
         if routed:

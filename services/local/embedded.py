@@ -5,6 +5,7 @@ Run by `nameko-hw run`, which calls `eventlet.monkey_patch()` before it imports 
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,11 @@ def front_door(runner: ServiceRunner) -> FrontDoor:
         for container in runner.containers
         for extension in container.subextensions if isinstance(extension, web.Server)
     }
-    checks = {name: lambda server=server: server.ready().status_code == 200 for name, server in servers.items()}
+
+    def asks(server: web.Server) -> Callable[[], bool]:
+        return lambda: bool(server.ready().status_code == 200)
+
+    checks = {name: asks(server) for name, server in servers.items()}
     return FrontDoor({name: server.app for name, server in servers.items()}, own={
         "/health/live": lambda environ, start: web.live(Request(environ))(environ, start),
         "/health/ready": ready(checks),

@@ -127,4 +127,5 @@ def serve(listener: Any, ports: dict[str, list[int]], timeout_s: float, body_lim
         "/health/live": lambda environ, start: live(Request(environ))(environ, start),
         "/health/ready": ready({service: backend.is_ready for service, backend in backends.items()}),
     })
-    wsgi.server(listener, door, protocol=Protocol, log_output=False, debug=False, socket_timeout=timeout_s, keepalive=60)
+    wsgi.server(listener, door, protocol=Protocol, log_output=False, debug=False,
+                socket_timeout=timeout_s, keepalive=60)

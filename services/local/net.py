@@ -19,11 +19,11 @@ _given: set[int] = set()
 
 def free_port() -> int:
     """Return a port of 127.0.0.1 that is free now and was not given out before by this process."""
-    for port in _random.sample(PORTS, 1000):
+    for port in _random.sample(PORTS, 100):
         if port not in _given and port_is_free(port):
             _given.add(port)
             return port
-    raise OSError(f"no free port on {HOST} among 1000 from {PORTS.start} to {PORTS.stop - 1}")
+    raise OSError(f"no free port on {HOST} among 100 from {PORTS.start} to {PORTS.stop - 1}")
 
 
 def port_is_free(port: int) -> bool:

@@ -95,8 +95,9 @@ class Stack:
                     env={**self.environment(), "WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
                     cwd=ROOT, log=self.folder / "logs" / f"{name_of(service, number)}.log")
         targets = [f"{service}={port}" for service, ports in self.ports.items() for port in ports]
-        self.supervisor.add("front door", [sys.executable, "-m", "services.cli", "door", "--port", str(self.port), *targets],
-                            env=self.environment(), cwd=ROOT, log=self.folder / "logs" / "door.log")
+        self.supervisor.add(
+            "front door", [sys.executable, "-m", "services.cli", "door", "--port", str(self.port), *targets],
+            env=self.environment(), cwd=ROOT, log=self.folder / "logs" / "door.log")
         (self.folder / ENVIRONMENT_FILE).write_text(json.dumps(self.environment(), indent=2))
         self.supervisor.start()
         wait_for(self.is_ready, READY_S, f"the services to be ready; their logs are in {self.folder / 'logs'}")

@@ -20,7 +20,7 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 STEADY_S = 10.0  # a child that lived this long starts again after the first pause
 RESTART_S = 10.0
-LOG_TAIL_LINES = 20
+LOG_TAIL_LINES = 60  # RabbitMQ says why some fifty lines before its last one
 
 Process = subprocess.Popen[bytes]
 

@@ -49,5 +49,5 @@ class Letter(Base):
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    email = column_property(func.coalesce(
-        given_email, select(Contact.email).where(Contact.user_id == user_id).correlate_except(Contact).scalar_subquery()))
+    email = column_property(func.coalesce(given_email, (
+        select(Contact.email).where(Contact.user_id == user_id).correlate_except(Contact).scalar_subquery())))

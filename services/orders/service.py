@@ -25,7 +25,8 @@ class OrdersService:
     outbox = Outbox(models.Outbox)
     billing = RpcProxy("billing")
 
-    @http("POST", "/orders", body=NewOrder, answers={201: OrderView, 202: OrderView, 404: None}, summary="Place an order")
+    @http("POST", "/orders", body=NewOrder, answers={201: OrderView, 202: OrderView, 404: None},
+          summary="Place an order")
     def create_order(self, key: str | None, body: NewOrder) -> Reply:
         """Store the order as pending, then settle it; 202 while the outcome of the payment is not known."""
         with self.db.get_session() as session:
@@ -48,7 +49,7 @@ class OrdersService:
             finished = store.finish(session, order.id, *verdict(Outcome(outcome)))
             if finished and (event := announcement(OrderView.model_validate(finished))):
                 self.outbox.add(session, event)
-            return finished or store.get(session, order.id)
+            return finished or store.existing(session, order.id)
 
     @every("RECOVERY_INTERVAL_S")
     def recover(self) -> None:

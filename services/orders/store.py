@@ -34,6 +34,10 @@ def get(session: Session, order_id: UUID) -> Order | None:
     return session.get(Order, order_id)
 
 
+def existing(session: Session, order_id: UUID) -> Order:
+    return session.get_one(Order, order_id)
+
+
 def newest(session: Session, page: UserPageQuery) -> tuple[Sequence[Order], str | None]:
     """Orders, newest first. Those answered with 404, for want of an account, are nobody's and are left out."""
     orders = select(Order).where(or_(Order.reason.is_(None), Order.reason != Outcome.ACCOUNT_NOT_FOUND))

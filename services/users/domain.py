@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from services.contracts import Email, Line
 
+
 class Status(StrEnum):
     """`active` once billing has opened the account."""
 

@@ -137,6 +137,12 @@ def test_postgres_starts_though_the_pid_of_its_killed_server_has_a_new_owner(pos
             innocent.kill()
 
 
+def test_postgres_starts_over_after_a_first_start_that_was_killed(tmp_path):
+    (tmp_path / "data.new" / "base").mkdir(parents=True)
+    with Postgres(tmp_path) as postgres:
+        assert query(postgres, "select 1", "postgres") == [(1,)]
+
+
 def test_a_frozen_postgres_can_be_stopped(postgres):
     os.kill(postgres.pid, signal.SIGSTOP)
     postgres.stop()

@@ -25,7 +25,8 @@ def test_the_defaults_are_good():
 
 @pytest.mark.parametrize("key, value", [
     ("RPC_TIMEOUT_S", 0), ("RPC_TIMEOUT_S", "soon"), ("max_workers", 0), ("max_workers", 1.5), ("AMQP_URI", "http://x"),
-    ("AMQP_URI", None), ("WEB_SERVER_ADDRESS", "127.0.0.1"), ("WEB_SERVER_ADDRESS", "x:99999"), ("BODY_LIMIT_BYTES", -1),
+    ("AMQP_URI", None), ("WEB_SERVER_ADDRESS", "127.0.0.1"), ("WEB_SERVER_ADDRESS", "x:99999"),
+    ("BODY_LIMIT_BYTES", -1),
     ("EVENT_RETRY_PAUSES_S", []), ("EVENT_RETRY_PAUSES_S", [-1]), ("DB_URIS", {"orders:Base": "mysql://x"}),
     ("RECOVERY_AFTER_S", 1), ("OUTBOX_LEASE_S", 1), ("SPELLED_WRONG", 1),
 ])

@@ -1,0 +1,87 @@
+"""Embedded mode: one process beside PostgreSQL, data that stays, and nothing left behind."""
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.local.net import wait_for
+from services.local.stack import ROOT
+from tests.client import Api
+from tests.conftest import Embedded
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(folder) in word for word in process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_with_nothing_left_and_keeps_its_data(tmp_path: Path, number: signal.Signals):
+    running = Embedded(tmp_path)
+    with running, Api(running.url) as api:
+        user_id = api.new_user(balance=70)["id"]
+        order = api.order(user_id, 30).json()
+        letters = api.letters(user_id, 1)
+        assert processes_of(tmp_path)
+        assert running.stop(number) == 0
+    assert processes_of(tmp_path) == []
+    assert "Traceback" not in running.log.read_text()
+    with running, Api(running.url) as api:
+        assert api.balance(user_id) == 40
+        assert api.get(f"/orders/{order['id']}").json() == order
+        assert api.letters(user_id) == letters
+
+
+def test_a_letter_is_not_lost_when_the_process_is_killed(tmp_path: Path):
+    running = Embedded(tmp_path)
+    with running, Api(running.url) as api:
+        user_id = api.new_user(balance=100)["id"]
+        for _ in range(20):
+            api.order(user_id, 1)
+        running.process.send_signal(signal.SIGKILL)
+        running.process.wait(10)
+        wait_for(lambda: not processes_of(tmp_path), 20, "PostgreSQL to end with its parent")
+    with running, Api(running.url) as api:
+        assert api.balance(user_id) == 80
+        assert len(api.letters(user_id, 20)) == 20
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = run("--port", str(port))
+    assert refused.returncode == 1
+    assert refused.stderr.strip() == f"nameko-hw: port {port}: Address already in use. Choose another with PORT=..."
+
+
+@pytest.mark.parametrize("port", ["x", "-1", "70000", ""])
+def test_a_port_that_is_none_is_named(port: str):
+    refused = run("--port", port)
+    assert refused.returncode == 2
+    assert "is not a port" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_it_stays_small(embedded: str):
+    with Api(embedded) as api:
+        user_id = api.new_user(balance=500)["id"]
+        for _ in range(100):
+            api.order(user_id, 1)
+    port = int(embedded.rpartition(":")[2])
+    [process] = [one for one in psutil.process_iter() if one.cmdline()[-2:] == ["--port", str(port)]]
+    assert process.memory_info().rss < 200 * 2**20
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-m", "services.cli", "run", *arguments], cwd=ROOT, capture_output=True,
+                          text=True, timeout=60)
