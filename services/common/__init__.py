@@ -4,7 +4,7 @@ config, container     the settings, checked before anything starts
 database              sessions with a deadline on every wait
 http, web, problems   the `http` entrypoint, the server behind it, and its errors (RFC 9457)
 pages, idempotency    keyset pagination; one effect for each Idempotency-Key
-publisher             messages that the broker has confirmed
+publisher, consumer     messages that the broker has confirmed; messages from the broker
 rpc                   RPC with a deadline
 outbox, events        events out, in the transaction of what they tell of; events in, with retries
 timers                work at a configured interval

@@ -17,6 +17,7 @@ from nameko.exceptions import ContainerBeingKilled
 from pydantic import ValidationError
 
 from services.common import metrics
+from services.common.consumer import QueueConsumer
 from services.common.problems import Unavailable, is_expected
 from services.common.publisher import Message, Publisher
 from services.contracts import Event
@@ -32,6 +33,7 @@ class EventHandler(nameko.events.EventHandler):
     The method says whether the event was new to it: False counts as a duplicate.
     """
 
+    queue_consumer = QueueConsumer()
     publisher = Publisher()
 
     def __init__(self, event: type[Event]) -> None:
@@ -51,6 +53,12 @@ class EventHandler(nameko.events.EventHandler):
                 handle_result=lambda worker, result, exc_info: self._finish(body, message, result, exc_info))
         except ContainerBeingKilled:
             self.queue_consumer.requeue_message(message)
+
+    def handle_undecodable(self, message: Any, error: Exception) -> None:
+        """Put aside what is not JSON."""
+        raw = message.body.encode() if isinstance(message.body, str) else message.body
+        self._put_aside(message, raw, dead_queue(self.queue), f"cannot be decoded: {type(error).__name__}", 0)
+        self._count("dead")
 
     def _finish(self, body: Any, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
         if exc_info is None:

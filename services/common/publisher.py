@@ -122,7 +122,7 @@ class ConfirmedChannel:
             to.bind(self.channel).declare()
             self.declared.add(to.name)
         exchange, routing_key = ("", to.name) if isinstance(to, Queue) else (to.name, message.routing_key)
-        content_type, encoding, body = dumps(message.body, serializer="json")
+        content_type, encoding, body = encode(message.body)
         self.sent += 1
         self.waiting.add(self.sent)
         properties = {"delivery_mode": 2, **message.properties, "message_id": str(self.sent)}
@@ -140,3 +140,11 @@ class ConfirmedChannel:
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
         self.returned.add(message.properties["message_id"])
+
+
+def encode(body: Any) -> tuple[str, str, Any]:
+    """Content type, encoding and bytes of a body: JSON, unless it is bytes already."""
+    if isinstance(body, bytes | memoryview):
+        return "application/octet-stream", "binary", bytes(body)
+    encoded: tuple[str, str, Any] = dumps(body, serializer="json")
+    return encoded

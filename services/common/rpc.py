@@ -24,6 +24,7 @@ from nameko.rpc import get_rpc_exchange
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from services.common import metrics
+from services.common.consumer import QueueConsumer
 from services.common.problems import Unavailable
 from services.common.publisher import Message, Publisher
 from services.contracts import InvalidArgument
@@ -39,6 +40,8 @@ class RpcUnavailable(Unavailable):
 
 class ReplyListener(nameko.rpc.ReplyListener):
     """Nameko's, which forgets the replies that nobody waits for any more."""
+
+    queue_consumer = QueueConsumer()
 
     def forget(self, correlation_id: str) -> None:
         self._reply_events.pop(correlation_id, None)
@@ -108,11 +111,12 @@ class Caller:
 class RpcConsumer(nameko.rpc.RpcConsumer):
     """Nameko's consumer of RPC requests, whose process survives a broken request and a lost broker."""
 
+    queue_consumer = QueueConsumer()
     publisher = Publisher()
 
     def handle_message(self, body: Any, message: Any) -> None:
-        if not isinstance(body, dict) or not message.properties.get("reply_to"):
-            log.error("dropped an RPC request to %s without a body or a reply_to", message.delivery_info["routing_key"])
+        if not is_request(body) or not message.properties.get("reply_to"):
+            log.error("dropped what is no RPC request, sent to %s", message.delivery_info["routing_key"])
             self.queue_consumer.ack_message(message)
             return
         super().handle_message(body, message)
@@ -132,6 +136,11 @@ class RpcConsumer(nameko.rpc.RpcConsumer):
         else:
             self.queue_consumer.ack_message(message)
         return result, exc_info
+
+
+def is_request(body: Any) -> bool:
+    """Whether `body` is one of Nameko's RPC requests."""
+    return isinstance(body, dict) and isinstance(body.get("args"), list) and isinstance(body.get("kwargs"), dict)
 
 
 class Rpc(nameko.rpc.Rpc):

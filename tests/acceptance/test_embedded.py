@@ -15,14 +15,19 @@ from tests.conftest import Embedded
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if any(str(folder) in word for word in process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    return [process for process in psutil.process_iter() if str(folder) in " ".join(command_of(process))]
+
+
+def processes_with(last_words: list[str]) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if command_of(process)[-len(last_words):] == last_words]
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """The command line of a process; nothing for one that has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -77,8 +82,7 @@ def test_it_stays_small(embedded: str):
         user_id = api.new_user(balance=500)["id"]
         for _ in range(100):
             api.order(user_id, 1)
-    port = int(embedded.rpartition(":")[2])
-    [process] = [one for one in psutil.process_iter() if one.cmdline()[-2:] == ["--port", str(port)]]
+    [process] = processes_with(["--port", embedded.rpartition(":")[2]])
     assert process.memory_info().rss < 200 * 2**20
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import amqp
 import psutil
@@ -49,7 +50,12 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
-def query(postgres: Postgres, statement: str, database: str = "shop") -> list[tuple[object, ...]]:
+def no_process_of(folder: Path) -> None:
+    """Wait for the last process of a stopped node: Erlang's port programs end by themselves a moment after it."""
+    wait_for(lambda: not processes_of(folder), SLACK_S, f"the processes of {folder} to end")
+
+
+def query(postgres: Postgres, statement: str, database: str = "shop") -> list[tuple[Any, ...]]:
     url = make_url(postgres.url(database))
     with closing(psycopg2.connect(host=url.host, port=url.port, user=url.username, dbname=url.database)) as connection:
         with connection, connection.cursor() as cursor:
@@ -97,7 +103,8 @@ def test_postgres_takes_settings(tmp_path):
         assert query(postgres, "show max_connections", "postgres") == [("17",)]
 
 
-def test_a_second_postgres_in_the_folder_is_refused_in_one_line_and_harms_nothing(postgres):
+def test_a_second_postgres_in_the_folder_is_refused_in_one_line_and_harms_nothing(postgres, monkeypatch):
+    monkeypatch.setattr("services.local.postgres.LEFTOVERS_S", 0.3)
     with pytest.raises(FolderInUse) as refused:
         Postgres(postgres.folder).start()
     assert str(refused.value) == f"PostgreSQL is already running in {postgres.folder}"
@@ -127,8 +134,8 @@ def test_postgres_starts_though_the_pid_of_its_killed_server_has_a_new_owner(pos
     os.kill(postgres.pid, signal.SIGKILL)
     pid_file = postgres.folder / "data" / "postmaster.pid"
     wait_for(lambda: not postgres.running, SLACK_S, "the server to die")
-    owner = {"user": NOBODY, "group": NOBODY, "extra_groups": ()} if os.geteuid() == 0 else {}
-    with subprocess.Popen(["sleep", "600"], **owner) as innocent:
+    user = NOBODY if os.geteuid() == 0 else None
+    with subprocess.Popen(["sleep", "600"], user=user) as innocent:
         try:
             pid_file.write_text(re.sub(r"^\d+", str(innocent.pid), pid_file.read_text()))
             postgres.start()
@@ -163,30 +170,29 @@ def get(node: RabbitMQ) -> str | None:
         channel = connection.channel()
         channel.queue_declare("kept", durable=True, auto_delete=False)
         message = channel.basic_get("kept", no_ack=True)
-        return message and message.body
+        return str(message.body) if message else None
 
 
 @needs_rabbitmq
-def test_rabbitmq_keeps_its_durable_queue_through_a_kill_and_a_stop(tmp_path):
-    node = RabbitMQ(tmp_path)
-    with node:
+def test_rabbitmq_keeps_its_durable_queue_through_a_stop_and_a_kill(tmp_path):
+    with RabbitMQ(tmp_path) as node:
         assert node.uri == f"amqp://guest:guest@{HOST}:{node.port}/"
         assert psutil.Process(node.pid).name().startswith("beam")
         put(node, "first")
-        put(node, "second")
-        killed = node.pid
-        os.kill(killed, signal.SIGKILL)
-        node.start()
-        assert node.pid != killed
-        assert get(node) == "first"
-    assert processes_of(tmp_path) == []
+    no_process_of(tmp_path)
+    # RabbitMQ 3.10 may forget a queue declared less than half a second before a kill: here it is an old one.
     with RabbitMQ(tmp_path) as later:  # on another port
-        assert (get(later), get(later)) == ("second", None)
-    assert processes_of(tmp_path) == []
+        put(later, "second")
+        killed = later.pid
+        os.kill(killed, signal.SIGKILL)
+        later.start()
+        assert later.pid != killed
+        assert (get(later), get(later), get(later)) == ("first", "second", None)
+    no_process_of(tmp_path)
 
 
 @needs_rabbitmq
-def test_two_rabbitmq_run_side_by_side_and_one_folder_has_one(tmp_path):
+def test_two_rabbitmq_run_side_by_side_and_one_folder_has_one(tmp_path, monkeypatch):
     with RabbitMQ(tmp_path / "one") as one, RabbitMQ(tmp_path / "two") as two:
         put(one, "of one")
         put(two, "of two")
@@ -195,14 +201,15 @@ def test_two_rabbitmq_run_side_by_side_and_one_folder_has_one(tmp_path):
         listening = {address.laddr.ip for node in (one, two) for address in
                      psutil.Process(node.pid).net_connections() if address.status == psutil.CONN_LISTEN}
         assert listening == {HOST}
+        monkeypatch.setattr(module, "LEFTOVERS_S", 0.3)
         with pytest.raises(FolderInUse, match=f"RabbitMQ is already running in {one.folder}"):
             RabbitMQ(one.folder).start()
         os.kill(two.pid, signal.SIGSTOP)
         two.stop()
-        assert processes_of(tmp_path / "two") == []
+        no_process_of(tmp_path / "two")
         put(one, "still here")
         assert get(one) == "still here"
-    assert processes_of(tmp_path) == []
+    no_process_of(tmp_path)
 
 
 @needs_rabbitmq
@@ -211,7 +218,7 @@ def test_rabbitmq_tells_when_its_port_is_taken_or_it_does_not_come_up(tmp_path, 
     monkeypatch.setattr(module, "CONFIG", "no_such.setting = 1\n")
     with pytest.raises(CannotStart, match="(?s)rabbitmq.log.*no_such"):
         node.start()
-    assert processes_of(tmp_path) == []
+    no_process_of(tmp_path)
     with socket.create_server((HOST, node.port)), pytest.raises(CannotStart, match=f"port {node.port} is taken"):
         node.start()
 
@@ -229,7 +236,7 @@ def test_both_servers_die_with_their_parent_and_start_again_at_once(tmp_path):
             parent.kill()
     with Postgres(tmp_path / "postgres") as postgres:
         assert query(postgres, "select 1", "postgres") == [(1,)]
-    wait_for(lambda: processes_of(tmp_path) == [], SLACK_S, "the servers to end")
+    no_process_of(tmp_path)
 
 
 def test_free_ports_are_not_given_twice_and_waiting_ends():

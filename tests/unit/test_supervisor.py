@@ -102,7 +102,7 @@ def test_a_killed_child_gets_a_new_process_and_the_others_keep_theirs(supervisor
     supervisor.add("orders", python(SLEEP, tmp_path))
     supervisor.add("billing", python(SLEEP, tmp_path))
     supervisor.start()
-    orders, billing = supervisor.pid("orders"), supervisor.pid("billing")
+    orders, billing = running_pid(supervisor, "orders"), supervisor.pid("billing")
     os.kill(orders, signal.SIGKILL)
     assert running_pid(supervisor, "orders", other_than=orders)
     assert supervisor.pid("billing") == billing
@@ -203,7 +203,7 @@ def test_a_listener_that_is_gone_costs_no_child(tmp_path):
     supervisor = Supervisor(say=closed_terminal)
     supervisor.add("orders", python(SLEEP, tmp_path))
     supervisor.start()
-    before = supervisor.pid("orders")
+    before = running_pid(supervisor, "orders")
     os.kill(before, signal.SIGKILL)
     assert running_pid(supervisor, "orders", other_than=before)
     supervisor.stop()

@@ -1,0 +1,37 @@
+"""The connection on which a service takes messages from the broker."""
+from functools import partial
+from typing import Any
+
+import nameko.messaging
+
+
+class QueueConsumer(nameko.messaging.QueueConsumer):
+    """Nameko's, which keeps its connection until the last worker is done, and never drops what it cannot decode.
+
+    Nameko closes the connection as soon as nothing is consumed any more, so a worker that is still at it when
+    the service is asked to stop could not acknowledge its message, which would be delivered and done again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._workers_are_done = False
+
+    def on_iteration(self) -> None:
+        self._cancel_consumers_if_requested()
+        if not self._consumers and self._workers_are_done:
+            self.should_stop = True
+
+    def stop(self) -> None:
+        """End; the container calls it when all workers have ended."""
+        self._workers_are_done = True
+        super().stop()
+
+    def get_consumers(self, consumer_cls: Any, channel: Any) -> Any:
+        consumers = super().get_consumers(consumer_cls, channel)
+        for provider, consumer in self._consumers.items():
+            if hasattr(provider, "handle_undecodable"):
+                consumer.on_decode_error = partial(self._handle_undecodable, provider)
+        return consumers
+
+    def _handle_undecodable(self, provider: Any, message: Any, error: Exception) -> None:
+        self.container.spawn_managed_thread(partial(provider.handle_undecodable, message, error))
