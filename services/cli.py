@@ -2,6 +2,7 @@
 import argparse
 import os
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,38 @@ def parser() -> argparse.ArgumentParser:
     add("shell", shell, "open `nameko shell` against the running stack")
     add("migrate", migrate, "bring the databases of the configuration to the newest version").add_argument(
         "service", nargs="*", help="default: all four")
+    one = add("audit", audit, "check the invariants over the data of all services; exit 1 on a violation")
+    one.add_argument("--since", type=moment, default=datetime.min.replace(tzinfo=UTC), metavar="TIME",
+                     help="only what was created since then (RFC 3339)")
+    one.add_argument("--until", type=moment, metavar="TIME", help="... and before then (default: now)")
+    one.add_argument("--older-than", type=seconds, default=0, metavar="SECONDS",
+                     help="leave out what is younger, for a running system (default: 0)")
+    one.add_argument("--patience", type=seconds, default=5, metavar="SECONDS",
+                     help="how long what looks wrong may be on its way (default: 5)")
+    one = add("dead-letters", dead_letters, "list, show, replay or drop the events that could not be handled")
+    one.add_argument("action", choices=["list", "show", "replay", "drop"])
+    one.add_argument("id", nargs="*", help="of a letter, as `list` gives it")
+    one.add_argument("--all", action="store_true", help="all letters")
     add("openapi", openapi, "print the OpenAPI document of the HTTP API")
     return top
+
+
+def moment(text: str) -> datetime:
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: it should be like 2026-01-31T12:00:00Z") from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 10**9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return value
 
 
 def port_number(text: str) -> int:
@@ -65,6 +96,19 @@ def configuration() -> dict[str, Any]:
     except BadConfiguration as error:
         sys.exit(str(error))
     return config
+
+
+def running_configuration() -> dict[str, Any]:
+    """The configuration, with the addresses of the stack of `make stack` where one runs and none are given."""
+    from services.local.stack import environment_of_running
+    from services.local.supervisor import CannotStart
+
+    if not os.environ.get("AMQP_URI") and not os.environ.get("ORDERS_DATABASE_URL"):
+        try:
+            os.environ.update(environment_of_running(ROOT / ".run" / "stack"))
+        except CannotStart:
+            pass  # then the addresses are those of config.yaml
+    return configuration()
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -143,6 +187,51 @@ def migrate(arguments: argparse.Namespace) -> None:
             sys.exit(f"nameko-hw: there is no service {service!r}: it should be one of {', '.join(SERVICES)}")
         upgrade(service, with_driver(config["DB_URIS"][f"{service}:Base"]))
         print(f"{service}: at the newest version")
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    from sqlalchemy.exc import OperationalError
+
+    from services.audit import Audit
+    from services.common.migrations import SERVICES
+
+    config = running_configuration()
+    until = min(arguments.until or datetime.max.replace(tzinfo=UTC),
+                datetime.now(UTC) - timedelta(seconds=arguments.older_than))
+    urls = {service: config["DB_URIS"][f"{service}:Base"] for service in SERVICES}
+    try:
+        report = Audit(urls, arguments.since, until, arguments.patience).run()
+    except OperationalError:
+        sys.exit("nameko-hw: a database does not answer; the audit needs those of all four services")
+    print("\n".join(report.lines()))
+    return 1 if report.violations else 0
+
+
+def dead_letters(arguments: argparse.Namespace) -> None:
+    from services.common.publisher import BROKER_DOWN
+    from services.dead_letters import opened, replay
+
+    if arguments.action == "list":
+        arguments.all = True
+    if bool(arguments.id) == arguments.all:
+        sys.exit(f"nameko-hw: say which letters to {arguments.action}: their ids, or --all")
+    uri = running_configuration()["AMQP_URI"]
+    try:
+        with opened(uri) as letters:
+            missing = set(arguments.id) - {letter.id for letter in letters}
+            if missing:
+                sys.exit(f"nameko-hw: there is no dead letter {', '.join(sorted(missing))}")
+            chosen = [letter for letter in letters if arguments.all or letter.id in arguments.id]
+            if arguments.action == "replay":
+                replay(uri, chosen)
+            for letter in chosen:
+                if arguments.action == "drop":
+                    letter.message.ack()
+                print(letter.details() if arguments.action == "show" else letter.line())
+    except BROKER_DOWN:
+        sys.exit("nameko-hw: the broker does not answer")
+    done = {"list": "dead letters", "show": "shown", "replay": "replayed", "drop": "dropped"}
+    print(f"{len(chosen)} {done[arguments.action]}")
 
 
 def openapi(arguments: argparse.Namespace) -> None:

@@ -29,6 +29,7 @@ class Settings(BaseModel):
     RPC_TIMEOUT_S: Seconds
     DB_TIMEOUT_S: Seconds
     PUBLISH_TIMEOUT_S: Seconds
+    DRAIN_TIMEOUT_S: Seconds
     RECOVERY_INTERVAL_S: Seconds
     RECOVERY_AFTER_S: Seconds
     RECOVERY_BATCH: Count
@@ -71,6 +72,7 @@ class Settings(BaseModel):
         for longer, shorter in (
             ("RECOVERY_AFTER_S", "REQUEST_TIMEOUT_S"),
             ("REQUEST_TIMEOUT_S", "RPC_TIMEOUT_S"),
+            ("DRAIN_TIMEOUT_S", "REQUEST_TIMEOUT_S"),
             ("OUTBOX_LEASE_S", "PUBLISH_TIMEOUT_S"),
         ):
             if getattr(self, longer) <= getattr(self, shorter):

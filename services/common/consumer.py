@@ -1,8 +1,12 @@
 """The connection on which a service takes messages from the broker."""
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import nameko.messaging
+
+RECONNECT_S = 2  # the longest pause between two attempts
 
 
 class QueueConsumer(nameko.messaging.QueueConsumer):
@@ -15,6 +19,14 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
     def __init__(self) -> None:
         super().__init__()
         self._workers_are_done = False
+
+    @contextmanager
+    def establish_connection(self) -> Iterator[Any]:
+        """Connect, trying again for ever, at first at once and then every few seconds."""
+        with self.create_connection() as connection:
+            connection.ensure_connection(self.on_connection_error, interval_start=0.2, interval_step=0.4,
+                                         interval_max=RECONNECT_S)
+            yield connection
 
     def on_iteration(self) -> None:
         self._cancel_consumers_if_requested()

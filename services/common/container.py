@@ -1,15 +1,23 @@
 """The Nameko container that all four services run in."""
+import logging
 import sys
 from typing import Any
 
+from eventlet import Timeout
 from nameko.containers import ServiceContainer
 
 from services.common.config import BadConfiguration, check
 from services.common.database import with_driver
 
+log = logging.getLogger(__name__)
+
 
 class Container(ServiceContainer):
-    """A service container that refuses to start on a wrong configuration; named by SERVICE_CONTAINER_CLS."""
+    """A service container that refuses to start on a wrong configuration, and drains when it is asked to stop.
+
+    Named by SERVICE_CONTAINER_CLS. On SIGTERM Nameko calls `stop`: each entrypoint takes no more work (see
+    `web.Server` and `consumer.QueueConsumer`), the workers finish and acknowledge theirs, then the rest ends.
+    """
 
     def __init__(self, service_cls: type, config: dict[str, Any]) -> None:
         try:
@@ -18,3 +26,16 @@ class Container(ServiceContainer):
             sys.exit(str(error))
         urls = {key: with_driver(url) for key, url in self.settings.DB_URIS.items()}
         super().__init__(service_cls, {**config, "DB_URIS": urls})
+
+    def stop(self) -> None:
+        """Drain, for DRAIN_TIMEOUT_S at the most; what is not done by then is left to recovery and redelivery."""
+        try:
+            with Timeout(self.settings.DRAIN_TIMEOUT_S, TooSlow()):
+                super().stop()
+        except TooSlow:
+            log.warning("%s: not drained in time", self.service_name)
+            self.kill()
+
+
+class TooSlow(Exception):
+    """The time to drain is over."""

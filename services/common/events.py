@@ -8,8 +8,10 @@ pause, and at once when the event cannot be read, it goes to `<queue>.dead` with
 """
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from typing import Any
+from uuid import uuid4
 
 import nameko.events
 from kombu import Queue
@@ -24,7 +26,7 @@ from services.contracts import Event
 
 log = logging.getLogger(__name__)
 
-ATTEMPT, REASON = "x-attempt", "x-reason"
+ATTEMPT, REASON, DEAD_ID, DIED_AT = "x-attempt", "x-reason", "x-dead-id", "x-died-at"
 
 
 class EventHandler(nameko.events.EventHandler):
@@ -56,7 +58,7 @@ class EventHandler(nameko.events.EventHandler):
 
     def handle_undecodable(self, message: Any, error: Exception) -> None:
         """Put aside what is not JSON."""
-        raw = message.body.encode() if isinstance(message.body, str) else message.body
+        raw = message.body.encode() if isinstance(message.body, str) else bytes(message.body)
         self._put_aside(message, raw, dead_queue(self.queue), f"cannot be decoded: {type(error).__name__}", 0)
         self._count("dead")
 
@@ -79,7 +81,8 @@ class EventHandler(nameko.events.EventHandler):
 
     def _put_aside(self, message: Any, body: Any, queue: Queue, reason: str, attempt: int) -> None:
         """Publish a copy to `queue`, then acknowledge; if that fails, the broker delivers the original again."""
-        headers = {**message.headers, ATTEMPT: attempt, REASON: reason}
+        headers = {**message.headers, ATTEMPT: attempt, REASON: reason, DEAD_ID: uuid4().hex[:12],
+                   DIED_AT: datetime.now(UTC).isoformat(timespec="seconds")}
         try:
             [taken] = self.publisher.publish([Message(body, queue, headers=headers)])
         except Unavailable as error:

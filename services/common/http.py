@@ -68,6 +68,10 @@ class Http(HttpRequestHandler):
         self.route = route
         super().__init__(route.method, route.path)
 
+    def stop(self) -> None:
+        self.server.drain()
+        super().stop()
+
     def handle_request(self, request: Request) -> Response:
         """Answer one request, whatever happens, within the deadlines of the configuration."""
         started = time.monotonic()

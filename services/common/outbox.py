@@ -19,7 +19,7 @@ from sqlalchemy.orm import Mapped, Session, declared_attr, mapped_column
 
 from services.common import metrics
 from services.common.database import Database
-from services.common.problems import OUTCOME_UNKNOWN
+from services.common.problems import OUTCOME_UNKNOWN, Unavailable
 from services.common.publisher import Message, Publisher
 from services.contracts import Event
 
@@ -84,7 +84,9 @@ class Outbox(DependencyProvider):
 
     def _run(self) -> None:
         settings = self.container.settings
-        while not self._stopping:
+        stopping = False
+        while not stopping:  # once more after the last worker has ended
+            stopping, self._wake = self._stopping, Wake()
             try:
                 while self.relay(settings.OUTBOX_BATCH, settings.OUTBOX_LEASE_S):
                     pass
@@ -92,9 +94,11 @@ class Outbox(DependencyProvider):
             except OUTCOME_UNKNOWN as error:
                 log.warning("the outbox waits: %s", type(error).__name__)
                 self._wake = Wake()  # what has failed is tried again at the interval, not at once
-            with Timeout(settings.OUTBOX_INTERVAL_S, False):
+            except Exception:
+                log.exception("the outbox waits")
+                self._wake = Wake()
+            with Timeout(0 if self._stopping else settings.OUTBOX_INTERVAL_S, False):
                 self._wake.wait()
-            self._wake = Wake()
 
     def relay(self, batch: int, lease_s: float) -> bool:
         """Publish up to `batch` events that no other relay holds; say whether there may be more at once."""
@@ -103,7 +107,12 @@ class Outbox(DependencyProvider):
         if not rows:
             return False
         exchange = get_event_exchange(self.container.service_name, self.container.config)
-        taken = self.publisher.publish([Message(row.body, exchange, row.type) for row in rows])
+        try:
+            taken = self.publisher.publish([Message(row.body, exchange, row.type) for row in rows])
+        except Unavailable:
+            with self.database.session() as session:
+                record(session, self.model, published=[], unrouted=[row.id for row in rows])
+            raise
         published = [row.id for row, routed in zip(rows, taken, strict=True) if routed]
         unrouted = [row.id for row, routed in zip(rows, taken, strict=True) if not routed]
         with self.database.session() as session:

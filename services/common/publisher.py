@@ -35,6 +35,7 @@ class Message:
     routing_key: str = ""
     headers: dict[str, Any] = field(default_factory=dict)
     properties: dict[str, Any] = field(default_factory=dict)
+    encoded: dict[str, str] | None = None  # content type and encoding of a body that is bytes already
 
 
 class Publisher(SharedExtension):
@@ -89,6 +90,7 @@ class ConfirmedChannel:
 
     def __init__(self, uri: str, timeout_s: float) -> None:
         self.connection = Connection(uri, connect_timeout=timeout_s)
+        self.connection.ensure_connection(max_retries=1, interval_start=0)
         self.channel = self.connection.channel()
         self.channel.confirm_select()
         self.channel.events["basic_ack"].add(self._on_ack)
@@ -122,7 +124,7 @@ class ConfirmedChannel:
             to.bind(self.channel).declare()
             self.declared.add(to.name)
         exchange, routing_key = ("", to.name) if isinstance(to, Queue) else (to.name, message.routing_key)
-        content_type, encoding, body = encode(message.body)
+        content_type, encoding, body = encode(message)
         self.sent += 1
         self.waiting.add(self.sent)
         properties = {"delivery_mode": 2, **message.properties, "message_id": str(self.sent)}
@@ -142,9 +144,11 @@ class ConfirmedChannel:
         self.returned.add(message.properties["message_id"])
 
 
-def encode(body: Any) -> tuple[str, str, Any]:
-    """Content type, encoding and bytes of a body: JSON, unless it is bytes already."""
-    if isinstance(body, bytes | memoryview):
-        return "application/octet-stream", "binary", bytes(body)
-    encoded: tuple[str, str, Any] = dumps(body, serializer="json")
+def encode(message: Message) -> tuple[str, str, Any]:
+    """Content type, encoding and bytes of the body: JSON, unless it is bytes already."""
+    if isinstance(message.body, bytes | memoryview):
+        given = message.encoded or {}
+        return (given.get("content_type", "application/octet-stream"), given.get("content_encoding", "binary"),
+                bytes(message.body))
+    encoded: tuple[str, str, Any] = dumps(message.body, serializer="json")
     return encoded

@@ -6,11 +6,14 @@ every worker is busy.
 import json
 import logging
 import mimetypes
+import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import eventlet
 from eventlet import Timeout
 from nameko.amqp.publish import get_connection
 from nameko.web.server import HttpOnlyProtocol, WebServer
@@ -27,6 +30,7 @@ log = logging.getLogger(__name__)
 
 OPENAPI_FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 HEALTH_TIMEOUT_S = 2
+LINGER_S = 0.3
 PATH_VALUES = "nameko_hw.path_values"  # in the WSGI environment: the values that the path of a route names
 SWAGGER_UI = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 DOCS_PAGE = """<!doctype html>
@@ -66,6 +70,8 @@ class Server(WebServer):
     With no WEB_SERVER_ADDRESS it does not listen: embedded mode serves `app` on a port of its own.
     """
 
+    _is_accepting: bool
+
     @property
     def bind_addr(self) -> Any:
         return super().bind_addr if self.container.config["WEB_SERVER_ADDRESS"] else None
@@ -75,9 +81,37 @@ class Server(WebServer):
         if self.bind_addr:
             super().start()
 
+    def drain(self) -> None:
+        """Accept no more connections, answer what comes on those there are, and close each after its answer.
+
+        Returns when nothing has come for LINGER_S. The deadline is the container's.
+        """
+        if self._gt is None or not self._is_accepting:
+            return
+        self._is_accepting = False
+        self._gt.kill()
+        self._accept_waiting()
+        self._sock.close()
+        self._serv.keepalive = False  # answers say `Connection: close` from now on
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < LINGER_S:
+            eventlet.sleep(LINGER_S / 10)
+            if self._serv.outstanding_requests:
+                quiet_since = time.monotonic()
+
+    def _accept_waiting(self) -> None:
+        """Accept the connections that clients have made already."""
+        self._sock.settimeout(0)
+        try:
+            while True:
+                sock, address = self._sock.accept()
+                sock.settimeout(self._serv.socket_timeout)
+                self.container.spawn_managed_thread(partial(self.process_request, sock, address))
+        except OSError:
+            return  # nobody is waiting
+
     def stop(self) -> None:
-        if self._gt is not None:
-            super().stop()
+        """End; `drain` has been called by the entrypoints."""
 
     def get_wsgi_app(self) -> WsgiApp:
         return self.app
@@ -112,7 +146,9 @@ class Server(WebServer):
         return entrypoint.handle_request(request)
 
     def ready(self, request: Request | None = None) -> Response:
-        """The database and the broker answer, asked now."""
+        """The database and the broker answer, asked now, and the service is not about to stop."""
+        if not self._is_accepting:
+            return Problem(503, "not-ready", "the service is stopping").response()
         checks = {"database": self._ask_database, "broker": self._ask_broker}
         failed = {name: "does not answer" for name, ask in checks.items() if not _answers(ask)}
         if failed:

@@ -12,6 +12,7 @@ from werkzeug.wrappers import Request, Response
 
 from services.common.problems import Problem
 from services.common.web import Protocol, live
+from services.local.net import HOST
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ def ready(ask: dict[str, Callable[[], bool]]) -> WsgiApp:
 class Backend:
     """The application of a service that runs in processes of its own, on ports of this machine.
 
-    A replica that refuses the connection has not seen the request, so the next one is asked.
+    A replica that refuses the connection has not seen the request, so the next one is asked. One that breaks it
+    off may have: then only what has one effect, however often it is sent, is sent to the next one (RFC 9110,
+    section 9.2.2; draft-ietf-httpapi-idempotency-key-header).
     """
 
     def __init__(self, service: str, ports: list[int], timeout_s: float, body_limit: int = 0) -> None:
@@ -90,30 +93,35 @@ class Backend:
         headers["Content-Length"] = str(len(body))
         query = request.environ.get("QUERY_STRING")
         path = request.environ["RAW_PATH_INFO"] + (f"?{query}" if query else "")
-        with closing(self._connect()) as connection:
-            connection.request(request.method, path, body, headers)
-            answer = connection.getresponse()
-            kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
-            return Response(answer.read(), answer.status, kept)
-
-    def _connect(self) -> http.client.HTTPConnection:
-        """Connect to the next replica that accepts; each in its turn."""
-        for tries_left in reversed(range(len(self.ports))):
-            port = self.ports[0]
-            self.ports.rotate(-1)
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=self.timeout_s)
+        may_repeat = request.method in ("GET", "HEAD") or "Idempotency-Key" in request.headers
+        failure: Exception = ConnectionRefusedError()
+        for port in self._in_turn():
             try:
-                connection.connect()
-                return connection
-            except ConnectionRefusedError:
-                if not tries_left:
-                    raise
-        raise ConnectionRefusedError
+                with closing(http.client.HTTPConnection(HOST, port, timeout=self.timeout_s)) as connection:
+                    connection.connect()
+                    connection.request(request.method, path, body, headers)
+                    answer = connection.getresponse()
+                    kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
+                    return Response(answer.read(), answer.status, kept)
+            except ConnectionRefusedError as error:
+                failure = error
+            except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected) as error:
+                failure = error
+                if not may_repeat:
+                    break
+        raise failure
+
+    def _in_turn(self) -> list[int]:
+        """The ports of all replicas, a different one first each time."""
+        ports = list(self.ports)
+        self.ports.rotate(-1)
+        return ports
 
     def is_ready(self) -> bool:
         """Ask the service itself."""
+        [port, *_] = self._in_turn()
         try:
-            with closing(self._connect()) as connection:
+            with closing(http.client.HTTPConnection(HOST, port, timeout=self.timeout_s)) as connection:
                 connection.request("GET", "/health/ready")
                 return connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):

@@ -110,6 +110,10 @@ class Supervisor:
             self._stopping.clear()
             atexit.unregister(self.stop)
 
+    def names(self) -> list[str]:
+        """Return the names of all children."""
+        return list(self._children)
+
     def pid(self, name: str) -> int | None:
         """Return the child's process id, or None while it is down."""
         process = self._children[name].process

@@ -1,0 +1,103 @@
+"""A service that is asked to stop finishes what it has, and nobody notices."""
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.local.net import free_port, wait_for
+from services.local.stack import Stack
+from tests.books import one, violations, wait_until_quiet
+from tests.client import Api
+from tests.commands import audit, replicas
+from tests.conftest import QUICK
+from tests.load import Load
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory):
+    """The stack with two replicas of each service."""
+    with Stack(tmp_path_factory.mktemp("twins"), free_port(), QUICK, replicas=2) as running:
+        yield running
+
+
+def test_restarting_every_service_under_load_fails_no_request(twins: Stack):
+    with Load(twins.url, clients=6, patient=False) as load:
+        wait_for(lambda: load.counted["paid"] > 20, 30, "the load to run")
+        for name, process in list(replicas(twins)):
+            twins.supervisor.restart(name)
+            wait_for(lambda: twins.is_ready(), 30, f"{name} to be ready again")
+            assert not process.is_running()
+    assert load.failures == []
+    assert load.counted["requests"] > 100
+    wait_until_quiet(twins)
+    assert violations(twins) == []
+    audit(twins)
+
+
+def test_a_service_that_is_asked_to_stop_exits_with_0_once_it_is_done(stack: Stack, api: Api):
+    user_id = api.new_user(balance=1000)["id"]
+    for service in stack.ports:
+        lines: list[str] = []
+        stack.supervisor._say = lines.append  # what the supervisor says of the end of its child
+        pid = stack.supervisor.pid(service)
+        with ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(api.order, user_id, 1, f"{service} {number}") for number in range(40)]
+            psutil.Process(pid).send_signal(signal.SIGTERM)
+        wait_for(lambda service=service, pid=pid: stack.supervisor.pid(service) not in (None, pid), 30, "a new process")
+        assert any("ended with code 0" in line for line in lines), lines
+        assert {answer.result().status_code for answer in answers} <= {201, 202, 503}
+        wait_for(stack.is_ready, 30, "the stack to be ready")
+    wait_until_quiet(stack)
+    assert violations(stack) == []
+
+
+def test_a_client_that_keeps_its_connection_is_told_to_close_it(tmp_path: Path, stack: Stack):
+    [port] = stack.ports["orders"]
+    pid = stack.supervisor.pid("orders")
+    request = b"GET /orders?limit=1 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(request)
+        assert b"Connection: close" not in connection.recv(65536)
+        psutil.Process(pid).send_signal(signal.SIGTERM)
+        wait_for(lambda: refuses(port), 10, "the service to accept no more connections")
+        connection.sendall(request)
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200") and b"Connection: close" in answer
+        assert connection.recv(65536) == b""
+    wait_for(stack.is_ready, 30, "the stack to be ready")
+
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_what_takes_too_long_to_drain_is_cut_off(tmp_path: Path):
+    settings = QUICK | {"DRAIN_TIMEOUT_S": "3.1", "DB_TIMEOUT_S": "8", "REQUEST_TIMEOUT_S": "3"}
+    with Stack(tmp_path, free_port(), settings) as running, Api(running.url) as api:
+        user_id = api.new_user(balance=5)["id"]
+        assert running.postgres
+        postmaster = psutil.Process(running.postgres.pid)
+        family = [postmaster, *postmaster.children(recursive=True)]
+        pid = running.supervisor.pid("notifications")
+        assert pid is not None
+        for process in family:
+            process.suspend()
+        try:
+            started = time.monotonic()
+            psutil.Process(pid).send_signal(signal.SIGTERM)
+            wait_for(lambda: running.supervisor.pid("notifications") != pid, 15, "the process to end")
+            assert time.monotonic() - started < 10
+        finally:
+            for process in family:
+                process.resume()
+        wait_for(running.is_ready, 60, "the stack to be ready")
+        assert api.order(user_id, 5).json()["status"] == "paid"
+        assert one(running, "orders", "select count(*) from orders") == 1
