@@ -40,6 +40,8 @@ LETTERS_BY_ORDER = "select order_id, kind, user_id from letters where order_id =
 PAYMENTS = f"select id from operations where kind = 'payment' and outcome = 'accepted' and {IN_WINDOW}"
 LETTERS = f"select order_id from letters where order_id is not null and {IN_WINDOW}"
 REUSED_KEYS = "select idempotency_key from {table} where idempotency_key is not null group by 1 having count(*) > 1"
+REPEATED = f"""
+    select body->>'order_id', count(*) from outbox where {IN_WINDOW} group by body->>'order_id' having count(*) > 1"""
 KEYED = (("users", "users"), ("billing", "operations"), ("orders", "orders"), ("notifications", "letters"))
 
 LETTER_FOR = {"paid": "order_paid", "insufficient_funds": "order_rejected"}
@@ -81,6 +83,7 @@ class Audit:
             self._accounts()
             self._orders()
             self._strays()
+            self._events()
             self._keys()
         return self.report
 
@@ -145,6 +148,11 @@ class Audit:
         known = {order.id for order in self._rows("orders", ORDERS_BY_ID, ids=ids)}
         for order_id in set(ids) - known:
             self._violation(f"{what} for order {order_id}: there is no such order")
+
+    def _events(self) -> None:
+        """Invariant 3 at its source: no order is told of twice."""
+        for order_id, count in self._stream("orders", REPEATED, **self.window):
+            self._violation(f"order {order_id}: was told of {count} times")
 
     def _keys(self) -> None:
         """Invariant 4: no Idempotency-Key has had two effects."""

@@ -22,7 +22,7 @@ QUICK = {
     "REQUEST_TIMEOUT_S": "3",
     "RPC_TIMEOUT_S": "1",
     "DB_TIMEOUT_S": "2",
-    "DRAIN_TIMEOUT_S": "10",
+    "DRAIN_TIMEOUT_S": "4",
     "EVENT_RETRY_PAUSES_S": "[0.2, 0.4, 0.8]",
 }
 

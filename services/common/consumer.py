@@ -7,6 +7,7 @@ from typing import Any
 import nameko.messaging
 
 RECONNECT_S = 2  # the longest pause between two attempts
+LOOK_UP_S = 0.25
 
 
 class QueueConsumer(nameko.messaging.QueueConsumer):
@@ -27,6 +28,11 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
             connection.ensure_connection(self.on_connection_error, interval_start=0.2, interval_step=0.4,
                                          interval_max=RECONNECT_S)
             yield connection
+
+    def consume(self, limit: int | None = None, timeout: float | None = None, safety_interval: float = LOOK_UP_S,
+                **kwargs: Any) -> Any:
+        """kombu's loop, which looks up several times a second for whether it is asked to stop."""
+        return super().consume(limit, timeout, safety_interval, **kwargs)
 
     def on_iteration(self) -> None:
         self._cancel_consumers_if_requested()

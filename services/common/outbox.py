@@ -106,21 +106,25 @@ class Outbox(DependencyProvider):
             rows = claim(session, self.model, batch, lease_s)
         if not rows:
             return False
+        taken = self._publish(rows)
+        with self.database.session() as session:
+            record(session, self.model,
+                   published=[row.id for row, routed in zip(rows, taken, strict=True) if routed],
+                   waiting=[row.id for row, routed in zip(rows, taken, strict=True) if not routed])
+        metrics.EVENTS_PUBLISHED.labels(self.container.service_name).inc(sum(taken))
+        return sum(taken) == batch
+
+    def _publish(self, rows: list[Any]) -> list[bool]:
+        """Publish the events of `rows`; say of each whether it is safe with the broker."""
         exchange = get_event_exchange(self.container.service_name, self.container.config)
         try:
             taken = self.publisher.publish([Message(row.body, exchange, row.type) for row in rows])
-        except Unavailable:
-            with self.database.session() as session:
-                record(session, self.model, published=[], unrouted=[row.id for row in rows])
-            raise
-        published = [row.id for row, routed in zip(rows, taken, strict=True) if routed]
-        unrouted = [row.id for row, routed in zip(rows, taken, strict=True) if not routed]
-        with self.database.session() as session:
-            record(session, self.model, published, unrouted)
-        metrics.EVENTS_PUBLISHED.labels(self.container.service_name).inc(len(published))
-        if unrouted:
-            log.warning("%d events have no queue yet and wait in the outbox", len(unrouted))
-        return len(published) == batch
+        except Unavailable as error:
+            log.warning("%d events wait in the outbox: %s", len(rows), error)
+            return [False] * len(rows)
+        if not all(taken):
+            log.warning("%d events have no queue yet and wait in the outbox", taken.count(False))
+        return taken
 
     def _measure(self) -> None:
         with self.database.session() as session:
@@ -141,8 +145,9 @@ def claim(session: Session, model: type[Any], batch: int, lease_s: float) -> lis
     return sorted(rows)
 
 
-def record(session: Session, model: type[Any], published: list[int], unrouted: list[int]) -> None:
-    """Mark what the broker has taken; give the lease back on what it could not route."""
-    session.execute(update(model).where(model.id.in_(published)).values(published_at=func.now()))
-    if unrouted:
-        session.execute(update(model).where(model.id.in_(unrouted)).values(claimed_until=text("'-infinity'")))
+def record(session: Session, model: type[Any], published: list[int], waiting: list[int]) -> None:
+    """Mark what the broker has taken; give the lease back on what it has not."""
+    if published:
+        session.execute(update(model).where(model.id.in_(published)).values(published_at=func.now()))
+    if waiting:
+        session.execute(update(model).where(model.id.in_(waiting)).values(claimed_until=text("'-infinity'")))

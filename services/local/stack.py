@@ -2,7 +2,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from services.common.database import with_driver
@@ -16,6 +16,7 @@ from services.local.supervisor import CannotStart, Supervisor
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT_FILE = "environment.json"
 READY_S = 60
+NAMEKO = str(Path(sys.executable).parent / "nameko")
 
 
 def database_variable(service: str) -> str:
@@ -27,11 +28,12 @@ class Stack:
     """The whole system under a supervisor; `folder` keeps its data, logs and addresses.
 
     AMQP_URI and the four *_DATABASE_URL in the environment are used where they are given; otherwise the
-    servers are private ones. `settings` are further environment variables for the services.
+    servers are private ones. `settings` are further environment variables for the services; `nameko` is how
+    Nameko's command is called.
     """
 
     def __init__(self, folder: Path, port: int, settings: dict[str, str] | None = None, replicas: int = 1,
-                 say: Callable[[str], object] = print) -> None:
+                 say: Callable[[str], object] = print, nameko: Sequence[str] = (NAMEKO,)) -> None:
         self.folder = folder
         self.port = port
         self.settings = settings or {}
@@ -40,6 +42,7 @@ class Stack:
         self.postgres = None if given_databases() else Postgres(folder / "postgres")
         self.supervisor = Supervisor(say=say)
         self.say = say
+        self.nameko = nameko
 
     @property
     def url(self) -> str:
@@ -86,12 +89,11 @@ class Stack:
             upgrade(service, self.database_url(service))
 
     def _start_services(self) -> None:
-        programs = Path(sys.executable).parent
         for service, ports in self.ports.items():
             for number, port in enumerate(ports, start=1):
                 self.supervisor.add(
                     name_of(service, number),
-                    [str(programs / "nameko"), "run", "--config", "config.yaml", f"services.{service}.service"],
+                    [*self.nameko, "run", "--config", "config.yaml", f"services.{service}.service"],
                     env={**self.environment(), "WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
                     cwd=ROOT, log=self.folder / "logs" / f"{name_of(service, number)}.log")
         targets = [f"{service}={port}" for service, ports in self.ports.items() for port in ports]

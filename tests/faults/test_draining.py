@@ -2,15 +2,16 @@
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import contextmanager
 
 import psutil
 import pytest
 
 from services.local.net import free_port, wait_for
 from services.local.stack import Stack
-from tests.books import one, violations, wait_until_quiet
+from tests.books import violations, wait_until_quiet
 from tests.client import Api
 from tests.commands import audit, replicas
 from tests.conftest import QUICK
@@ -55,7 +56,7 @@ def test_a_service_that_is_asked_to_stop_exits_with_0_once_it_is_done(stack: Sta
     assert violations(stack) == []
 
 
-def test_a_client_that_keeps_its_connection_is_told_to_close_it(tmp_path: Path, stack: Stack):
+def test_a_client_that_keeps_its_connection_is_told_to_close_it(stack: Stack):
     [port] = stack.ports["orders"]
     pid = stack.supervisor.pid("orders")
     request = b"GET /orders?limit=1 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -79,25 +80,32 @@ def refuses(port: int) -> bool:
     return False
 
 
-def test_what_takes_too_long_to_drain_is_cut_off(tmp_path: Path):
-    settings = QUICK | {"DRAIN_TIMEOUT_S": "3.1", "DB_TIMEOUT_S": "8", "REQUEST_TIMEOUT_S": "3"}
-    with Stack(tmp_path, free_port(), settings) as running, Api(running.url) as api:
-        user_id = api.new_user(balance=5)["id"]
-        assert running.postgres
-        postmaster = psutil.Process(running.postgres.pid)
-        family = [postmaster, *postmaster.children(recursive=True)]
-        pid = running.supervisor.pid("notifications")
-        assert pid is not None
-        for process in family:
-            process.suspend()
-        try:
+def test_what_takes_too_long_to_drain_is_cut_off(stack: Stack, api: Api):
+    user_id = api.new_user(balance=5)["id"]
+    assert stack.postgres
+    pid = stack.supervisor.pid("notifications")
+    assert pid is not None
+    with suspended(stack.postgres.pid):
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(Api(f"http://127.0.0.1:{stack.ports['notifications'][0]}").get, "/notifications")
             started = time.monotonic()
             psutil.Process(pid).send_signal(signal.SIGTERM)
-            wait_for(lambda: running.supervisor.pid("notifications") != pid, 15, "the process to end")
+            wait_for(lambda: stack.supervisor.pid("notifications") != pid, 15, "the process to end")
             assert time.monotonic() - started < 10
-        finally:
-            for process in family:
-                process.resume()
-        wait_for(running.is_ready, 60, "the stack to be ready")
-        assert api.order(user_id, 5).json()["status"] == "paid"
-        assert one(running, "orders", "select count(*) from orders") == 1
+            waiting.exception()
+    wait_for(stack.is_ready, 60, "the stack to be ready")
+    assert api.order(user_id, 5).json()["status"] == "paid"
+    api.letters(user_id, 1)
+
+
+@contextmanager
+def suspended(pid: int) -> Iterator[None]:
+    """A server and all its processes do not run meanwhile."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    for process in family:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in family:
+            process.resume()

@@ -1,0 +1,118 @@
+"""Every service dies right before and right after every commit, publish and acknowledgement; nothing is lost.
+
+Each round plans the death of every service at one point, keeps the system busy until all of them have died and
+started again, waits until it is quiet, and checks the books.
+"""
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import zip_longest
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import requests
+from kombu.exceptions import KombuError
+
+from services.common.migrations import SERVICES
+from services.local import supervisor
+from services.local.net import free_port, wait_for
+from services.local.stack import Stack
+from tests.books import violations, wait_until_quiet
+from tests.broker import dead_letters, publish
+from tests.client import Api
+from tests.commands import audit
+from tests.faults.points import Point, all_points
+from tests.load import Load
+
+DIED_S = 60
+
+#: Recovery as quick as the deadlines allow.
+SETTINGS = {
+    "RPC_TIMEOUT_S": "0.8", "REQUEST_TIMEOUT_S": "2", "DB_TIMEOUT_S": "1", "PUBLISH_TIMEOUT_S": "1",
+    "OUTBOX_LEASE_S": "1.5", "OUTBOX_INTERVAL_S": "0.3", "RECOVERY_AFTER_S": "2.1", "RECOVERY_INTERVAL_S": "0.3",
+    "DRAIN_TIMEOUT_S": "4", "EVENT_RETRY_PAUSES_S": "[0.2, 0.4, 0.8]",
+}
+Planned = tuple[Point, str]
+
+
+def rounds() -> list[list[Planned]]:
+    """All points in both phases, one of each service a round."""
+    points = all_points()
+    by_service = [[(point, phase) for point in points if point.service == service for phase in ("before", "after")]
+                  for service in SERVICES]
+    return [[planned for planned in one_round if planned] for one_round in zip_longest(*by_service)]
+
+
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack, whose services can be told where to die."""
+    folder = tmp_path_factory.mktemp("mortal")
+    plans = folder / "plans"
+    plans.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(supervisor, "LONGEST_PAUSE_S", 0.2)
+        nameko = (sys.executable, "-m", "tests.faults.crashing")
+        with Stack(folder, free_port(), SETTINGS | {"CRASH_PLAN_FOLDER": str(plans)}, nameko=nameko) as running:
+            yield running
+
+
+def test_the_points_are_those_of_the_flow():
+    names = {str(point) for point in all_points()}
+    for expected in (
+        "orders: commit in services/orders/service.py:OrdersService.create_order#1",
+        "orders: commit in services/orders/service.py:OrdersService._settle#1",
+        "billing: commit in services/billing/service.py:BillingService.pay#1",
+        "notifications: commit in services/notifications/service.py:NotificationsService.on_order_paid#1",
+        "orders: publish in services/common/rpc.py:RpcProxy.call#1",
+        "billing: acknowledge in services/common/rpc.py:RpcConsumer.handle_result#2",
+        "orders: publish in services/common/outbox.py:Outbox._publish#1",
+        "notifications: acknowledge in services/common/events.py:EventHandler._finish#1",
+    ):
+        assert expected in names, "\n".join(sorted(names))
+
+
+def name_of(planned: list[Planned]) -> str:
+    return "; ".join(f"{phase} {point}" for point, phase in planned)
+
+
+@pytest.mark.parametrize("planned", rounds(), ids=name_of)
+def test_a_death_at_any_point_loses_and_doubles_nothing(mortal: Stack, planned: list[Planned]):
+    plans = {mortal.folder / "plans" / point.service: f"{phase} {point.file} {point.first} {point.last}"
+             for point, phase in planned}
+    for plan, where in plans.items():
+        plan.write_text(where)
+    with Load(mortal.url, clients=2) as load:
+        wait_for(lambda: poke(mortal) and not any(plan.exists() for plan in plans), DIED_S, "all deaths")
+    assert load.failures == []
+    wait_for(mortal.is_ready, 60, "all services to be back")
+    wait_until_quiet(mortal)
+    assert violations(mortal) == []
+
+
+def poke(stack: Stack) -> bool:
+    """Use what the load does not: every other request, an event and an RPC request that are none."""
+    with suppress(requests.RequestException, KeyError), Api(stack.url) as api:
+        orders = api.get("/orders?limit=1").json()["items"]
+        user_id = orders[0]["user_id"] if orders else str(uuid4())
+        account = f"/billing/accounts/{user_id}"
+        for path in (f"/orders/{orders[0]['id'] if orders else user_id}", f"/users/{user_id}", "/notifications?limit=1",
+                     account, f"{account}/operations?limit=1"):
+            api.get(path)
+        api.post("/notifications", {"user_id": user_id, "subject": "Hello", "body": ""}, str(uuid4()))
+        api.post("/orders", {"user_id": user_id, "price": 10**12}, str(uuid4()))
+        for service, [port] in stack.ports.items():
+            with suppress(requests.RequestException), Api(f"http://127.0.0.1:{port}") as direct:
+                direct.get("/health/ready")
+        publish(stack, "nameko-rpc", "billing.get_account", {"args": [user_id], "kwargs": {}}, reply_to="nobody")
+    with suppress(KombuError, OSError):
+        publish(stack, "orders.events", "order_paid", {"price": "nothing"})
+        publish(stack, "nameko-rpc", "billing.pay", "nonsense")
+    return True
+
+
+def test_the_audit_is_clean_after_all_these_deaths(mortal: Stack, tmp_path: Path):
+    report = audit(mortal)
+    assert "clean: no violations" in report
+    assert dead_letters(mortal, "order_paid")
+    assert dead_letters(mortal, "order_rejected") == dead_letters(mortal, "user_registered") == []

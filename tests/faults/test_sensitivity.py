@@ -1,0 +1,95 @@
+"""The tests can fail: with one safeguard taken out, the books are wrong and the audit says so."""
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from services.common.migrations import SERVICES
+from services.local.net import free_port, wait_for
+from services.local.postgres import Postgres
+from services.local.rabbitmq import RabbitMQ
+from services.local.stack import ROOT, Stack, database_variable
+from tests.books import database, rows
+from tests.client import Api
+from tests.commands import nameko_hw
+from tests.faults.sabotage import SCHEMA
+from tests.faults.test_crash_points import SETTINGS
+
+SEEN_S = 20
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RabbitMQ, Postgres]]:
+    """The servers of all the sabotaged stacks, each of which has databases of its own."""
+    folder = tmp_path_factory.mktemp("servers")
+    with RabbitMQ(folder / "rabbitmq") as rabbitmq, Postgres(folder / "postgres") as postgres:
+        yield rabbitmq, postgres
+
+
+@contextmanager
+def sabotaged(what: str, servers: tuple[RabbitMQ, Postgres], folder: Path) -> Iterator[Stack]:
+    """A stack without one of its safeguards."""
+    rabbitmq, postgres = servers
+    postgres.ensure_databases(f"{service}_{what}" for service in SERVICES)
+    (folder / "plans").mkdir()
+    settings = SETTINGS | {"CRASH_PLAN_FOLDER": str(folder / "plans"), "SABOTAGE": what}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AMQP_URI", rabbitmq.uri)
+        for service in SERVICES:
+            patch.setenv(database_variable(service), postgres.url(f"{service}_{what}"))
+        with Stack(folder, free_port(), settings, nameko=(sys.executable, "-m", "tests.faults.crashing")) as running:
+            for service, statement in SCHEMA[what]:
+                with database(running, service) as connection:
+                    connection.execute(text(statement))
+            yield running
+
+
+def tell_of_what_is_not_so(stack: Stack, api: Api, user_id: str) -> None:
+    """Die before the commit that pays an order: its event should be in the same commit."""
+    lines = (ROOT / "services/orders/service.py").read_text().splitlines()
+    number = next(number for number, line in enumerate(lines, start=1) if "store.finish(" in line) - 1
+    plan = stack.folder / "plans" / "orders"
+    plan.write_text(f"before services/orders/service.py {number} {number}")
+    api.order(user_id, 1)
+    wait_for(lambda: not plan.exists(), SEEN_S, "the death")
+    wait_for(api.is_ready, SEEN_S, "orders to be back")
+
+
+def finish_an_order_many_times(stack: Stack, api: Api, user_id: str) -> None:
+    """Send an order many times at once: only one of the requests should finish it."""
+    key = str(uuid4())
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: api.order(user_id, 1, key), range(8)))
+
+
+def repeat_the_events(stack: Stack, api: Api, user_id: str) -> None:
+    """Publish an event again: the inbox should drop it."""
+    api.order(user_id, 1)
+    api.letters(user_id, 1)
+    rows(stack, "orders", "update outbox set published_at = null, claimed_until = '-infinity' returning 1")
+
+
+@pytest.mark.parametrize("what, provoke, says", [
+    ("inbox", repeat_the_events, "its letters are ['order_paid', 'order_paid'"),
+    ("outbox", tell_of_what_is_not_so, "was told of 2 times"),
+    ("operation", finish_an_order_many_times, "there is no such order"),
+    ("pending", finish_an_order_many_times, "was told of"),
+])
+def test_the_audit_sees_what_is_wrong_without(servers: tuple[RabbitMQ, Postgres], tmp_path: Path, what: str,
+                                              provoke: Callable[[Stack, Api, str], None], says: str):
+    with sabotaged(what, servers, tmp_path) as stack, Api(stack.url) as api:
+        user_id = api.new_user(balance=100)["id"]
+        assert nameko_hw(stack, "audit").returncode == 0
+        provoke(stack, api, user_id)
+        report = wait_for(lambda: failed_audit(stack), SEEN_S, "the audit to find the violation")
+        assert "VIOLATION" in report and says in report
+
+
+def failed_audit(stack: Stack) -> str:
+    report = nameko_hw(stack, "audit", "--patience", "2")
+    return report.stdout if report.returncode == 1 else ""
