@@ -1,13 +1,15 @@
 # Two commands set everything up by themselves: `make demo` and `make test`. `make help` lists the rest.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 8000
+DURATION ?= 60
+SEED ?= 1
 BASE_URL ?= http://127.0.0.1:$(PORT)
 VENV := .venv
 BIN := $(VENV)/bin
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run stack shell test lint postman openapi clean
+.PHONY: help demo run stack shell test faults lint postman openapi clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +28,9 @@ shell: $(VENV)/run  ## open `nameko shell` against the running stack
 
 test: lint postman/node_modules  ## set up whatever is missing, lint, and run all tests
 	@$(BIN)/python -m pytest
+
+faults: $(VENV)/test  ## kill and freeze everything at random under load (DURATION=60 SEED=1), then audit
+	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)
 
 lint: $(VENV)/test  ## flake8, isort and mypy
 	@$(BIN)/flake8 services tests

@@ -14,10 +14,11 @@ def main() -> None:
     """Run one subcommand; exit 1 with one line on an error that the user can mend."""
     arguments = parser().parse_args()
     os.chdir(ROOT)
+    from services.local.rabbitmq import NotInstalled
     from services.local.supervisor import CannotStart, FolderInUse
     try:
         sys.exit(arguments.command(arguments) or 0)
-    except (CannotStart, FolderInUse, TimeoutError) as error:
+    except (CannotStart, FolderInUse, NotInstalled, TimeoutError) as error:
         sys.exit(f"nameko-hw: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -160,21 +161,21 @@ def door(arguments: argparse.Namespace) -> None:
     ports: dict[str, list[int]] = {}
     for service, _, port in (target.partition("=") for target in arguments.target):
         ports.setdefault(service, []).append(port_number(port))
-    serve(listen(arguments.port), ports, config["REQUEST_TIMEOUT_S"] + 2, config["BODY_LIMIT_BYTES"])
+    serve(listen(arguments.port), ports, config["REQUEST_TIMEOUT_S"], config["BODY_LIMIT_BYTES"])
 
 
 def listen(port: int) -> Any:
     import eventlet
     try:
-        return eventlet.listen(("127.0.0.1", port))
+        return eventlet.listen(("127.0.0.1", port), backlog=1024, reuse_port=False)
     except OSError as error:
         sys.exit(f"nameko-hw: port {port}: {error.strerror}. Choose another with PORT=...")
 
 
 def shell(arguments: argparse.Namespace) -> None:
-    from services.local.stack import environment_of_running
+    from services.local.stack import NAMEKO, environment_of_running
     environment = environment_of_running(ROOT / ".run" / "stack")
-    os.execvpe("nameko", ["nameko", "shell", "--config", "config.yaml"], {**os.environ, **environment})
+    os.execve(NAMEKO, [NAMEKO, "shell", "--config", "config.yaml"], {**os.environ, **environment})
 
 
 def migrate(arguments: argparse.Namespace) -> None:

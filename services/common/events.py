@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from services.common import metrics
 from services.common.consumer import QueueConsumer
-from services.common.problems import Unavailable, is_expected
+from services.common.problems import OUTCOME_UNKNOWN, Unavailable
 from services.common.publisher import Message, Publisher
 from services.contracts import Event
 
@@ -46,7 +46,7 @@ class EventHandler(nameko.events.EventHandler):
         try:
             event = self.event.model_validate(body)
         except ValidationError as error:
-            self._put_aside(message, body, dead_queue(self.queue), f"not a {self.event.__name__}: {_where(error)}", 0)
+            self._put_aside(message, body, dead_queue(self.queue), f"no {self.event.__name__}: {_where(error)}", 0)
             self._count("dead")
             return
         try:
@@ -68,9 +68,16 @@ class EventHandler(nameko.events.EventHandler):
             self._count("duplicate" if result is False else "handled")
             return result, exc_info
         pauses_s = self.container.settings.EVENT_RETRY_PAUSES_S
-        attempt = int(message.headers.get(ATTEMPT, 0)) + 1
-        reason = f"{type(exc_info[1]).__name__} at attempt {attempt}"
-        log.warning("%s failed: %s", self.queue.name, reason, exc_info=None if is_expected(exc_info[1]) else exc_info)
+        error = exc_info[1]
+        attempt = int(message.headers.get(ATTEMPT, 0))
+        if isinstance(error, OUTCOME_UNKNOWN):  # an outage: no fault of the event's, so no attempt of its own
+            log.warning("%s waits: %s", self.queue.name, type(error).__name__)
+            self._put_aside(message, body, retry_queue(self.queue, pauses_s[0]), type(error).__name__, attempt)
+            self._count("waited")
+            return result, exc_info
+        attempt += 1
+        reason = f"{type(error).__name__} at attempt {attempt}"
+        log.error("%s failed: %s", self.queue.name, reason, exc_info=exc_info)
         if attempt <= len(pauses_s):
             self._put_aside(message, body, retry_queue(self.queue, pauses_s[attempt - 1]), reason, attempt)
             self._count("retried")
@@ -81,6 +88,7 @@ class EventHandler(nameko.events.EventHandler):
 
     def _put_aside(self, message: Any, body: Any, queue: Queue, reason: str, attempt: int) -> None:
         """Publish a copy to `queue`, then acknowledge; if that fails, the broker delivers the original again."""
+        log.info("%s: %s, put into %s", self.queue.name, reason, queue.name)
         headers = {**message.headers, ATTEMPT: attempt, REASON: reason, DEAD_ID: uuid4().hex[:12],
                    DIED_AT: datetime.now(UTC).isoformat(timespec="seconds")}
         try:

@@ -12,7 +12,7 @@ RPCS = Histogram(
 EVENTS_PUBLISHED = Counter(
     "nameko_hw_events_published_total", "Events that the broker has confirmed", ["service"])
 EVENTS_HANDLED = Counter(
-    "nameko_hw_events_handled_total", "Events taken from the broker, by outcome: handled, duplicate, retried or dead",
+    "nameko_hw_events_handled_total", "Events from the broker: handled, duplicate, waited, retried or dead",
     ["service", "event", "outcome"])
 OUTBOX_WAITING = Gauge(
     "nameko_hw_outbox_waiting", "Events that are committed but not yet published", ["service"])

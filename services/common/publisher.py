@@ -6,9 +6,9 @@ deadline a late confirm could otherwise be taken for the one of the next message
 """
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from amqp.exceptions import AMQPError
 from eventlet import Timeout
@@ -21,6 +21,7 @@ from nameko.extensions import SharedExtension
 from services.common.problems import Unavailable
 
 BROKER_DOWN = (AMQPError, KombuError, OSError)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,24 +53,31 @@ class Publisher(SharedExtension):
         Returns when each of them is confirmed. Unavailable after PUBLISH_TIMEOUT_S, or when the broker is
         away: then any of them may have been sent.
         """
+        return self._work(lambda channel, timeout_s: channel.send(messages, timeout_s))
+
+    def ask(self) -> None:
+        """Ask the broker for a sign of life; Unavailable without one."""
+        self._work(lambda channel, timeout_s: channel.connection.channel().close())
+
+    def _work(self, work: Callable[["ConfirmedChannel", float], T]) -> T:
+        """Do `work` on the channel, on a new one if it turns out that the old one had died while it was idle."""
         timeout_s = self.container.settings.PUBLISH_TIMEOUT_S
-        with Timeout(timeout_s, Unavailable("the broker did not confirm in time")), self._turn:
-            stale = self._channel is not None
+        with Timeout(timeout_s, Unavailable("the broker did not answer in time")), self._turn:
+            if self._channel is not None:
+                try:
+                    return self._try(work, timeout_s)
+                except BROKER_DOWN:
+                    pass
             try:
-                return self._send(messages, timeout_s)
-            except BROKER_DOWN as error:
-                if not stale:
-                    raise Unavailable("the broker is away") from error
-            try:
-                return self._send(messages, timeout_s)  # a connection that had died while it was idle
+                return self._try(work, timeout_s)
             except BROKER_DOWN as error:
                 raise Unavailable("the broker is away") from error
 
-    def _send(self, messages: Sequence[Message], timeout_s: float) -> list[bool]:
+    def _try(self, work: Callable[["ConfirmedChannel", float], T], timeout_s: float) -> T:
         if self._channel is None:
             self._channel = ConfirmedChannel(self.container.config["AMQP_URI"], timeout_s)
         try:
-            return self._channel.send(messages, timeout_s)
+            return work(self._channel, timeout_s)
         except BaseException:
             self._close()
             raise

@@ -1,8 +1,8 @@
 """RPC over AMQP in Nameko's own wire format, with a deadline on both sides.
 
 The caller waits RPC_TIMEOUT_S and then does not know what happened: it raises RpcUnavailable. The request
-itself expires in the broker after the same time, so what nobody waits for is mostly not done at all; what
-is done nevertheless is found by asking again with the same operation id. (Birrell and Nelson,
+itself expires in the broker after the same time, unless the server has it already; so it may be carried out
+when nobody waits any more, which is found by asking again with the same operation id. (Birrell and Nelson,
 "Implementing Remote Procedure Calls", 1984: exactly once if it returns, at most once if it does not.)
 """
 import logging
@@ -100,7 +100,11 @@ class Caller:
                 outcome = "replied"
                 return result
             except RemoteError as error:
+                log.warning("%s.%s failed there: %s", self._proxy.target, method, error.exc_type)
                 raise RpcUnavailable(f"{self._proxy.target}.{method} failed: {error.exc_type}") from None
+            except Unavailable as error:
+                log.warning("%s.%s has an unknown outcome: %s", self._proxy.target, method, error)
+                raise
             finally:
                 metrics.RPCS.labels(self._proxy.container.service_name, f"{self._proxy.target}.{method}",
                                     outcome).observe(time.monotonic() - started)

@@ -15,7 +15,6 @@ from typing import Any
 
 import eventlet
 from eventlet import Timeout
-from nameko.amqp.publish import get_connection
 from nameko.web.server import HttpOnlyProtocol, WebServer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
@@ -25,12 +24,14 @@ from werkzeug.wrappers import Request, Response
 
 from services.common.database import Database
 from services.common.problems import Problem, Unavailable
+from services.common.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
 OPENAPI_FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 HEALTH_TIMEOUT_S = 2
 LINGER_S = 0.3
+BACKLOG = 1024  # connections that wait to be accepted
 PATH_VALUES = "nameko_hw.path_values"  # in the WSGI environment: the values that the path of a route names
 SWAGGER_UI = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 DOCS_PAGE = """<!doctype html>
@@ -70,6 +71,7 @@ class Server(WebServer):
     With no WEB_SERVER_ADDRESS it does not listen: embedded mode serves `app` on a port of its own.
     """
 
+    publisher = Publisher()
     _is_accepting: bool
 
     @property
@@ -78,8 +80,12 @@ class Server(WebServer):
 
     def start(self) -> None:
         self.url_map = self.make_url_map()
-        if self.bind_addr:
-            super().start()
+        if self.bind_addr and not self._starting:
+            self._starting = True
+            self._sock = eventlet.listen(self.bind_addr, backlog=BACKLOG, reuse_port=False)
+            self._sock.settimeout(None)  # accept for ever, see Nameko's own server
+            self._serv = self.get_wsgi_server(self._sock, self.get_wsgi_app())
+            self._gt = self.container.spawn_managed_thread(self.run)
 
     def drain(self) -> None:
         """Accept no more connections, answer what comes on those there are, and close each after its answer.
@@ -163,12 +169,7 @@ class Server(WebServer):
                     session.execute(text("select 1"))
 
     def _ask_broker(self) -> None:
-        with get_connection(self.container.config["AMQP_URI"]) as connection:
-            try:
-                connection.channel().close()
-            except BaseException:
-                connection.collect()
-                raise
+        self.publisher.ask()
 
 
 def routing_problem(error: HTTPException) -> Problem:

@@ -8,7 +8,7 @@ from pathlib import Path
 from services.common.database import with_driver
 from services.common.migrations import SERVICES, upgrade
 from services.local.frontdoor import Backend
-from services.local.net import free_port, wait_for
+from services.local.net import free_port, port_is_free, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
 from services.local.supervisor import CannotStart, Supervisor
@@ -45,6 +45,10 @@ class Stack:
         self.nameko = nameko
 
     @property
+    def environment_file(self) -> Path:
+        return self.folder / ENVIRONMENT_FILE
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
@@ -62,12 +66,15 @@ class Stack:
         return {
             "AMQP_URI": self.amqp_uri,
             **{database_variable(service): self.database_url(service) for service in SERVICES},
-            "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands",  # eventlet's own note, see services/__init__.py
+            # eventlet's own note, see services/__init__.py
+            "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands,ignore::Warning:nameko.containers",
             **self.settings,
         }
 
     def start(self) -> None:
         """Start everything, and return when every service is ready."""
+        if not port_is_free(self.port):
+            raise CannotStart(f"port {self.port}: Address already in use. Choose another with PORT=...")
         try:
             self._start_servers()
             self._start_services()
@@ -100,7 +107,7 @@ class Stack:
         self.supervisor.add(
             "front door", [sys.executable, "-m", "services.cli", "door", "--port", str(self.port), *targets],
             env=self.environment(), cwd=ROOT, log=self.folder / "logs" / "door.log")
-        (self.folder / ENVIRONMENT_FILE).write_text(json.dumps(self.environment(), indent=2))
+        self.environment_file.write_text(json.dumps(self.environment(), indent=2))
         self.supervisor.start()
         wait_for(self.is_ready, READY_S, f"the services to be ready; their logs are in {self.folder / 'logs'}")
 
@@ -122,7 +129,8 @@ class Stack:
         for server in (self.rabbitmq, self.postgres):
             if server:
                 server.stop()
-        (self.folder / ENVIRONMENT_FILE).unlink(missing_ok=True)
+        if self.supervisor.names():  # else another stack runs in this folder, and it is its file
+            self.environment_file.unlink(missing_ok=True)
 
     def __enter__(self) -> "Stack":
         self.start()

@@ -7,7 +7,7 @@ from services.common import metrics
 from services.common.database import Database
 from services.common.http import Reply, http
 from services.common.outbox import Outbox
-from services.common.problems import OUTCOME_UNKNOWN, Problem, bad_field, not_found
+from services.common.problems import OUTCOME_UNKNOWN, FieldError, Problem, not_found
 from services.common.rpc import RpcProxy
 from services.common.timers import every
 from services.contracts import UserRegistered
@@ -68,4 +68,5 @@ class UsersService:
 
 
 def email_taken() -> Problem:
-    return bad_field("email", "another user has this address", 409)
+    return Problem(409, "email-taken", "email: another user has this address.",
+                   [FieldError(field="email", message="another user has this address")])

@@ -80,7 +80,7 @@ def test_an_invalid_event_is_kept_aside_at_once_and_blocks_nothing(stack: Stack,
     letter = wait_for_dead_letter(stack, "order_paid")
     assert json.loads(letter.body) == body
     assert letter.headers["x-attempt"] == 0
-    assert letter.headers["x-reason"].startswith("not a OrderPaid: ")
+    assert letter.headers["x-reason"].startswith("no OrderPaid: ")
     user_id = api.new_user(balance=10)["id"]
     api.order(user_id, 1)
     api.letters(user_id, 1)

@@ -1,0 +1,94 @@
+"""The broker or a database goes away, or hangs: every answer comes in time, and the system heals by itself."""
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from services.local.net import wait_for
+from services.local.stack import Stack
+from tests.books import violations, wait_until_quiet
+from tests.client import Api
+from tests.faults.test_draining import suspended
+
+OUTAGE_S = 8
+ANSWER_S = 3 + 2 + 2  # the deadline of a request, the wait for a worker, and slack for a busy machine
+HEALED_S = 60
+
+
+@contextmanager
+def killed(server) -> Iterator[None]:
+    """The server does not run meanwhile, and has had no time to say goodbye."""
+    os.kill(server.pid, signal.SIGKILL)
+    wait_for(lambda: not server.running, 10, "the server to be dead")
+    try:
+        yield
+    finally:
+        server.start()
+
+
+@contextmanager
+def frozen(server) -> Iterator[None]:
+    with suspended(server.pid):
+        yield
+
+
+@pytest.mark.parametrize("outage", [killed, frozen])
+@pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
+def test_every_answer_comes_in_time_and_the_system_heals(stack: Stack, api: Api, name: str,
+                                                         outage: Callable):
+    user_id = api.new_user(balance=1000)["id"]
+    seen = set()
+    with outage(getattr(stack, name)):
+        wait_for(lambda: not api.is_ready(), 15, "the services to say that they are not ready")
+        deadline = time.monotonic() + OUTAGE_S
+        number = 0
+        while time.monotonic() < deadline:
+            number += 1
+            for path, body in (("/orders", {"user_id": user_id, "price": 1}), (f"/orders?user_id={user_id}", None),
+                               (f"/billing/accounts/{user_id}/deposit", {"amount": 1})):
+                started = time.monotonic()
+                answer = api.post(path, body, f"{user_id} {name} {number}") if body else api.get(path)
+                assert time.monotonic() - started < ANSWER_S
+                assert answer.status_code in (200, 201, 202, 503), answer.text
+                if answer.status_code == 503:
+                    assert int(answer.headers["Retry-After"]) >= 1
+                seen.add(answer.status_code)
+    assert (202 if name == "rabbitmq" else 503) in seen
+    wait_for(stack.is_ready, HEALED_S, "the services to be ready again")
+    paid = api.order(user_id, 1, "after the outage" + user_id)
+    assert paid.status_code in (201, 202)
+    wait_until_quiet(stack)
+    assert violations(stack) == []
+    assert any(letter["order_id"] == paid.json()["id"] for letter in api.letters(user_id, 1))
+
+
+@pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
+def test_a_service_that_is_started_first_waits_and_is_not_ready(stack: Stack, api: Api, name: str):
+    user_id = api.new_user(balance=10)["id"]
+    with killed(getattr(stack, name)):
+        pids = {}
+        for service in ("orders", "notifications"):
+            pid = stack.supervisor.pid(service)
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda one=service, old=pid: stack.supervisor.pid(one) not in (None, old), 20, "a new process")
+            pids[service] = stack.supervisor.pid(service)
+        for service, pid in pids.items():
+            with Api(f"http://127.0.0.1:{stack.ports[service][0]}") as direct:
+                wait_for(lambda one=direct: lives(one), 20, f"{service} to live")
+                assert direct.get("/health/ready").status_code == 503
+                assert stack.supervisor.pid(service) == pid
+    wait_for(stack.is_ready, HEALED_S, "the services to be ready")
+    assert {service: stack.supervisor.pid(service) for service in pids} == pids
+    order = api.order(user_id, 1, user_id)
+    assert order.status_code in (201, 202)
+    assert [letter["order_id"] for letter in api.letters(user_id, 1)] == [order.json()["id"]]
+
+
+def lives(api: Api) -> bool:
+    try:
+        return api.get("/health/live").status_code == 200
+    except OSError:
+        return False
