@@ -61,7 +61,8 @@ class Report:
             yield f"{name:<{width}}  {count:>12,}"
         yield ""
         yield from (f"VIOLATION  {one}" for one in self.violations)
-        yield f"{len(self.violations)} violations" if self.violations else "clean: no violations"
+        count = len(self.violations)
+        yield f"{count} {'violation' if count == 1 else 'violations'}" if count else "clean: no violations"
 
 
 class Audit:

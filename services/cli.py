@@ -231,8 +231,8 @@ def dead_letters(arguments: argparse.Namespace) -> None:
                 print(letter.details() if arguments.action == "show" else letter.line())
     except BROKER_DOWN:
         sys.exit("nameko-hw: the broker does not answer")
-    done = {"list": "dead letters", "show": "shown", "replay": "replayed", "drop": "dropped"}
-    print(f"{len(chosen)} {done[arguments.action]}")
+    done = {"list": "kept", "show": "shown", "replay": "replayed", "drop": "dropped"}
+    print(f"{len(chosen)} {'dead letter' if len(chosen) == 1 else 'dead letters'} {done[arguments.action]}")
 
 
 def openapi(arguments: argparse.Namespace) -> None:

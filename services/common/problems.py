@@ -1,5 +1,4 @@
 """Errors as `application/problem+json` (RFC 9457). Every error that a client can see is made here."""
-import json
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Annotated
@@ -44,8 +43,8 @@ class Problem(Exception):
                                 status=status, detail=detail, errors=list(errors))
 
     def response(self) -> Response:
-        body = self.view.model_dump(exclude_defaults=True)
-        return Response(json.dumps(body), self.view.status, self.headers, content_type=CONTENT_TYPE)
+        body = self.view.model_dump_json(exclude_defaults=True)
+        return Response(body, self.view.status, self.headers, content_type=CONTENT_TYPE)
 
 
 class Unavailable(Exception):

@@ -73,6 +73,7 @@ class Server(WebServer):
 
     publisher = Publisher()
     _is_accepting: bool
+    _starting: bool
 
     @property
     def bind_addr(self) -> Any:

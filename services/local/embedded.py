@@ -19,6 +19,7 @@ from werkzeug.wrappers import Request
 from services.billing.service import BillingService
 from services.common import web
 from services.common.migrations import SERVICES, upgrade
+from services.contracts import EVENTS
 from services.local import broker
 from services.local.frontdoor import FrontDoor, ready
 from services.local.postgres import Postgres
@@ -84,7 +85,7 @@ def publish_again(postgres: Postgres) -> None:
     The broker of this mode lives in memory: what it had not delivered when the last run ended, it has
     forgotten. The inbox drops what was handled.
     """
-    for service in ("users", "orders"):
+    for service in sorted({event.SOURCE for event in EVENTS}):
         engine = create_engine(postgres.url(service))
         with engine.begin() as connection:
             connection.execute(text("update outbox set published_at = null, claimed_until = '-infinity'"))

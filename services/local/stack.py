@@ -85,6 +85,8 @@ class Stack:
     def _start_servers(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.rabbitmq:
+            if self.rabbitmq.find() is None:
+                self.say("RabbitMQ: not installed yet, that takes a minute")
             self.rabbitmq.ensure_installed()
             self.rabbitmq.start()
             self.say(f"RabbitMQ: {self.rabbitmq.uri}")

@@ -34,7 +34,7 @@ def test_a_letter_is_listed_shown_and_replayed(stack: Stack, api: Api):
     assert order["id"] in shown and '"x-attempt": 4' in shown
     assert listed(stack) == [line]
     replayed = nameko_hw(stack, "dead-letters", "replay", dead_id)
-    assert replayed.stdout.splitlines()[-1] == "1 replayed"
+    assert replayed.stdout.splitlines()[-1] == "1 dead letter replayed"
     assert [letter["order_id"] for letter in api.letters(user_id, 1)] == [order["id"]]
     assert listed(stack) == []
 
@@ -44,9 +44,10 @@ def test_letters_are_dropped_one_by_one_or_all(stack: Stack):
         publish(stack, "orders.events", "order_paid", {"number": number})
     lines = wait_for(lambda: found if len(found := listed(stack)) == 3 else None, 20, "three dead letters")
     assert all("no OrderPaid" in line for line in lines)
-    assert nameko_hw(stack, "dead-letters", "drop", lines[1].split()[0]).stdout.splitlines()[-1] == "1 dropped"
+    dropped = nameko_hw(stack, "dead-letters", "drop", lines[1].split()[0])
+    assert dropped.stdout.splitlines()[-1] == "1 dead letter dropped"
     assert listed(stack) == [lines[0], lines[2]]
-    assert nameko_hw(stack, "dead-letters", "drop", "--all").stdout.splitlines()[-1] == "2 dropped"
+    assert nameko_hw(stack, "dead-letters", "drop", "--all").stdout.splitlines()[-1] == "2 dead letters dropped"
     assert listed(stack) == []
 
 
