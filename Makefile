@@ -27,7 +27,7 @@ shell: $(VENV)/run  ## open `nameko shell` against the running stack
 	@$(BIN)/nameko-hw shell
 
 test: lint postman/node_modules  ## set up whatever is missing, lint, and run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 faults: $(VENV)/test  ## kill and freeze everything at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)

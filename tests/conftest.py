@@ -18,11 +18,11 @@ STOP_S = 30
 #: Recovery in seconds rather than in quarters of a minute, so that tests do not wait.
 QUICK = {
     "RECOVERY_INTERVAL_S": "0.5",
-    "RECOVERY_AFTER_S": "3.5",
-    "REQUEST_TIMEOUT_S": "3",
-    "RPC_TIMEOUT_S": "1",
+    "RECOVERY_AFTER_S": "4.5",
+    "REQUEST_TIMEOUT_S": "4",
+    "RPC_TIMEOUT_S": "1.5",
     "DB_TIMEOUT_S": "2",
-    "DRAIN_TIMEOUT_S": "4",
+    "DRAIN_TIMEOUT_S": "5",
     "EVENT_RETRY_PAUSES_S": "[0.2, 0.4, 0.8]",
 }
 

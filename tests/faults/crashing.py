@@ -1,8 +1,8 @@
 """Nameko's command in a process that can be told to die right before or right after a crash point.
 
 Run in place of `nameko`: `python -m tests.faults.crashing run --config config.yaml services.orders.service`.
-The services know nothing of it. What it is told stands in the file that CRASH_PLAN names: a line with the phase
-(`before` or `after`), the file, and the lines of the point; it dies there once, and the plan is gone.
+The services know nothing of it. What it is told stands in a file: a line for each death with its phase (`before` or
+`after`), the file, and the lines of the point. It dies at the first of them, and the next process at the next.
 """
 import eventlet
 
@@ -26,16 +26,17 @@ EXIT_CODE = 86
 
 
 def maybe_die(plan: Path, phase: str) -> None:
-    """Die if the plan names this phase of the statement that is being run."""
+    """Die if the plan's first line names this phase of the statement that is being run."""
     try:
-        planned, file, first, last = plan.read_text().split()
+        line, *others = plan.read_text().splitlines()
     except (FileNotFoundError, ValueError):
         return
+    planned, file, first, last = line.split()
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         if frame.f_code.co_filename == str(ROOT / file) and int(first) <= frame.f_lineno <= int(last):
             if planned == phase:
-                plan.unlink()
+                plan.write_text("\n".join(others)) if others else plan.unlink()
                 os._exit(EXIT_CODE)
             return
         frame = frame.f_back

@@ -1,7 +1,7 @@
 """Every service dies right before and right after every commit, publish and acknowledgement; nothing is lost.
 
-Each round plans the death of every service at one point, keeps the system busy until all of them have died and
-started again, waits until it is quiet, and checks the books.
+Each round plans two deaths of every service, before and after one point, keeps the system busy until all of them
+have died and started again, waits until it is quiet, and checks the books.
 """
 import sys
 from collections.abc import Iterator
@@ -33,15 +33,12 @@ SETTINGS = {
     "OUTBOX_LEASE_S": "1.5", "OUTBOX_INTERVAL_S": "0.3", "RECOVERY_AFTER_S": "2.1", "RECOVERY_INTERVAL_S": "0.3",
     "DRAIN_TIMEOUT_S": "4", "EVENT_RETRY_PAUSES_S": "[0.2, 0.4, 0.8]",
 }
-Planned = tuple[Point, str]
 
 
-def rounds() -> list[list[Planned]]:
-    """All points in both phases, one of each service a round."""
-    points = all_points()
-    by_service = [[(point, phase) for point in points if point.service == service for phase in ("before", "after")]
-                  for service in SERVICES]
-    return [[planned for planned in one_round if planned] for one_round in zip_longest(*by_service)]
+def rounds() -> list[list[Point]]:
+    """All points, one of each service a round."""
+    by_service = [[point for point in all_points() if point.service == service] for service in SERVICES]
+    return [[point for point in points if point] for points in zip_longest(*by_service)]
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +69,12 @@ def test_the_points_are_those_of_the_flow():
         assert expected in names, "\n".join(sorted(names))
 
 
-def name_of(planned: list[Planned]) -> str:
-    return "; ".join(f"{phase} {point}" for point, phase in planned)
-
-
-@pytest.mark.parametrize("planned", rounds(), ids=name_of)
-def test_a_death_at_any_point_loses_and_doubles_nothing(mortal: Stack, planned: list[Planned]):
-    plans = {mortal.folder / "plans" / point.service: f"{phase} {point.file} {point.first} {point.last}"
-             for point, phase in planned}
-    for plan, where in plans.items():
-        plan.write_text(where)
+@pytest.mark.parametrize("points", rounds(), ids=lambda points: "; ".join(map(str, points)))
+def test_a_death_before_and_after_any_point_loses_and_doubles_nothing(mortal: Stack, points: list[Point]):
+    plans = [mortal.folder / "plans" / point.service for point in points]
+    for point, plan in zip(points, plans, strict=True):
+        where = f"{point.file} {point.first} {point.last}"
+        plan.write_text(f"before {where}\nafter {where}")
     with Load(mortal.url, clients=2) as load:
         wait_for(lambda: poke(mortal) and not any(plan.exists() for plan in plans), DIED_S, "all deaths")
     assert load.failures == []

@@ -14,7 +14,7 @@ from tests.client import Api
 from tests.faults.test_draining import suspended
 
 OUTAGE_S = 8
-ANSWER_S = 3 + 2 + 2  # the deadline of a request, the wait for a worker, and slack for a busy machine
+ANSWER_S = 4 + 2 + 2  # the deadline of a request, the wait for a worker, and slack for a busy machine
 HEALED_S = 60
 
 

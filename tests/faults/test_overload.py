@@ -44,7 +44,7 @@ def test_500_clients_at_once_are_served_or_refused_in_time(stack: Stack, api: Ap
     assert count[201] > 50
     assert all(retry_after for status, _, retry_after in answers if status == 503)
     # a request waits for a worker and then has its deadline; the rest is for 500 threads on a busy machine
-    assert max(took_s for _, took_s, _ in answers) < 2 + 3 + 10
+    assert max(took_s for _, took_s, _ in answers) < 2 + 4 + 10
     wait_until_quiet(stack)
     stored = one(stack, "orders", "select count(*) from orders where user_id = :user", user=user_id)
     assert stored >= count[201] + count[202]
