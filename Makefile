@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run stack shell test faults lint postman openapi clean
+.PHONY: help demo run stack shell test faults lint postman openapi asyncapi diagrams docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,8 +44,22 @@ postman: postman/node_modules  ## run the Postman suite against BASE_URL=... and
 openapi: $(VENV)/run  ## write docs/openapi.json anew
 	@$(BIN)/nameko-hw openapi > docs/openapi.json.new && mv docs/openapi.json.new docs/openapi.json
 
+asyncapi: $(VENV)/run  ## write docs/asyncapi.json anew
+	@$(BIN)/nameko-hw asyncapi > docs/asyncapi.json.new && mv docs/asyncapi.json.new docs/asyncapi.json
+
+diagrams: docs/tools/node_modules  ## draw docs/diagrams/*.mmd anew (needs Chromium: CHROMIUM=/usr/bin/chromium)
+	@cd docs/tools && npm run --silent draw
+
+docs: $(VENV)/test  ## build the documentation as a site, build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs/tools/node_modules: docs/tools/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is needed: sudo apt-get install npm"; exit 1; }
+	@cd docs/tools && PUPPETEER_SKIP_DOWNLOAD=1 npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
 clean:  ## remove the virtual environment and all data of the local modes
-	rm -rf $(VENV) .run build *.egg-info postman/node_modules postman/report.html
+	rm -rf $(VENV) .run build *.egg-info postman/node_modules docs/tools/node_modules postman/report.html
 
 # Debian splits venv off Python; where we may, we add it.
 $(VENV)/bin/python:

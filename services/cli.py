@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("id", nargs="*", help="of a letter, as `list` gives it")
     one.add_argument("--all", action="store_true", help="all letters")
     add("openapi", openapi, "print the OpenAPI document of the HTTP API")
+    add("asyncapi", asyncapi, "print the AsyncAPI document of what crosses the broker")
     return top
 
 
@@ -237,6 +238,11 @@ def dead_letters(arguments: argparse.Namespace) -> None:
 
 def openapi(arguments: argparse.Namespace) -> None:
     from services.openapi import document
+    print(document(), end="")
+
+
+def asyncapi(arguments: argparse.Namespace) -> None:
+    from services.asyncapi import document
     print(document(), end="")
 
 

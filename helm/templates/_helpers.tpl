@@ -1,0 +1,247 @@
+{{/* The prefix of all names: the release's, with the chart's if it is not in it. */}}
+{{- define "nameko-hw.fullname" -}}
+{{- $chart := default .Chart.Name .Values.nameOverride -}}
+{{- $name := contains $chart .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $chart) -}}
+{{- default $name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* What finds the pods of a component. (root, component) */}}
+{{- define "nameko-hw.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* The labels of an object of a component. (root, component) */}}
+{{- define "nameko-hw.labels" -}}
+{{ include "nameko-hw.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Finds the pods of all services in a NetworkPolicy. */}}
+{{- define "nameko-hw.allServices" -}}
+matchLabels:
+  app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+  app.kubernetes.io/instance: {{ .Release.Name }}
+matchExpressions:
+  - key: app.kubernetes.io/component
+    operator: In
+    values: {{ keys .Values.services | sortAlpha | toJson }}
+{{- end }}
+
+{{/* Where to find an image. (image, tag: where the image names none) */}}
+{{- define "nameko-hw.image" -}}
+{{- if .image.digest -}}
+{{ .image.repository }}@{{ .image.digest }}
+{{- else -}}
+{{ .image.repository }}:{{ default .tag .image.tag }}
+{{- end -}}
+{{- end }}
+
+{{/* The values of one service: `defaults`, and on top what `services` says of it. (root, name) */}}
+{{- define "nameko-hw.service" -}}
+{{- mergeOverwrite (deepCopy .root.Values.defaults) (deepCopy (get .root.Values.services .name)) | toYaml -}}
+{{- end }}
+
+{{/* The settings of one service, as a service reads them from its environment. (root, service) */}}
+{{- define "nameko-hw.settings" -}}
+{{- $settings := mergeOverwrite (deepCopy .root.Values.config) .service.config -}}
+{{- $_ := set $settings "DRAIN_TIMEOUT_S" .root.Values.drain.timeoutSeconds -}}
+{{- range $name, $value := $settings }}
+{{ $name }}: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
+{{- end }}
+{{- end }}
+
+{{/* What every pod here has in common, by the "restricted" Pod Security Standard. (root, uid, serviceAccount) */}}
+{{- define "nameko-hw.pod" -}}
+serviceAccountName: {{ .serviceAccount }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .uid }}
+  runAsGroup: {{ .uid }}
+  fsGroup: {{ .uid }}
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- end }}
+
+{{/* ... and every container. */}}
+{{- define "nameko-hw.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- end }}
+
+{{/* Where a pod may run. (values with nodeSelector, tolerations, affinity) */}}
+{{- define "nameko-hw.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The user id of our own image; the Dockerfile names the same. */}}
+{{- define "nameko-hw.uid" -}}
+10001
+{{- end }}
+
+{{/* The Secret with the passwords of PostgreSQL, or with the URLs of databases elsewhere. */}}
+{{- define "nameko-hw.databaseSecret" -}}
+{{- if .Values.postgres.enabled -}}
+{{ default (printf "%s-postgres" (include "nameko-hw.fullname" .)) .Values.postgres.existingSecret }}
+{{- else -}}
+{{ required "externalDatabase.existingSecret: name the Secret with the URLs, as postgres.enabled is false" .Values.externalDatabase.existingSecret }}
+{{- end -}}
+{{- end }}
+
+{{/* The Secret with the passwords of RabbitMQ, or with the URIs of a broker elsewhere. */}}
+{{- define "nameko-hw.brokerSecret" -}}
+{{- if .Values.rabbitmq.enabled -}}
+{{ default (printf "%s-rabbitmq" (include "nameko-hw.fullname" .)) .Values.rabbitmq.existingSecret }}
+{{- else -}}
+{{ required "externalBroker.existingSecret: name the Secret with the URIs, as rabbitmq.enabled is false" .Values.externalBroker.existingSecret }}
+{{- end -}}
+{{- end }}
+
+{{/* Environment with the URL of a service's own database. (root, name) */}}
+{{- define "nameko-hw.databaseEnv" -}}
+{{- $url := printf "%s_DATABASE_URL" (upper .name) -}}
+{{- $secret := include "nameko-hw.databaseSecret" .root -}}
+{{- if .root.Values.postgres.enabled -}}
+{{- $password := printf "%s_DATABASE_PASSWORD" (upper .name) -}}
+- name: {{ $password }}
+  valueFrom:
+    secretKeyRef: {name: {{ $secret }}, key: {{ .name }}-password}
+- name: {{ $url }}
+  value: postgresql+psycopg2://{{ .name }}:$({{ $password }})@{{ include "nameko-hw.fullname" .root }}-postgres:5432/{{ .name }}
+{{- else -}}
+- name: {{ $url }}
+  valueFrom:
+    secretKeyRef: {name: {{ $secret }}, key: {{ .name }}-url}
+{{- end }}
+{{- end }}
+
+{{/* Environment with the URI of the broker, for the user of a service. (root, name) */}}
+{{- define "nameko-hw.brokerEnv" -}}
+{{- $secret := include "nameko-hw.brokerSecret" .root -}}
+{{- if .root.Values.rabbitmq.enabled -}}
+- name: AMQP_PASSWORD
+  valueFrom:
+    secretKeyRef: {name: {{ $secret }}, key: {{ .name }}-password}
+- name: AMQP_URI
+  value: amqp://{{ .name }}:$(AMQP_PASSWORD)@{{ include "nameko-hw.fullname" .root }}-rabbitmq:5672/nameko-hw
+{{- else -}}
+- name: AMQP_URI
+  valueFrom:
+    secretKeyRef: {name: {{ $secret }}, key: {{ .name }}-uri}
+{{- end }}
+{{- end }}
+
+{{/* Environment with the passwords that a server needs to make its users. (root, secret, names) */}}
+{{- define "nameko-hw.passwordsEnv" -}}
+{{- range .names }}
+- name: {{ upper . }}_PASSWORD
+  valueFrom:
+    secretKeyRef: {name: {{ $.secret }}, key: {{ . }}-password}
+{{- end }}
+{{- end }}
+
+{{/*
+The data of a Secret of ours: what the cluster has of it already, and for the rest new passwords.
+It is kept in the values, so that all templates of one rendering see the same. (root, secret, users)
+*/}}
+{{- define "nameko-hw.passwords" -}}
+{{- if not (hasKey .root.Values "passwords") -}}
+{{- $_ := set .root.Values "passwords" dict -}}
+{{- end -}}
+{{- if not (hasKey .root.Values.passwords .secret) -}}
+{{- $old := (lookup "v1" "Secret" .root.Release.Namespace .secret).data | default dict -}}
+{{- $data := dict -}}
+{{- range .users -}}
+{{- $key := printf "%s-password" . -}}
+{{- $_ := set $data $key (get $old $key | default (randAlphaNum 32 | b64enc)) -}}
+{{- end -}}
+{{- $_ := set .root.Values.passwords .secret $data -}}
+{{- end -}}
+{{- get .root.Values.passwords .secret | toYaml -}}
+{{- end }}
+
+{{- define "nameko-hw.databasePasswords" -}}
+{{- $users := concat (list "postgres") (keys .Values.services | sortAlpha) -}}
+{{- include "nameko-hw.passwords" (dict "root" . "secret" (include "nameko-hw.databaseSecret" .) "users" $users) -}}
+{{- end }}
+
+{{- define "nameko-hw.brokerPasswords" -}}
+{{- $users := concat (list "admin") (keys .Values.services | sortAlpha) -}}
+{{- include "nameko-hw.passwords" (dict "root" . "secret" (include "nameko-hw.brokerSecret" .) "users" $users) -}}
+{{- end }}
+
+{{/* Changes when the database's passwords do. Of a Secret that is not ours, only its version is looked at. */}}
+{{- define "nameko-hw.databaseChecksum" -}}
+{{- if and .Values.postgres.enabled (not .Values.postgres.existingSecret) -}}
+{{ include "nameko-hw.databasePasswords" . | sha256sum }}
+{{- else -}}
+{{ dig "metadata" "resourceVersion" "unknown" (lookup "v1" "Secret" .Release.Namespace (include "nameko-hw.databaseSecret" .)) | quote }}
+{{- end -}}
+{{- end }}
+
+{{/* Changes when the broker's passwords do. */}}
+{{- define "nameko-hw.brokerChecksum" -}}
+{{- if and .Values.rabbitmq.enabled (not .Values.rabbitmq.existingSecret) -}}
+{{ include "nameko-hw.brokerPasswords" . | sha256sum }}
+{{- else -}}
+{{ dig "metadata" "resourceVersion" "unknown" (lookup "v1" "Secret" .Release.Namespace (include "nameko-hw.brokerSecret" .)) | quote }}
+{{- end -}}
+{{- end }}
+
+{{/* Stops with a clear message when the services may open more connections than PostgreSQL takes. */}}
+{{- define "nameko-hw.checkConnections" -}}
+{{- $needed := 12 -}}{{/* for migrations, audits and people */}}
+{{- range $name, $_ := .Values.services -}}
+{{- $service := include "nameko-hw.service" (dict "root" $ "name" $name) | fromYaml -}}
+{{- $settings := include "nameko-hw.settings" (dict "root" $ "service" $service) | fromYaml -}}
+{{- $pods := $service.autoscaling.enabled | ternary $service.autoscaling.maxReplicas $service.replicas | int -}}
+{{- $each := add 4 (get $settings "MAX_WORKERS" | default 20 | int) -}}
+{{- $needed = add $needed (mul $each (add 1 $pods)) -}}{{/* one more while they are rolled */}}
+{{- end -}}
+{{- if gt (int $needed) (int .Values.postgres.maxConnections) -}}
+{{- fail (printf "postgres.maxConnections: %d is too low, the services may open %d: raise it, or lower replicas, autoscaling.maxReplicas or config.MAX_WORKERS" (int .Values.postgres.maxConnections) (int $needed)) -}}
+{{- end -}}
+{{- end }}
+
+{{/* The volume of a server; what is in it outlives the release. (persistence, component) */}}
+{{- define "nameko-hw.volumeClaim" -}}
+{{- if .persistence.enabled -}}
+volumeClaimTemplates:
+  - metadata:
+      name: data
+      labels:
+        {{- include "nameko-hw.selectorLabels" .component | nindent 8 }}
+    spec:
+      accessModes: [ReadWriteOnce]
+      {{- with .persistence.storageClass }}
+      storageClassName: {{ . }}
+      {{- end }}
+      resources:
+        requests:
+          storage: {{ .persistence.size }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,72 @@
+"""What the chart makes of the cluster that it finds: its version, and the Secrets of an installation before."""
+from collections.abc import Iterator
+
+import pytest
+
+from services.common.migrations import SERVICES
+from tests.chart.apiserver import CURRENT, OLDEST, ApiServer
+from tests.chart.objects import RELEASE, Objects
+
+
+@pytest.fixture
+def cluster() -> Iterator[ApiServer]:
+    """A current cluster that holds nothing."""
+    with ApiServer(*CURRENT) as running:
+        yield running
+
+
+def checksums(objects: Objects) -> dict[str, dict[str, str]]:
+    return {pod.owner: pod.annotations for pod in objects.pods()}
+
+
+@pytest.mark.parametrize("cluster, versions", [
+    (OLDEST, {"PodDisruptionBudget": "policy/v1beta1", "CronJob": "batch/v1beta1",
+              "HorizontalPodAutoscaler": "autoscaling/v1"}),
+    (CURRENT, {"PodDisruptionBudget": "policy/v1", "CronJob": "batch/v1", "HorizontalPodAutoscaler": "autoscaling/v2"}),
+])
+def test_each_kind_is_of_a_version_that_the_cluster_knows(cluster: tuple, versions: dict[str, str]):
+    with ApiServer(*cluster) as server:
+        objects = server.install({"audit": {"enabled": True}, "defaults": {"autoscaling": {"enabled": True}},
+                                  "postgres": {"maxConnections": 700}})
+    assert {one["kind"]: one["apiVersion"] for one in objects if one["kind"] in versions} == versions
+    assert {one["apiVersion"] for one in objects} <= set(server.apis)
+
+
+@pytest.mark.parametrize("apis, monitors", [((), 0), (("monitoring.coreos.com/v1",), 1)])
+def test_a_service_monitor_is_made_only_where_the_kind_is_known(apis: tuple, monitors: int):
+    with ApiServer(CURRENT[0], CURRENT[1] + apis) as server:
+        objects = server.install({"serviceMonitor": {"enabled": True}})
+    assert len(objects.kind("ServiceMonitor")) == monitors
+
+
+def test_an_upgrade_with_unchanged_values_changes_nothing(cluster: ApiServer):
+    before = cluster.install()
+    for secret in before.kind("Secret"):
+        cluster.add(secret)
+    assert cluster.install() == before
+
+
+def test_without_what_the_cluster_holds_passwords_would_be_others(cluster: ApiServer):
+    assert checksums(cluster.install()) != checksums(cluster.install())
+
+
+def test_a_password_that_is_missing_is_added_and_the_others_stay(cluster: ApiServer):
+    for secret in cluster.install().kind("Secret"):
+        secret["data"].pop("orders-password")
+        cluster.add(secret)
+    for secret in cluster.install().kind("Secret"):
+        kept = next(one for path, one in cluster.objects.items() if path.endswith(f"/{secret['metadata']['name']}"))
+        assert kept["data"].items() <= secret["data"].items()
+        assert secret["data"].keys() - kept["data"].keys() == {"orders-password"}
+
+
+def test_a_new_version_of_a_given_secret_rolls_whoever_uses_it(cluster: ApiServer):
+    def rolled(version: str) -> dict[str, dict[str, str]]:
+        cluster.add({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "given", "resourceVersion": version}})
+        return checksums(cluster.install({"postgres": {"existingSecret": "given"},
+                                          "rabbitmq": {"existingSecret": "given"}}))
+
+    before, same, after = rolled("1"), rolled("1"), rolled("2")
+    assert same == before
+    changed = {owner for owner in after if after[owner] != before[owner]}
+    assert changed == {f"{RELEASE}-{name}" for name in (*SERVICES, "postgres", "rabbitmq")}

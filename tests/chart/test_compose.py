@@ -1,0 +1,185 @@
+"""Docker Compose: the file, and the proxy in front."""
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+from services.common.migrations import SERVICES
+from services.local.demo import Scenario
+from services.local.frontdoor import ROUTES
+from services.local.net import HOST, free_port, wait_for
+from services.local.stack import ROOT, Stack, database_variable
+from services.local.supervisor import dies_with_parent
+from tests.chart.objects import render, variables
+from tests.chart.values_table import CHART
+
+FILE = ROOT / "compose.yaml"
+PROXY = ROOT / "docker" / "nginx.conf"
+START_S = 20
+
+Service = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Service]:
+    """The services of the file."""
+    return yaml.safe_load(FILE.read_text())["services"]
+
+
+def test_the_file_is_valid():
+    checked = subprocess.run([sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec",
+                              str(FILE)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_images_are_official_and_those_of_the_chart(compose: dict[str, Service]):
+    images = {name: one["image"] for name, one in compose.items()}
+    objects = render()
+    for server in ("postgres", "rabbitmq"):
+        assert images[server] == objects.pod(f"nameko-hw-{server}").spec["containers"][0]["image"]
+    assert all(re.fullmatch(r"[a-z-]+:[\w.-]+", image) for image in images.values())
+    assert {name for name, one in compose.items() if "build" in one} == set(SERVICES)
+
+
+def test_everything_is_waited_for_by_its_health(compose: dict[str, Service]):
+    for name, one in compose.items():
+        assert one["healthcheck"]["test"][0] == "CMD", name
+        assert all(condition == {"condition": "service_healthy"} for condition in one.get("depends_on", {}).values())
+    assert compose["proxy"]["depends_on"].keys() == set(SERVICES)
+    for service in SERVICES:
+        assert "/health/ready" in " ".join(compose[service]["healthcheck"]["test"])
+
+
+def test_only_the_proxy_is_reachable_and_only_from_here(compose: dict[str, Service]):
+    assert {name: one["ports"] for name, one in compose.items() if "ports" in one} == {
+        "proxy": ["127.0.0.1:${PORT:-8000}:8080"]}
+    networks = yaml.safe_load(FILE.read_text())["networks"]
+    assert networks["servers"]["internal"] is True
+    assert compose["postgres"]["networks"] == compose["rabbitmq"]["networks"] == ["servers"]
+    assert compose["proxy"]["networks"] == ["front"]
+
+
+def test_mounted_files_are_there(compose: dict[str, Service]):
+    for one in compose.values():
+        for mount in one.get("volumes", []):
+            source, *_ = mount.split(":")
+            assert not source.startswith("./") or (ROOT / source).is_file()
+
+
+def test_services_read_every_variable_that_they_get(compose: dict[str, Service]):
+    for service in SERVICES:
+        given = set(compose[service]["environment"])
+        assert given == {"AMQP_URI", database_variable(service)}
+        assert given <= variables()
+
+
+def test_each_service_migrates_then_runs(compose: dict[str, Service]):
+    for service in SERVICES:
+        shell, option, script = compose[service]["command"]
+        assert (shell, option) == ("sh", "-c")
+        run = render().pod(f"nameko-hw-{service}").spec["containers"][0]["command"]
+        assert script == f"nameko-hw migrate {service} && exec {shlex.join(run)}"
+
+
+def test_our_own_containers_have_no_rights_to_lose(compose: dict[str, Service]):
+    for name in (*SERVICES, "proxy"):
+        assert compose[name]["read_only"] is True
+        assert compose[name]["cap_drop"] == ["ALL"]
+        assert compose[name]["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_every_container_has_the_time_to_end(compose: dict[str, Service]):
+    drain_s = yaml.safe_load((CHART / "values.yaml").read_text())["drain"]["timeoutSeconds"]
+    for service in SERVICES:
+        assert int(compose[service]["stop_grace_period"].removesuffix("s")) > drain_s
+
+
+def test_the_proxy_has_the_routes_of_the_front_door():
+    locations = re.findall(r"location ~ \^/\((?:\?<service>)?(.*)\) \{\n(.*)", PROXY.read_text())
+    routes = {}
+    for pattern, first in locations:
+        for route in re.findall(r"[a-z]+(?:\\\.json)?", pattern.replace("(/|$)", "").replace("$", "")):
+            target = re.search(r"set \$service (\w+);", first)
+            routes[route.replace("\\", "")] = target[1] if target else route
+    assert routes == ROUTES
+
+
+@contextmanager
+def nginx(folder: Path, ports: dict[str, int]) -> Iterator[str]:
+    """nginx with our configuration, where each service is a port of this machine; gives its base URL."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("nginx is not installed")
+    port = free_port()
+    addresses = "".join(f"{service} {HOST}:{ports[service]}; " for service in SERVICES)
+    text = PROXY.read_text().replace("/tmp/", f"{folder}/").replace("listen 8080", f"listen {HOST}:{port}")
+    text = text.replace("http://$service:8000", "http://$address")
+    text = text.replace("http {", f"http {{ map $service $address {{ {addresses} }}", 1)
+    (folder / "nginx.conf").write_text(f"user root;\n{text}" if os.geteuid() == 0 else text)
+    process = subprocess.Popen([*dies_with_parent("TERM"), program, "-c", str(folder / "nginx.conf"),
+                                "-g", "daemon off;"], stderr=subprocess.DEVNULL)
+    url = f"http://{HOST}:{port}"
+    try:
+        wait_for(lambda: answers(f"{url}/health/live"), START_S, "nginx")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(START_S)
+
+
+@pytest.fixture(scope="module")
+def proxy(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of the proxy in front of the stack's processes."""
+    with nginx(tmp_path_factory.mktemp("nginx"), {name: ports[0] for name, ports in stack.ports.items()}) as url:
+        yield url
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def test_the_scenario_holds_behind_the_proxy(proxy: str):
+    lines: list[str] = []
+    assert Scenario(proxy, say=lines.append).play() == 0, "\n".join(lines)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/", "/openapi.json"])
+def test_the_documentation_is_behind_the_proxy(proxy: str, path: str):
+    assert requests.get(f"{proxy}{path}", timeout=5).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/usersx", "/health/ready", "/metrics", "/openapi.jsonx"])
+def test_what_is_no_route_is_a_problem_of_the_proxy(proxy: str, path: str):
+    is_problem(requests.get(f"{proxy}{path}", timeout=5), 404)
+
+
+def test_a_body_beyond_all_measure_is_a_problem(proxy: str):
+    is_problem(requests.post(f"{proxy}/orders", data=b"x" * 2**21, timeout=5), 413)
+
+
+def is_problem(answer: requests.Response, status: int) -> None:
+    assert answer.status_code == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem = json.loads(answer.text)
+    assert problem["status"] == status and problem["type"].startswith("urn:nameko-hw:problem:")
+
+
+def test_a_service_that_is_away_is_a_problem_of_the_proxy(tmp_path: Path):
+    with nginx(tmp_path, {service: free_port() for service in SERVICES}) as url:
+        answer = requests.get(f"{url}/orders", timeout=5)
+    is_problem(answer, 503)
+    assert answer.headers["Retry-After"] == "1"

@@ -1,0 +1,75 @@
+"""The chart's other files: YAML that reads well, scripts that parse, a dashboard of metrics that exist."""
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import prometheus_client
+import pytest
+
+from services.common import metrics
+from services.local.stack import ROOT
+from tests.chart.objects import render
+from tests.chart.values_table import CHART
+
+YAMLLINT = ("{extends: default, rules: {line-length: {max: 140}, document-start: disable, truthy: {check-keys: false}, "
+            "braces: {max-spaces-inside: 1}, comments: {min-spaces-from-content: 1}}}")
+
+
+@pytest.mark.parametrize("file", ["helm/Chart.yaml", "helm/values.yaml", "compose.yaml", "config.yaml"])
+def test_yaml_files_are_clean(file: str):
+    checked = subprocess.run([sys.executable, "-m", "yamllint", "--strict", "-d", YAMLLINT, str(ROOT / file)],
+                             capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("script", sorted((CHART / "files").glob("*.sh")), ids=lambda path: path.name)
+def test_scripts_need_only_a_plain_shell(script: Path):
+    checked = subprocess.run(["sh", "-n", str(script)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+    assert script.read_text().startswith("#!/bin/sh\n")
+
+
+def test_the_dashboard_asks_only_for_what_is_measured():
+    assert metrics.REQUESTS  # registered by being imported
+    described = re.findall(r"^# TYPE (\w+) (\w+)$", prometheus_client.generate_latest().decode(), re.MULTILINE)
+    known = {name for name, kind in described if kind != "histogram"}
+    known |= {f"{name}_{part}" for name, kind in described if kind == "histogram" for part in ("bucket", "count")}
+    queries = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    asked = {name for query in queries for name in re.findall(r"\b(?:nameko_hw|process)_\w+", query)}
+    assert asked and asked <= known
+
+
+def test_the_dashboard_shows_every_metric_of_ours():
+    described = {name for name, _ in re.findall(
+        r"^# TYPE (nameko_hw_\w+) (\w+)$", prometheus_client.generate_latest().decode(), re.MULTILINE)
+        if not name.endswith("_created")}
+    text = json.dumps(dashboard())
+    assert {name for name in described if name not in text} == set()
+
+
+def test_panels_of_the_dashboard_do_not_overlap():
+    cells = [(x, y) for panel in dashboard()["panels"] for at in [panel["gridPos"]]
+             for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+
+
+def dashboard() -> dict:
+    return json.loads((CHART / "files" / "dashboard.json").read_text())
+
+
+def test_the_dashboard_arrives_whole():
+    config = render({"dashboard": {"enabled": True}}).one("ConfigMap", "nameko-hw-dashboard")
+    assert json.loads(config["data"]["nameko-hw.json"]) == dashboard()
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+@pytest.mark.parametrize("file, config, key", [
+    ("postgres-roles.sh", "postgres", "roles.sh"), ("rabbitmq-definitions.sh", "rabbitmq", "definitions.sh"),
+    ("scenario.py", "test", "scenario.py"),
+])
+def test_the_scripts_arrive_whole(file: str, config: str, key: str):
+    arrived = render().one("ConfigMap", f"nameko-hw-{config}")["data"][key]
+    assert arrived.rstrip() == (CHART / "files" / file).read_text().rstrip()

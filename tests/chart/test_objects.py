@@ -1,0 +1,329 @@
+"""What the chart installs fits together, in every variant that people ask for."""
+import base64
+import json
+import re
+from collections import Counter
+
+import helm_python
+import kubernetes_validate
+import pytest
+import requests
+import yaml
+from nameko.cli.main import setup_yaml_parser
+
+from services.common.config import check
+from services.common.migrations import SERVICES
+from services.local.frontdoor import ROUTES
+from services.local.stack import ROOT, Stack, database_variable
+from tests.chart.objects import MATRIX, NAMESPACE, RELEASE, Objects, render, selects, variables
+from tests.chart.values_table import CHART
+
+CLUSTERS = ("1.29", "1.32", kubernetes_validate.latest_version())
+
+
+@pytest.fixture(scope="module", params=MATRIX)
+def objects(request: pytest.FixtureRequest) -> Objects:
+    """The chart with each of the sets of values in turn."""
+    return render(MATRIX[request.param])
+
+
+@pytest.fixture(scope="module")
+def default() -> Objects:
+    return render()
+
+
+def test_the_chart_has_nothing_to_complain_of():
+    report = helm_python.lint(CHART, strict=True)
+    assert report["errors"] == []
+    assert [one["error"] for one in report["messages"]] == ["icon is recommended"]
+
+
+@pytest.mark.parametrize("version", CLUSTERS)
+def test_kubernetes_takes_every_object(version: str):
+    different = {re.sub("[0-9a-f]{64}", "checksum", json.dumps(one)) for values in MATRIX.values()
+                 for one in render(values) if one["kind"] != "Secret"}  # of passwords, which differ each time
+    for one in [*map(json.loads, different), *render().kind("Secret")]:
+        kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_no_two_objects_have_one_name(objects: Objects):
+    names = Counter((one["kind"], one["metadata"]["name"]) for one in objects)
+    assert [name for name, count in names.items() if count > 1] == []
+    assert all(len(one["metadata"]["name"]) <= 63 for one in objects)
+
+
+def test_selectors_find_their_own_pods(objects: Objects):
+    for one in objects.kind("Deployment") + objects.kind("StatefulSet"):
+        found = [pod.owner for pod in objects.pods() if selects(one["spec"]["selector"], pod.labels)]
+        assert found == [one["metadata"]["name"]]
+    for one in objects.kind("PodDisruptionBudget"):
+        found = [pod.owner for pod in objects.pods() if selects(one["spec"]["selector"], pod.labels)]
+        assert found == [one["metadata"]["name"]]
+
+
+def test_services_reach_ports_that_their_pods_have(objects: Objects):
+    for service in objects.kind("Service"):
+        [pod] = [pod for pod in objects.pods() if selects({"matchLabels": service["spec"]["selector"]}, pod.labels)]
+        open_ports = {port["name"] for container in pod.containers for port in container.get("ports", [])}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= open_ports
+
+
+def test_every_port_states_its_protocol(objects: Objects):
+    ports = [port for service in objects.kind("Service") for port in service["spec"]["ports"]]
+    ports += [port for pod in objects.pods() for container in pod.containers for port in container.get("ports", [])]
+    assert {port["protocol"] for port in ports} == {"TCP"}
+
+
+def test_autoscalers_aim_at_deployments_that_leave_their_replicas_open(objects: Objects):
+    for one in objects.kind("HorizontalPodAutoscaler"):
+        target = objects.one("Deployment", one["spec"]["scaleTargetRef"]["name"])
+        assert "replicas" not in target["spec"]
+        assert one["spec"]["maxReplicas"] >= one["spec"]["minReplicas"]
+
+
+@pytest.mark.parametrize("values, autoscaled", [
+    ("default", 0), ("one service autoscaled", 1), ("autoscaling", 4),
+])
+def test_only_what_is_asked_for_is_autoscaled(values: str, autoscaled: int):
+    objects = render(MATRIX[values])
+    assert len(objects.kind("HorizontalPodAutoscaler")) == autoscaled
+    assert sum(one["spec"].get("replicas") == 2 for one in objects.kind("Deployment")) == 4 - autoscaled
+
+
+def test_everything_that_a_pod_refers_to_is_there(objects: Objects):
+    given = {"databases", "broker", "given", "given-too"}  # by the MATRIX
+    for pod in objects.pods():
+        for variable in pod.env:
+            reference = variable.get("valueFrom", {}).get("secretKeyRef")
+            if reference and reference["name"] not in given:
+                assert reference["key"] in objects.one("Secret", reference["name"])["data"]
+        for container in pod.containers:
+            for source in container.get("envFrom", []):
+                assert objects.one("ConfigMap", source["configMapRef"]["name"])
+            volumes = {volume["name"]: volume for volume in pod.spec.get("volumes", [])}
+            claims = claims_of(objects, pod.owner)
+            for mount in container.get("volumeMounts", []):
+                assert mount["name"] in volumes or mount["name"] in claims
+                source = volumes.get(mount["name"], {}).get("configMap")
+                if source and "subPath" in mount:
+                    assert mount["subPath"] in objects.one("ConfigMap", source["name"])["data"]
+        for volume in pod.spec.get("volumes", []):
+            if "configMap" in volume:
+                assert objects.one("ConfigMap", volume["configMap"]["name"])
+        assert objects.one("ServiceAccount", pod.spec["serviceAccountName"])
+
+
+def claims_of(objects: Objects, owner: str) -> set[str]:
+    return {claim["metadata"]["name"] for one in objects.kind("StatefulSet") if one["metadata"]["name"] == owner
+            for claim in one["spec"].get("volumeClaimTemplates", [])}
+
+
+def test_given_secrets_leave_nothing_to_generate():
+    assert render(MATRIX["given secrets"]).kind("Secret") == []
+
+
+def test_generated_passwords_are_long_and_all_different(default: Objects):
+    passwords = [base64.b64decode(value) for secret in default.kind("Secret") for value in secret["data"].values()]
+    assert len(set(passwords)) == 2 * (len(SERVICES) + 1)
+    assert all(re.fullmatch(rb"[A-Za-z0-9]{32}", password) for password in passwords)
+
+
+def test_no_secret_stands_in_plain_text(objects: Objects):
+    secret = re.compile(r"(?i)password|secret|token")
+    for pod in objects.pods():
+        for variable in pod.env:
+            if secret.search(variable["name"]):
+                assert "value" not in variable
+            for given in re.findall(r"://[^/@]*:([^@]*)@", variable.get("value", "")):
+                assert re.fullmatch(r"\$\(\w+_PASSWORD\)", given)
+    for one in objects.kind("ConfigMap"):
+        assert not any(secret.search(key) for key in one["data"])
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("values", ["default", "external database", "external broker"])
+def test_a_service_knows_only_its_own_secrets(values: str, service: str):
+    pod = render(MATRIX[values]).pod(f"{RELEASE}-{service}")
+    keys = {variable["valueFrom"]["secretKeyRef"]["key"] for variable in pod.env if "valueFrom" in variable}
+    assert keys and keys <= {f"{service}-password", f"{service}-url", f"{service}-uri"}
+    names = {variable["name"] for variable in pod.env}
+    assert names & {database_variable(one) for one in SERVICES} == {database_variable(service)}
+
+
+def test_the_audit_knows_all_databases_and_no_broker():
+    names = {variable["name"] for variable in render(MATRIX["everything"]).pod(f"{RELEASE}-audit").env}
+    assert names == {f"{one.upper()}_DATABASE_{what}" for one in SERVICES for what in ("PASSWORD", "URL")}
+
+
+def test_services_read_every_variable_that_they_get(objects: Objects):
+    for service in SERVICES:
+        [pod] = [pod for pod in objects.pods() if pod.labels["app.kubernetes.io/component"] == service]
+        given = {variable["name"] for variable in pod.env}
+        [config] = [one["configMapRef"]["name"] for one in pod.spec["containers"][0]["envFrom"]]
+        given |= set(objects.one("ConfigMap", config)["data"])
+        given -= {"AMQP_PASSWORD", f"{service.upper()}_DATABASE_PASSWORD"}  # parts of the URIs
+        assert given <= variables()
+
+
+@pytest.mark.parametrize("values", ["default", "everything"])
+def test_services_accept_the_settings_of_the_chart(values: str, monkeypatch: pytest.MonkeyPatch):
+    for name, value in render(MATRIX[values]).one("ConfigMap", f"{RELEASE}-orders")["data"].items():
+        monkeypatch.setenv(name, value)
+    setup_yaml_parser()
+    settings = check(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    if values == "everything":
+        assert (settings.RPC_TIMEOUT_S, settings.BODY_LIMIT_BYTES) == (2.5, 1048576)
+        assert settings.EVENT_RETRY_PAUSES_S == [1, 60]
+
+
+def test_a_new_setting_rolls_the_services_that_it_is_for(default: Objects):
+    def checksums(objects: Objects) -> dict[str, str]:
+        return {name: objects.pod(f"{RELEASE}-{name}").annotations["checksum/config"] for name in SERVICES}
+
+    before = checksums(default)
+    one = checksums(render({"services": {"orders": {"config": {"RPC_TIMEOUT_S": 2}}}}))
+    everyone = checksums(render({"config": {"RPC_TIMEOUT_S": 2}}))
+    assert {name for name in SERVICES if one[name] != before[name]} == {"orders"}
+    assert {name for name in SERVICES if everyone[name] != before[name]} == set(SERVICES)
+
+
+def test_pods_keep_to_the_restricted_standard(objects: Objects):
+    for pod in objects.pods():
+        security = pod.spec["securityContext"]
+        assert security["runAsNonRoot"] and security["runAsUser"] > 0
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.spec.keys()
+        assert all({"configMap", "emptyDir"} & volume.keys() for volume in pod.spec.get("volumes", []))
+        for container in pod.containers:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+            assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_no_pod_has_a_token_or_hears_of_other_services(objects: Objects):
+    assert all(one["automountServiceAccountToken"] is False for one in objects.kind("ServiceAccount"))
+    for pod in objects.pods():
+        assert pod.spec["automountServiceAccountToken"] is False
+        assert pod.spec["enableServiceLinks"] is False
+
+
+def test_the_dockerfile_and_the_chart_name_one_user(default: Objects):
+    [user] = re.findall(r"^USER (\d+):\1$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert default.pod(f"{RELEASE}-orders").spec["securityContext"]["runAsUser"] == int(user)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_probes_ask_what_the_service_answers(default: Objects, stack: Stack, service: str):
+    [container] = default.pod(f"{RELEASE}-{service}").spec["containers"]
+    probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    assert {name: probe["path"] for name, probe in probes.items()} == {
+        "startup": "/health/live", "liveness": "/health/live", "readiness": "/health/ready"}
+    assert {probe["port"] for probe in probes.values()} == {port["name"] for port in container["ports"]}
+    for path in ("/health/live", "/health/ready", "/metrics"):
+        assert requests.get(f"http://127.0.0.1:{stack.ports[service][0]}{path}", timeout=5).status_code == 200
+
+
+@pytest.mark.parametrize("drain", [{}, {"preStopSleepSeconds": 10, "timeoutSeconds": 60}])
+def test_a_pod_has_the_time_to_drain(drain: dict):
+    objects = render({"drain": drain})
+    for service in SERVICES:
+        spec = objects.pod(f"{RELEASE}-{service}").spec
+        sleep, seconds = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        drain_s = objects.one("ConfigMap", f"{RELEASE}-{service}")["data"]["DRAIN_TIMEOUT_S"]
+        assert sleep == "sleep"
+        assert spec["terminationGracePeriodSeconds"] > int(seconds) + int(drain_s)
+
+
+def test_a_roll_never_has_fewer_pods_than_before(default: Objects):
+    for one in default.kind("Deployment"):
+        assert one["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+def test_pods_spread_and_only_their_own_kind_counts(default: Objects):
+    for service in SERVICES:
+        pod = default.pod(f"{RELEASE}-{service}")
+        for constraint in pod.spec["topologySpreadConstraints"]:
+            [found] = [other.owner for other in default.pods() if selects(constraint["labelSelector"], other.labels)]
+            assert found == pod.owner
+
+
+def test_every_pod_migrates_its_own_database_first(default: Objects):
+    for service in SERVICES:
+        [migrate] = default.pod(f"{RELEASE}-{service}").spec["initContainers"]
+        assert f"nameko-hw migrate {service} &&" in migrate["command"][-1]
+        assert {variable["name"] for variable in migrate["env"]} >= {database_variable(service)}
+
+
+def test_the_ingress_has_the_routes_of_the_front_door(default: Objects):
+    [rule] = default.one("Ingress", RELEASE)["spec"]["rules"]
+    assert rule["host"] == "arch.homework"
+    routes = {}
+    for path in rule["http"]["paths"]:
+        service = default.one("Service", path["backend"]["service"]["name"])
+        assert path["backend"]["service"]["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+        routes[path["path"].removeprefix("/")] = service["metadata"]["labels"]["app.kubernetes.io/component"]
+    assert routes == ROUTES
+
+
+def test_the_ingress_can_be_left_out():
+    objects = render(MATRIX["ingress off"])
+    assert objects.kind("Ingress") == []
+    [services] = [one for one in objects.kind("NetworkPolicy") if one["metadata"]["name"].endswith("-services")]
+    assert len(services["spec"]["ingress"][0]["from"]) == 1
+
+
+def test_servers_elsewhere_leave_nothing_of_ours():
+    for values, server in (("external database", "postgres"), ("external broker", "rabbitmq")):
+        objects = render(MATRIX[values])
+        assert not [one for one in objects if server in one["metadata"]["name"]]
+
+
+def test_network_policies_let_in_who_needs_it_and_nobody_else(default: Objects):
+    policies = {one["metadata"]["name"].removeprefix(f"{RELEASE}-"): one["spec"]
+                for one in default.kind("NetworkPolicy")}
+    everyone = {pod.labels["app.kubernetes.io/component"]: pod for pod in default.pods()}
+    assert everyone.keys() == {*SERVICES, "postgres", "rabbitmq", "test"}
+    guarded = {name: {component for component, pod in everyone.items() if selects(policy["podSelector"], pod.labels)}
+               for name, policy in policies.items()}
+    assert guarded == {"services": set(SERVICES), "postgres": {"postgres"}, "rabbitmq": {"rabbitmq"}}
+    allowed = {name: {component for component, pod in everyone.items() for rule in policy["ingress"]
+                      for peer in rule["from"] if "podSelector" in peer and selects(peer["podSelector"], pod.labels)}
+               for name, policy in policies.items()}
+    assert allowed == {"services": {"test"}, "postgres": set(SERVICES), "rabbitmq": set(SERVICES)}
+    assert policies["postgres"]["egress"] == policies["rabbitmq"]["egress"] == []
+    for policy, spec in policies.items():
+        for component in guarded[policy]:
+            named = {port["name"] for one in everyone[component].containers for port in one.get("ports", [])}
+            assert {port["port"] for rule in spec["ingress"] for port in rule["ports"]} <= named
+
+
+def test_services_may_go_out_to_their_servers_only(default: Objects):
+    egress = default.one("NetworkPolicy", f"{RELEASE}-services")["spec"]["egress"]
+    ports = {port["port"] for rule in egress for port in rule["ports"]}
+    assert ports == {53, "postgresql", "amqp"}
+    assert {} in render(MATRIX["external broker"]).one("NetworkPolicy", f"{RELEASE}-services")["spec"]["egress"]
+
+
+def test_postgresql_takes_all_connections_that_the_services_may_open(default: Objects):
+    [postgres] = default.pod(f"{RELEASE}-postgres").spec["containers"]
+    assert postgres["args"] == ["-c", "max_connections=300"]
+
+
+def test_rabbitmq_is_told_how_much_memory_it_has():
+    objects = render({"rabbitmq": {"resources": {"limits": {"memory": "1Gi"}}}})
+    conf = objects.one("ConfigMap", f"{RELEASE}-rabbitmq")["data"]["rabbitmq.conf"]
+    assert "total_memory_available_override_value = 1GiB\n" in conf
+
+
+def test_another_name_is_in_every_name_and_address():
+    objects = render(MATRIX["other names"])
+    assert all(one["metadata"]["name"].startswith("shop") for one in objects)
+    values = {variable["name"]: variable.get("value", "") for variable in objects.pod("shop-orders").env}
+    assert "@shop-postgres:5432/orders" in values["ORDERS_DATABASE_URL"]
+    assert "@shop-rabbitmq:5672/" in values["AMQP_URI"]
+
+
+def test_every_object_stays_in_the_namespace_of_the_release(objects: Objects):
+    assert {one["metadata"].get("namespace", NAMESPACE) for one in objects} == {NAMESPACE}
+    assert not {one["kind"] for one in objects} & {"ClusterRole", "ClusterRoleBinding", "Namespace"}

@@ -1,0 +1,221 @@
+"""The scripts by which RabbitMQ and PostgreSQL get their users, on real servers, with the services on top."""
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import amqp
+import psycopg2
+import pytest
+from kombu import Connection, Exchange, Queue
+
+from services.common.events import dead_queue, retry_queue
+from services.common.migrations import SERVICES
+from services.local import rabbitmq as local_rabbitmq
+from services.local.net import HOST, free_port, wait_for
+from services.local.postgres import USER, WHEEL, Postgres
+from services.local.rabbitmq import RabbitMQ
+from services.local.stack import ROOT, database_variable
+from services.local.supervisor import Supervisor
+from tests.chart.values_table import CHART
+from tests.client import Api
+from tests.conftest import QUICK
+
+READY_S = 60
+VHOST = "nameko-hw"
+PASSWORDS = {f"{name.upper()}_PASSWORD": uuid4().hex for name in (*SERVICES, "admin", "postgres")}
+HBA = "host all {superuser} all trust\nhost all all all scram-sha-256\n"
+
+
+def password(name: str) -> str:
+    return PASSWORDS[f"{name.upper()}_PASSWORD"]
+
+
+def definitions(passwords: dict[str, str]) -> subprocess.CompletedProcess:
+    return subprocess.run(["sh", str(CHART / "files" / "rabbitmq-definitions.sh")], env={**os.environ, **passwords},
+                          capture_output=True, text=True)
+
+
+def make_roles(postgres: Postgres, passwords: dict[str, str]) -> None:
+    [wheel] = importlib.util.find_spec(WHEEL.replace("-", "_")).submodule_search_locations
+    psql = max(Path(wheel).glob("pginstall*/bin/psql"))
+    made = subprocess.run(
+        ["sh", str(CHART / "files" / "postgres-roles.sh")], capture_output=True, text=True,
+        env={**os.environ, **passwords, "PATH": f"{psql.parent}:{os.environ['PATH']}", "SERVICES": " ".join(SERVICES),
+             "POSTGRES_USER": USER, "PGHOST": HOST, "PGPORT": str(postgres.port)})
+    assert made.returncode == 0, made.stderr
+
+
+def connect(postgres: Postgres, user: str, database: str, given: str) -> psycopg2.extensions.connection:
+    connection = psycopg2.connect(host=HOST, port=postgres.port, user=user, dbname=database, password=given)
+    connection.autocommit = True
+    return connection
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server that asks everyone but the superuser for a password, with the roles of the chart."""
+    folder = tmp_path_factory.mktemp("postgres")
+    with Postgres(folder) as server:
+        (folder / "data" / "pg_hba.conf").write_text(HBA.format(superuser=USER))
+        with closing(connect(server, USER, "postgres", "")) as connection, connection.cursor() as cursor:
+            cursor.execute("select pg_reload_conf()")
+        make_roles(server, PASSWORDS)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """A node with the users of the chart; the guest is there only for our own look at whether it runs."""
+    folder = tmp_path_factory.mktemp("rabbitmq")
+    given = json.loads(definitions(PASSWORDS).stdout)
+    given["vhosts"].append({"name": "/"})
+    given["users"].append({"name": "guest", "password": "guest", "tags": []})
+    given["permissions"].append({"user": "guest", "vhost": "/", "configure": "", "write": "", "read": ""})
+    (folder / "definitions.json").write_text(json.dumps(given))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_rabbitmq, "CONFIG",
+                      f"{local_rabbitmq.CONFIG}load_definitions = {folder / 'definitions.json'}\n")
+        with RabbitMQ(folder) as node:
+            yield node
+
+
+@dataclass
+class Services:
+    """The four services, each with its own user on both servers."""
+
+    addresses: dict[str, str]
+    logs: Path
+
+
+@pytest.fixture(scope="module")
+def services(postgres: Postgres, rabbitmq: RabbitMQ, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    folder = tmp_path_factory.mktemp("services")
+    supervisor = Supervisor(say=lambda _: None)
+    addresses = {}
+    for service in SERVICES:
+        port = free_port()
+        database = f"postgresql://{service}:{password(service)}@{HOST}:{postgres.port}/{service}"
+        env = {**QUICK, "WEB_SERVER_ADDRESS": f"{HOST}:{port}", database_variable(service): database,
+               "AMQP_URI": f"amqp://{service}:{password(service)}@{HOST}:{rabbitmq.port}/{VHOST}"}
+        for _ in range(2):  # safe to run twice
+            subprocess.run([sys.executable, "-m", "services.cli", "migrate", service], check=True, cwd=ROOT,
+                           capture_output=True, env={**os.environ, **env})
+        supervisor.add(service, [sys.executable, "-m", "nameko", "run", "--config", "config.yaml",
+                                 f"services.{service}.service"], env, ROOT, folder / f"{service}.log")
+        addresses[service] = f"http://{HOST}:{port}"
+    supervisor.start()
+    try:
+        for address in addresses.values():
+            with Api(address) as api:
+                wait_for(api.is_ready, READY_S, f"the services, see {folder}")
+        yield Services(addresses, folder)
+    finally:
+        supervisor.stop()
+
+
+def test_the_scenario_of_helm_test_passes_with_the_permissions_of_each_service(services: Services):
+    played = subprocess.run(
+        [sys.executable, str(CHART / "files" / "scenario.py")], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ADDRESSES": json.dumps(services.addresses)})
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert played.stdout.rstrip().endswith("PASSED: 8 of 8 steps hold")
+    for log in services.logs.iterdir():
+        assert "AccessRefused" not in log.read_text() and "ACCESS_REFUSED" not in log.read_text()
+
+
+def test_what_cannot_be_handled_may_be_put_aside(services: Services, rabbitmq: RabbitMQ):
+    handled = "evt-users-user_registered--notifications.on_user_registered"
+    with broker(rabbitmq, "users") as users, broker(rabbitmq, "admin") as admin:
+        users.Producer().publish({"not": "an event"}, exchange=Exchange("users.events", passive=True),
+                                 routing_key="user_registered")
+        dead = dead_queue(Queue(handled)).bind(admin.channel())
+        wait_for(dead.get, READY_S, "a dead letter")
+
+
+def broker(rabbitmq: RabbitMQ, user: str) -> Connection:
+    return Connection(f"amqp://{user}:{password(user)}@{HOST}:{rabbitmq.port}/{VHOST}")
+
+
+@pytest.mark.parametrize("user, forbidden", [
+    pytest.param(user, forbidden, id=f"{user} {what}") for user, what, forbidden in (
+        ("users", "takes payments", lambda channel: channel.basic_consume("rpc-billing")),
+        ("users", "makes the exchange of orders", lambda channel: declare(channel, "orders.events")),
+        ("orders", "registers users", lambda channel: publish(channel, "users.events", "user_registered")),
+        ("orders", "writes to a queue", lambda channel: publish(channel, "", "rpc-billing")),
+        ("orders", "gets replies to users", lambda channel: channel.queue_declare("rpc.reply-users-mine")),
+        ("billing", "pays orders", lambda channel: publish(channel, "orders.events", "order_paid")),
+        ("billing", "handles events", lambda channel: channel.queue_declare("evt-orders-order_paid--billing.x")),
+        ("notifications", "calls billing", lambda channel: publish(channel, "nameko-rpc", "billing.pay")),
+        ("notifications", "takes payments", lambda channel: channel.basic_consume("rpc-billing")),
+        ("notifications", "pays orders", lambda channel: publish(channel, "orders.events", "order_paid")),
+    )
+])
+def test_a_user_of_the_broker_may_do_no_more_than_its_service(services: Services, rabbitmq: RabbitMQ, user, forbidden):
+    with broker(rabbitmq, user) as connection:
+        channel = connection.channel()
+        with pytest.raises(amqp.AccessRefused):
+            forbidden(channel)
+            channel.exchange_declare("nameko-rpc", "topic", passive=True)  # to hear of what has no answer
+
+
+def declare(channel: amqp.Channel, exchange: str) -> None:
+    channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
+
+
+def publish(channel: amqp.Channel, exchange: str, routing_key: str) -> None:
+    channel.basic_publish(amqp.Message("{}"), exchange, routing_key)
+
+
+def test_the_handler_of_events_may_declare_its_queues_for_retries(services: Services, rabbitmq: RabbitMQ):
+    handled = Queue("evt-orders-order_paid--notifications.on_order_paid")
+    with broker(rabbitmq, "notifications") as connection:
+        for queue in (retry_queue(handled, 5), dead_queue(handled)):
+            queue.bind(connection.channel()).declare()
+            publish(connection.default_channel, "", queue.name)
+
+
+def test_nobody_has_the_password_of_another(rabbitmq: RabbitMQ):
+    with pytest.raises(amqp.AccessRefused):
+        Connection(f"amqp://orders:{password('users')}@{HOST}:{rabbitmq.port}/{VHOST}").connect()
+
+
+@pytest.mark.parametrize("wrong", ['x"y', "a b", "a@b", "a\\b"])
+def test_a_password_that_would_break_the_definitions_is_refused(wrong: str):
+    made = definitions({**PASSWORDS, "ORDERS_PASSWORD": wrong})
+    assert made.returncode != 0
+    assert made.stderr.startswith("orders: a password here may hold only") and wrong not in made.stderr
+
+
+def test_a_missing_password_stops_the_definitions():
+    assert definitions({name: value for name, value in PASSWORDS.items() if name != "USERS_PASSWORD"}).returncode != 0
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_role_reaches_its_own_database_and_no_other(postgres: Postgres, service: str):
+    with closing(connect(postgres, service, service, password(service))) as connection, connection.cursor() as cursor:
+        cursor.execute("create table mine (x int); drop table mine")
+        cursor.execute("select rolsuper or rolcreatedb or rolcreaterole from pg_roles where rolname = current_user")
+        assert cursor.fetchone() == (False,)
+    for other in {*SERVICES, "postgres", "template1"} - {service}:
+        with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
+            connect(postgres, service, other, password(service))
+
+
+def test_roles_can_be_made_again_with_new_passwords_and_keep_their_data(postgres: Postgres):
+    with closing(connect(postgres, "users", "users", password("users"))) as connection, connection.cursor() as cursor:
+        cursor.execute("create table kept (x int)")
+    try:
+        make_roles(postgres, {**PASSWORDS, "USERS_PASSWORD": "a new 'one'"})
+        with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+            connect(postgres, "users", "users", password("users"))
+        with closing(connect(postgres, "users", "users", "a new 'one'")) as connection, connection.cursor() as cursor:
+            cursor.execute("drop table kept")
+    finally:
+        make_roles(postgres, PASSWORDS)

@@ -1,0 +1,108 @@
+"""A cluster that the environment gives, and the chart installed in it.
+
+KUBECONFIG   the cluster; without it these tests are skipped
+BASE_URL     where its ingress answers for the host of the chart (default: http://arch.homework)
+HELM_VALUES  a YAML file with values for this cluster, if it needs any
+
+The image must be where the nodes find it. The namespace must hold no release of ours: the tests remove what they made,
+volumes included.
+"""
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import pytest
+import yaml
+
+from services.local.net import wait_for
+from tests.chart.objects import NAMESPACE, RELEASE, Object, Values
+from tests.chart.values_table import CHART
+
+INSTALL_S = 600
+GONE_S = 180
+
+
+class Cluster:
+    """What kubectl and Helm do in our namespace."""
+
+    def __init__(self, config: helm_python.Config, values: Values) -> None:
+        self.config = config
+        self.values = values
+        self.url = os.environ.get("BASE_URL", "http://arch.homework")
+
+    def kubectl(self, *arguments: str) -> str:
+        done = subprocess.run(["kubectl", "--namespace", NAMESPACE, *arguments], capture_output=True, text=True,
+                              timeout=INSTALL_S)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def objects(self, *kinds: str) -> list[Object]:
+        items: list[Object] = json.loads(self.kubectl("get", ",".join(kinds), "--output", "json"))["items"]
+        return items
+
+    def pods(self, component: str = "") -> dict[str, Object]:
+        """The pods that are not ending, by name: all, or those of one component."""
+        return {pod["metadata"]["name"]: pod for pod in self.objects("pods")
+                if "deletionTimestamp" not in pod["metadata"]
+                and component in ("", pod["metadata"]["labels"].get("app.kubernetes.io/component"))}
+
+    def ending(self) -> list[str]:
+        """The pods that have been told to end, and still run."""
+        return [pod["metadata"]["name"] for pod in self.objects("pods") if "deletionTimestamp" in pod["metadata"]
+                and any("running" in one["state"] for one in pod["status"].get("containerStatuses", []))]
+
+    def is_ready(self) -> bool:
+        """Whether every workload has all its pods, new and ready, and no other pod runs."""
+        for one in self.objects("deployments", "statefulsets"):
+            wanted, status = one["spec"]["replicas"], one["status"]
+            if status.get("observedGeneration", 0) < one["metadata"]["generation"]:
+                return False
+            if not wanted == status.get("readyReplicas") == status.get("updatedReplicas") == status["replicas"]:
+                return False
+        return not self.ending()
+
+    def state(self) -> str:
+        """What a person would look at first."""
+        return self.kubectl("get", "pods,persistentvolumeclaims,events", "--output", "wide")
+
+    def wait_until_ready(self) -> None:
+        wait_for(self.is_ready, INSTALL_S, "every pod to be ready")
+
+    def install(self) -> dict[str, Any]:
+        return self.config.install(CHART, RELEASE, self.values, create_namespace=True, wait="watcher",
+                                   timeout=INSTALL_S)
+
+    def upgrade(self, **values: Any) -> None:
+        self.config.upgrade(CHART, RELEASE, {**self.values, **values}, wait="watcher", timeout=INSTALL_S)
+        self.wait_until_ready()
+
+    def uninstall(self) -> None:
+        self.config.uninstall(RELEASE, wait="watcher", timeout=GONE_S)
+        wait_for(lambda: not self.objects("pods"), GONE_S, "the pods to be gone")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster, with the chart installed; at the end, without it."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("KUBECONFIG names no cluster")
+    assert shutil.which("kubectl"), "kubectl is needed"
+    values = yaml.safe_load(Path(os.environ["HELM_VALUES"]).read_text()) if "HELM_VALUES" in os.environ else {}
+    with helm_python.Config(namespace=NAMESPACE) as config:
+        assert config.list(all_states=True) == [], f"the namespace {NAMESPACE} is in use"
+        running = Cluster(config, values)
+        try:
+            running.install()
+            running.wait_until_ready()
+            yield running
+        except BaseException:
+            print(running.state())
+            raise
+        finally:
+            config.uninstall(RELEASE, ignore_not_found=True, wait="watcher", timeout=GONE_S)
+            running.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", f"--timeout={GONE_S}s")

@@ -1,0 +1,120 @@
+"""The life of an installation: used, upgraded, rolled back, hurt, removed. In this order."""
+import json
+import re
+from pathlib import Path
+
+import pytest
+import requests
+
+from services.common.migrations import SERVICES
+from services.local.net import wait_for
+from tests.acceptance.test_scenario import newman
+from tests.chart.objects import NAMESPACE, RELEASE, Object
+from tests.client import Api
+from tests.cluster.conftest import GONE_S, INSTALL_S, Cluster
+from tests.cluster.load import Load
+
+#: What an installation consists of, and what the cluster makes on its own.
+KINDS = ("deployments", "replicasets", "statefulsets", "services", "configmaps", "secrets", "serviceaccounts",
+         "ingresses", "networkpolicies", "poddisruptionbudgets", "pods", "persistentvolumeclaims")
+NOT_OURS = re.compile(r"(secret/default-token-|configmap/kube-root-ca[.]crt|serviceaccount/default$|pod/.*-test$)")
+
+
+def name_of(one: Object) -> str:
+    return f"{one['kind'].lower()}/{one['metadata']['name']}"
+
+
+def snapshot(cluster: Cluster) -> dict[str, object]:
+    """Everything but what Kubernetes itself writes down as time goes by."""
+    return {name_of(one): (one["metadata"]["uid"], one["metadata"].get("generation"), one.get("data"))
+            for one in cluster.objects(*KINDS) if not name_of(one).startswith("secret/sh.helm.release")}
+
+
+def test_everything_is_ready_when_the_installation_returns(cluster: Cluster):
+    assert {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in cluster.pods().values()} == {
+        *SERVICES, "postgres", "rabbitmq"}
+    assert all(len(cluster.pods(service)) == 2 for service in SERVICES)
+    restarts = {name: status["restartCount"] for name, pod in cluster.pods().items()
+                for status in pod["status"]["containerStatuses"]}
+    assert set(restarts.values()) == {0}, restarts
+
+
+def test_the_postman_suite_passes_through_the_ingress(cluster: Cluster, tmp_path: Path):
+    run = newman(cluster.url, tmp_path)
+    assert run.returncode == 0, run.stdout[-5000:]
+    assert json.loads((tmp_path / "report.json").read_text())["run"]["failures"] == []
+
+
+def test_helm_test_plays_the_scenario(cluster: Cluster):
+    logs = cluster.config.test(RELEASE, timeout=INSTALL_S, logs=True)["logs"]
+    assert "PASSED: 8 of 8 steps hold" in logs
+    wait_for(lambda: not cluster.pods("test"), GONE_S, "the pod of the test to be gone")
+
+
+@pytest.mark.parametrize("path, status", [
+    ("/docs", 200), ("/openapi.json", 200), ("/health/ready", 404), ("/metrics", 404), ("/usersx", 404),
+])
+def test_the_ingress_routes_the_api_and_nothing_else(cluster: Cluster, path: str, status: int):
+    assert requests.get(f"{cluster.url}{path}", timeout=10).status_code == status
+
+
+def test_an_upgrade_with_unchanged_values_changes_nothing(cluster: Cluster):
+    before = snapshot(cluster)
+    cluster.upgrade()
+    assert snapshot(cluster) == before
+
+
+def test_a_new_setting_rolls_the_pods_and_no_request_fails(cluster: Cluster):
+    before = cluster.pods()
+    with Load(cluster.url) as load:
+        cluster.upgrade(config={"MAX_WORKERS": 19})
+        load.goes_on()
+    assert load.failures == []
+    stayed = {pod["metadata"]["labels"]["app.kubernetes.io/component"]
+              for name, pod in cluster.pods().items() if name in before}
+    assert stayed == {"postgres", "rabbitmq"}
+
+
+def test_a_rollback_brings_the_old_setting_back_and_no_request_fails(cluster: Cluster):
+    with Load(cluster.url) as load:
+        cluster.config.rollback(RELEASE, version=1, wait="watcher", timeout=INSTALL_S)
+        cluster.wait_until_ready()
+        load.goes_on()
+    assert load.failures == []
+    [settings] = [one["data"] for one in cluster.objects("configmaps")
+                  if one["metadata"]["name"] == f"{RELEASE}-orders"]
+    assert settings["MAX_WORKERS"] == "20"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_pod_of_a_service_may_be_taken_away_and_no_request_fails(cluster: Cluster, service: str):
+    with Load(cluster.url) as load:
+        cluster.kubectl("delete", "pod", next(iter(cluster.pods(service))))
+        cluster.wait_until_ready()
+        load.goes_on()
+    assert load.failures == []
+
+
+@pytest.mark.parametrize("component", [*SERVICES, "postgres", "rabbitmq"])
+def test_a_pod_that_is_killed_costs_no_order_no_money_and_no_letter(cluster: Cluster, component: str):
+    with Load(cluster.url) as load:
+        cluster.kubectl("delete", "pod", "--force", "--grace-period=0", next(iter(cluster.pods(component))))
+        cluster.wait_until_ready()
+        load.goes_on()
+
+
+def test_what_is_left_is_what_the_notes_name_and_the_next_installation_goes_on_with_it(cluster: Cluster):
+    with Api(cluster.url) as api:
+        user = api.new_user(balance=7)
+    secrets = {name_of(one): one["data"] for one in cluster.objects("secrets")}
+    cluster.uninstall()
+    left = {name_of(one) for one in cluster.objects(*KINDS) if not NOT_OURS.match(name_of(one))}
+    assert left == {f"persistentvolumeclaim/data-{RELEASE}-{server}-0" for server in ("postgres", "rabbitmq")}
+    cluster.install()
+    cluster.wait_until_ready()
+    again = {name_of(one): one["data"] for one in cluster.objects("secrets")}
+    assert again[f"secret/{RELEASE}-postgres"] != secrets[f"secret/{RELEASE}-postgres"]
+    with Api(cluster.url) as api:
+        assert api.balance(user["id"]) == 7
+        assert api.order(user["id"], 7).json()["status"] == "paid"
+    assert cluster.kubectl("get", "namespace", NAMESPACE)

@@ -1,0 +1,121 @@
+"""The pages and pictures of docs/ say what the IDL, the configuration and the code say."""
+import hashlib
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from services.billing.service import BillingService
+from services.common.outbox import Outbox
+from services.notifications.service import NotificationsService
+from services.orders.domain import Status
+from services.orders.service import OrdersService
+from tests.docs.idl import ASYNCAPI, DOCS, OPENAPI, ROOT, load
+
+PAGES = sorted(DOCS.glob("*.md"))
+DIAGRAMS = sorted((DOCS / "diagrams").glob("*.mmd"))
+STYLES = ["http", "broker", "event-collaboration"]
+
+
+def pictures(style: str) -> str:
+    """The sources of a style's diagrams, each line break within a text undone."""
+    sources = [path.read_text() for path in DIAGRAMS if path.name.startswith(style)]
+    assert len(sources) == 3
+    return "\n".join(sources).replace("--<br/>", "--")
+
+
+def test_pictures_were_drawn_from_their_sources() -> None:
+    drawn = json.loads((DOCS / "diagrams" / "drawn.json").read_text())
+    assert sorted(drawn) == sorted(path.stem for path in DIAGRAMS), "draw them anew with `make diagrams`"
+    for path in DIAGRAMS:
+        for suffix, digest in drawn[path.stem].items():
+            data = path.with_suffix(f".{suffix}").read_bytes()
+            assert hashlib.sha256(data).hexdigest() == digest, f"{path.stem}.{suffix}: run `make diagrams`"
+
+
+@pytest.mark.parametrize("path", DIAGRAMS, ids=lambda path: path.stem)
+def test_pictures_have_a_light_background_a_title_and_a_page(path: Path) -> None:
+    svg = path.with_suffix(".svg").read_text()
+    assert "background-color: white" in svg[:svg.index(">")]
+    assert "<title" in svg and "<desc" in svg
+    shown = [page.name for page in PAGES if f"](diagrams/{path.stem}.svg)" in page.read_text()]
+    assert len(shown) == 1
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_pictures_call_what_the_openapi_has(style: str) -> None:
+    paths = load(OPENAPI[style])["paths"]
+    known = {(method, re.sub(r"\{\w+\}", "{}", path)) for path, methods in paths.items() for method in methods}
+    calls = re.findall(r"\b(GET|POST|PUT) (/[\w/{}]+)", pictures(style) + (DOCS / f"{style}.md").read_text())
+    assert calls
+    for method, path in calls:
+        assert (method.lower(), re.sub(r"\{\w+\}", "{}", path)) in known, f"{method} {path}"
+
+
+def test_pictures_of_the_broker_name_what_is_on_it() -> None:
+    channels = load(ASYNCAPI["broker"])["channels"].values()
+    routes = {(one["bindings"]["amqp"]["exchange"]["name"], one["address"]) for one in channels
+              if one["bindings"]["amqp"]["is"] == "routingKey"}
+    queues = {one["address"] for one in channels if one["bindings"]["amqp"]["is"] == "queue"}
+    text = pictures("broker")
+    named = re.findall(r"(nameko-rpc|\w+\.events), ([\w.]+)", text)
+    named += re.findall(r"\| `(nameko-rpc|\w+\.events)` \| `([\w.]+)` \|", (DOCS / "broker.md").read_text())
+    assert len(named) > 10
+    assert {route for route in named if route[1] != "reply_to"} <= routes
+    named_queues = set(re.findall(r"(?:evt-[\w-]+\.\w+|rpc-billing)", text))
+    assert len(named_queues) > 2
+    assert named_queues <= queues
+
+
+def test_events_of_event_collaboration_are_those_of_its_asyncapi() -> None:
+    messages = set(load(ASYNCAPI["event-collaboration"])["components"]["messages"])
+    sent = set(re.findall(r"-[->x)]+\w: (\w+_\w+)", pictures("event-collaboration")))
+    table = set(re.findall(r"^\| `(\w+)` \| `\w+\.events`", (DOCS / "event-collaboration.md").read_text(), re.M))
+    assert sent == table == messages
+
+
+def test_an_order_has_the_states_of_its_picture() -> None:
+    text = (DOCS / "diagrams" / "order-life.mmd").read_text()
+    states = set(re.findall(r"--> (\w+)", text)) - {"rejected_404"}
+    assert states == set(Status)
+
+
+@pytest.mark.parametrize("path", [*PAGES, *DIAGRAMS], ids=lambda path: path.stem)
+def test_settings_and_files_that_are_named_exist(path: Path) -> None:
+    text = path.read_text()
+    settings = yaml.safe_load(re.sub(r"\$\{[^}]*\}+", "x", (ROOT / "config.yaml").read_text()))
+    assert set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)*_S\b", text)) <= set(settings)
+    for named in re.findall(r"`((?:services|tests|docs)/[\w/.-]+)`", text):
+        assert (ROOT / named).exists(), named
+
+
+def test_the_site_builds_without_a_warning_and_asks_no_other_server(tmp_path: Path) -> None:
+    built = subprocess.run([str(Path(sys.executable).parent / "mkdocs"), "build", "--strict", "--site-dir", tmp_path],
+                           cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stderr, built.stderr
+    for page in PAGES:
+        html = (tmp_path / page.with_suffix(".html").name).read_text()
+        assert not re.findall(r'<(?:link|script|img)[^>]+(?:src|href)="(?:https?:)?//', html)
+    assert not (tmp_path / "tools").exists()
+
+
+def test_an_order_commits_as_often_as_the_comparison_counts() -> None:
+    def commits(*methods: Callable[..., object]) -> int:
+        return sum(len(re.findall(r"with self\.(?:db\.get_session|database\.session)\(\)", inspect.getsource(one)))
+                   for one in methods)
+
+    before = commits(OrdersService.create_order, OrdersService._settle, BillingService.pay)
+    after = commits(NotificationsService.on_order_paid)
+    shared = commits(Outbox.relay)
+    text = (DOCS / "comparison.md").read_text()
+    rows = {row[0]: row[2] for row in (re.split(r"\s*\|\s*", line.strip("| ")) for line in text.splitlines()
+                                       if line.startswith("| commits"))}
+    assert rows == {"commits before the answer": str(before), "commits in all": f"{before + after} + {shared}/b"}
