@@ -60,7 +60,8 @@ def test_only_the_outbox_publishes_events():
     for file in (ROOT / "services").rglob("*.py"):
         text = file.read_text()
         assert "EventDispatcher" not in text, file
-        assert "get_event_exchange" not in text or file.name == "outbox.py", file
+        # asyncapi.py writes down what the exchanges are called
+        assert "get_event_exchange" not in text or file.name in ("outbox.py", "asyncapi.py"), file
 
 
 def test_a_store_never_commits():
