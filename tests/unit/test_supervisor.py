@@ -209,12 +209,18 @@ def test_a_listener_that_is_gone_costs_no_child(tmp_path):
     supervisor.stop()
 
 
+def names_of_running(folder: Path) -> set[str]:
+    """The children that have become the programs they shall be, and so have asked for their death signal."""
+    commands = [process.info["cmdline"] or [""] for process in psutil.process_iter(["cmdline"])]
+    return {command[-1] for command in commands if command[0] == sys.executable and command[-2:-1] == [str(folder)]}
+
+
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A supervisor of two children in a process of its own, once both run."""
     with subprocess.Popen(python(SUPERVISE_TWO, tmp_path), cwd=ROOT, stdout=subprocess.DEVNULL) as program:
         try:
-            wait_for(lambda: len(processes_with(tmp_path)) == 3, SLACK_S, "both children")
+            wait_for(lambda: names_of_running(tmp_path) == {"first", "second"}, SLACK_S, "both children")
             yield program
         finally:
             program.kill()
