@@ -16,6 +16,7 @@ from services.users.service import UsersService
 
 SERVICES = (UsersService, BillingService, OrdersService, NotificationsService)
 REF = "#/components/schemas/{model}"
+LIMITS = {"ge": "minimum", "le": "maximum"}  # pydantic keeps its own words behind a validator
 
 ABOUT = """\
 Users, billing, orders and notifications behind one base URL.
@@ -70,10 +71,15 @@ def as_dict() -> dict[str, Any]:
         "info": {"title": "nameko-hw", "version": "1.0.0", "description": ABOUT,
                  "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in ("users", "billing", "orders", "notifications")],
+        "security": [],
+        "tags": [{"name": service.name, "description": first_sentence(service)} for service in SERVICES],
         "paths": paths,
         "components": {"schemas": definitions["$defs"]},
     }
+
+
+def first_sentence(service: type[Any]) -> str:
+    return f"{(service.__doc__ or '').split('.')[0]}."
 
 
 def operation(name: str, route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
@@ -128,7 +134,8 @@ def parameters(route: Route) -> list[dict[str, Any]]:
     ]
     if route.query:
         for name, schema in route.query.model_json_schema()["properties"].items():
-            schema = {key: value for key, value in schema.items() if key not in ("title", "default") or name == "limit"}
+            schema = {LIMITS.get(key, key): value for key, value in schema.items()
+                      if key not in ("title", "default") or name == "limit"}
             options = [one for one in schema.pop("anyOf", []) if one != {"type": "null"}]
             found.append({"name": name, "in": "query", "schema": schema | (options[0] if options else {})})
     if route.method == "POST":
