@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run stack shell test faults lint postman openapi asyncapi diagrams docs clean
+.PHONY: help demo run stack shell test faults lint postman openapi asyncapi idl diagrams docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ stack: $(VENV)/run  ## serve with one process a service, RabbitMQ and PostgreSQL
 shell: $(VENV)/run  ## open `nameko shell` against the running stack
 	@$(BIN)/nameko-hw shell
 
-test: lint postman/node_modules  ## set up whatever is missing, lint, and run all tests
+test: lint postman/node_modules docs/lint/node_modules  ## set up whatever is missing, lint, and run all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 faults: $(VENV)/test  ## kill and freeze everything at random under load (DURATION=60 SEED=1), then audit
@@ -47,19 +47,18 @@ openapi: $(VENV)/run  ## write docs/openapi.json anew
 asyncapi: $(VENV)/run  ## write docs/asyncapi.json anew
 	@$(BIN)/nameko-hw asyncapi > docs/asyncapi.json.new && mv docs/asyncapi.json.new docs/asyncapi.json
 
+idl: docs/lint/node_modules  ## lint the OpenAPI and AsyncAPI documents in docs/
+	@cd docs/lint && npm run --silent openapi -- ../openapi.json ../idl/*.openapi.yaml
+	@cd docs/lint && npm run --silent asyncapi -- ../asyncapi.json ../idl/*.asyncapi.yaml
+
 diagrams: docs/tools/node_modules  ## draw docs/diagrams/*.mmd anew (needs Chromium: CHROMIUM=/usr/bin/chromium)
 	@cd docs/tools && npm run --silent draw
 
 docs: $(VENV)/test  ## build the documentation as a site, build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-docs/tools/node_modules: docs/tools/package-lock.json
-	@command -v npm >/dev/null || { echo "npm is needed: sudo apt-get install npm"; exit 1; }
-	@cd docs/tools && PUPPETEER_SKIP_DOWNLOAD=1 npm ci --no-audit --no-fund --loglevel=error
-	@touch $@
-
 clean:  ## remove the virtual environment and all data of the local modes
-	rm -rf $(VENV) .run build *.egg-info postman/node_modules docs/tools/node_modules postman/report.html
+	rm -rf $(VENV) .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules postman/report.html
 
 # Debian splits venv off Python; where we may, we add it.
 $(VENV)/bin/python:
@@ -77,7 +76,7 @@ $(VENV)/test: $(VENV)/run
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
-postman/node_modules: postman/package-lock.json
+%/node_modules: %/package-lock.json
 	@command -v npm >/dev/null || { echo "npm is needed: sudo apt-get install npm"; exit 1; }
-	@cd postman && npm ci --no-audit --no-fund --loglevel=error
+	@cd $* && PUPPETEER_SKIP_DOWNLOAD=1 npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
