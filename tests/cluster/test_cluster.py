@@ -16,7 +16,7 @@ from tests.cluster.load import Load
 
 #: What an installation consists of, and what the cluster makes on its own.
 KINDS = ("deployments", "replicasets", "statefulsets", "services", "configmaps", "secrets", "serviceaccounts",
-         "ingresses", "networkpolicies", "poddisruptionbudgets", "pods", "persistentvolumeclaims")
+         "ingresses", "networkpolicies", "poddisruptionbudgets", "cronjobs", "jobs", "pods", "persistentvolumeclaims")
 NOT_OURS = re.compile(r"(secret/default-token-|configmap/kube-root-ca[.]crt|serviceaccount/default$|pod/.*-test$)")
 
 
@@ -101,6 +101,16 @@ def test_a_pod_that_is_killed_costs_no_order_no_money_and_no_letter(cluster: Clu
         cluster.kubectl("delete", "pod", "--force", "--grace-period=0", next(iter(cluster.pods(component))))
         cluster.wait_until_ready()
         load.goes_on()
+
+
+def test_the_audit_on_a_schedule_finds_the_books_of_all_this_clean(cluster: Cluster):
+    cluster.upgrade(audit={"enabled": True, "schedule": "* * * * *"})
+
+    def ended() -> list[str]:
+        return [name for name, pod in cluster.pods("audit").items() if pod["status"]["phase"] in ("Succeeded", "Failed")]
+
+    [name, *_] = wait_for(ended, GONE_S, "the first audit to end")
+    assert cluster.kubectl("logs", name).strip().endswith("clean: no violations")
 
 
 def test_what_is_left_is_what_the_notes_name_and_the_next_installation_goes_on_with_it(cluster: Cluster):
