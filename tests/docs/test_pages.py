@@ -49,6 +49,18 @@ def test_pictures_have_a_light_background_a_title_and_a_page(path: Path) -> None
     assert len(shown) == 1
 
 
+def test_the_readme_leads_to_every_page_picture_and_description() -> None:
+    text = (ROOT / "README.md").read_text()
+    links = set(re.findall(r"\]\(([\w./-]+)", text))
+    wanted = [*PAGES, *(path.with_suffix(".svg") for path in DIAGRAMS), *OPENAPI.values(), *ASYNCAPI.values()]
+    assert {str(path.relative_to(ROOT)) for path in wanted} <= links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    headings = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+                for path in (ROOT / "README.md", DOCS / "comparison.md")
+                for heading in re.findall(r"^#+ (.*)$", path.read_text(), re.M)}
+    assert set(re.findall(r"\]\([\w./-]*#([\w-]+)\)", text)) <= headings
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_pictures_call_what_the_openapi_has(style: str) -> None:
     paths = load(OPENAPI[style])["paths"]
@@ -115,7 +127,10 @@ def test_an_order_commits_as_often_as_the_comparison_counts() -> None:
     before = commits(OrdersService.create_order, OrdersService._settle, BillingService.pay)
     after = commits(NotificationsService.on_order_paid)
     shared = commits(Outbox.relay)
-    text = (DOCS / "comparison.md").read_text()
-    rows = {row[0]: row[2] for row in (re.split(r"\s*\|\s*", line.strip("| ")) for line in text.splitlines()
-                                       if line.startswith("| commits"))}
-    assert rows == {"commits before the answer": str(before), "commits in all": f"{before + after} + {shared}/b"}
+    rows = {row[0]: row for row in (re.split(r"\s*\|\s*", line.strip("| "))
+                                    for line in (DOCS / "comparison.md").read_text().splitlines())}
+    assert rows["commits before the answer, at most"][2] == str(before)
+    assert rows["commits in all, at most"][2] == str(before + after + shared)
+    alone, together = rows["broker for notifications"][1:]
+    assert len(alone.split(";")) == before + after
+    assert together.startswith(f"{shared}:")
