@@ -1,11 +1,10 @@
 """The IDL files of docs/, and what it takes to check them."""
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft7Validator, Draft202012Validator
+from jsonschema import Draft202012Validator
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -13,9 +12,6 @@ OPENAPI = {"http": DOCS / "idl/http.openapi.yaml", "broker": DOCS / "openapi.jso
            "event-collaboration": DOCS / "idl/event-collaboration.openapi.yaml"}
 ASYNCAPI = {"broker": DOCS / "asyncapi.json",
             "event-collaboration": DOCS / "idl/event-collaboration.asyncapi.yaml"}
-
-#: From the npm package @asyncapi/specs 6.11.1 (Apache-2.0), as it is.
-ASYNCAPI_SCHEMA = Draft7Validator(json.loads((Path(__file__).parent / "asyncapi-3.0.0.schema.json").read_text()))
 
 Json = Any
 
@@ -37,17 +33,6 @@ def follow(document: Json, node: Json) -> Json:
     while isinstance(node, dict) and "$ref" in node:
         node = at(document, node["$ref"])
     return node
-
-
-def references(node: Json) -> Iterator[str]:
-    if isinstance(node, dict):
-        if isinstance(node.get("$ref"), str):
-            yield node["$ref"]
-        for one in node.values():
-            yield from references(one)
-    elif isinstance(node, list):
-        for one in node:
-            yield from references(one)
 
 
 def validator(document: Json, schema: Json) -> Draft202012Validator:
