@@ -107,7 +107,8 @@ def test_the_audit_on_a_schedule_finds_the_books_of_all_this_clean(cluster: Clus
     cluster.upgrade(audit={"enabled": True, "schedule": "* * * * *"})
 
     def ended() -> list[str]:
-        return [name for name, pod in cluster.pods("audit").items() if pod["status"]["phase"] in ("Succeeded", "Failed")]
+        return [name for name, pod in cluster.pods("audit").items()
+                if pod["status"]["phase"] in ("Succeeded", "Failed")]
 
     [name, *_] = wait_for(ended, GONE_S, "the first audit to end")
     assert cluster.kubectl("logs", name).strip().endswith("clean: no violations")
