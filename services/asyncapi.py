@@ -15,12 +15,13 @@ from pydantic import TypeAdapter, create_model
 from services.common.events import ATTEMPT, DEAD_ID, DIED_AT, REASON, EventHandler, dead_queue, retry_queue
 from services.common.outbox import Outbox
 from services.common.rpc import TRANSIENT, Rpc, RpcProxy
-from services.contracts import EVENTS, AccountNotFound, Event, InvalidArgument, OperationMismatch, Outcome
+from services.contracts import EVENTS, AccountNotFound, Event, InvalidArgument, OperationMismatch, Outcome, Payment
 from services.openapi import SERVICES
 
 PERSISTENT = 2
 JSON = "application/json"
-RESULTS: dict[str, Any] = {"pay": Outcome}  # a str on the wire; the other methods say theirs in their annotations
+#: Outcomes are a str on the wire; the other methods say theirs in their annotations.
+RESULTS: dict[str, Any] = {"pay": Outcome, "pay_all": list[Outcome]}
 ERRORS = (AccountNotFound, OperationMismatch, InvalidArgument)
 
 ABOUT = """\
@@ -39,8 +40,9 @@ EXAMPLES: dict[str, Any] = {
     "order_id": ID, "operation_id": ID, "price": 300, "amount": 300, "email": "ada@example.com",
     "open_account": {"user_id": "70c5c707-9d4f-497c-898a-8964cfa81748", "balance": 0},
     "get_account": {"user_id": "70c5c707-9d4f-497c-898a-8964cfa81748", "balance": 300},
-    "pay": "accepted",
+    "pay": "accepted", "pay_all": ["accepted"],
 }
+EXAMPLES["payments"] = [{name: EXAMPLES[name] for name in Payment.model_fields}]
 
 
 def document() -> str:
@@ -210,7 +212,7 @@ def aside_message(event: type[Event]) -> dict[str, Any]:
 
 
 def request_message(name: str, method: Callable[..., Any]) -> dict[str, Any]:
-    arguments = {key: TypeAdapter(hint).json_schema() for key, hint in hints(method).items() if key != "return"}
+    arguments = {key: inline(TypeAdapter(hint).json_schema()) for key, hint in hints(method).items() if key != "return"}
     kwargs = {"type": "object", "properties": arguments, "required": list(arguments), "additionalProperties": False}
     schema = {"type": "object", "required": ["args", "kwargs"], "additionalProperties": False, "properties": {
         "args": {"type": "array", "maxItems": 0, "description": "Ours are all named"}, "kwargs": kwargs}}
@@ -238,7 +240,15 @@ def reply_message(name: str, method: Callable[..., Any]) -> dict[str, Any]:
 def result_schema(result: Any) -> dict[str, Any]:
     if is_typeddict(result):  # which pydantic takes from Python 3.12 on
         result = create_model(result.__name__, __doc__=result.__doc__, **get_type_hints(result))
-    return TypeAdapter(result).json_schema()
+    return inline(TypeAdapter(result).json_schema())
+
+
+def inline(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a list with that of its items inside: their reference would hold at the root only."""
+    if "$ref" not in schema.get("items", {}):
+        return schema
+    name = schema["items"]["$ref"].rpartition("/")[2]
+    return {**{key: value for key, value in schema.items() if key != "$defs"}, "items": schema["$defs"][name]}
 
 
 def rpc_message(name: str, summary: str, schema: dict[str, Any], examples: list[Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A producer and its consumers share nothing but this module. Events are facts in the past tense; each is
 published to the topic exchange `<source>.events` with its type as routing key, as Nameko names them.
-RPCs are served by billing only: `open_account`, `pay` and `get_account` (see `services/billing/service.py`).
+RPCs are served by billing only: `open_account`, `pay_all`, `pay` and `get_account` (see `services/billing/service.py`).
 """
 from enum import StrEnum
 from typing import Annotated, ClassVar, TypedDict
@@ -76,6 +76,16 @@ class Outcome(StrEnum):
     ACCEPTED = "accepted"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     ACCOUNT_NOT_FOUND = "account_not_found"
+
+
+class Payment(BaseModel):
+    """What `pay_all` takes a list of. `operation_id` is the id of the order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    operation_id: UUID
+    user_id: UUID
+    amount: Amount
 
 
 class AccountState(TypedDict):

@@ -83,7 +83,7 @@ def replay(uri: str, letters: list[DeadLetter]) -> None:
             headers = {name: value for name, value in message.headers.items() if name not in OURS}
             encoded = {"content_type": message.content_type, "content_encoding": message.content_encoding}
             body = message.body.encode() if isinstance(message.body, str) else message.body
-            [taken] = channel.send([Letter(bytes(body), letter.queue, headers=headers, encoded=encoded)], TIMEOUT_S)
+            [taken] = channel.publish([Letter(bytes(body), letter.queue, headers=headers, encoded=encoded)], TIMEOUT_S)
             if taken:
                 message.ack()
     finally:

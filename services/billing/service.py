@@ -8,7 +8,7 @@ from services.common.http import Reply, http
 from services.common.pages import Page, PageQuery
 from services.common.problems import Problem
 from services.common.rpc import rpc
-from services.contracts import AccountNotFound, AccountState, Amount, Outcome
+from services.contracts import AccountNotFound, AccountState, Amount, Outcome, Payment
 
 ACCOUNT = "/billing/accounts/<uuid:user_id>"
 
@@ -31,11 +31,15 @@ class BillingService:
 
         Raises OperationMismatch for an id that was used with other values.
         """
-        with self.db.get_session() as session:
-            payment, is_new = store.claim_payment(session, operation_id, user_id, amount)
-            if is_new:
-                store.settle(session, payment)
-        return str(payment.outcome)
+        [outcome] = self.pay_all([Payment(operation_id=operation_id, user_id=user_id, amount=amount)])
+        return outcome
+
+    @rpc
+    def pay_all(self, payments: list[Payment]) -> list[str]:
+        """Carry out payments as `pay` does, in one transaction; give their Outcomes, in the same order."""
+        with self.db.autocommit() as connection:
+            outcomes = store.pay(connection, payments)
+        return [str(outcomes[payment.operation_id]) for payment in payments]
 
     @rpc
     def get_account(self, user_id: UUID) -> AccountState:

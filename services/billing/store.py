@@ -1,16 +1,18 @@
 """All the SQL of billing. Each function works in the caller's transaction."""
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from services.billing.domain import Kind, change, entries
 from services.billing.models import Account, Operation
+from services.common.database import Prepared
 from services.common.idempotency import claim
 from services.common.pages import PageQuery, newest_first
-from services.contracts import AccountNotFound, OperationMismatch, Outcome
+from services.contracts import AccountNotFound, OperationMismatch, Outcome, Payment
 
 
 def open_account(session: Session, user_id: UUID) -> Account:
@@ -26,20 +28,75 @@ def get_account(session: Session, user_id: UUID) -> Account:
     return account
 
 
-def claim_payment(session: Session, operation_id: UUID, user_id: UUID, amount: int) -> tuple[Operation, bool]:
-    """Insert the payment under its operation id, or find the one that has it; OperationMismatch if it is another."""
-    debit, credit = entries(Kind.PAYMENT, user_id)
-    asked = {"kind": Kind.PAYMENT, "user_id": user_id, "amount": amount}
-    operation = session.scalars(
-        insert(Operation).values(id=operation_id, debit=debit, credit=credit, **asked)
-        .on_conflict_do_nothing().returning(Operation)
-    ).one_or_none()
-    if operation is not None:
-        return operation, True
-    operation = session.get_one(Operation, operation_id)
-    if any(getattr(operation, name) != value for name, value in asked.items()):
-        raise OperationMismatch(f"operation {operation_id} was used before with other values")
-    return operation, False
+#: Decide, claim and carry out payments in one statement: the one that is not new makes it fail as a whole.
+#: Payments of one account are decided in their order, up to the first that is refused; those after it are left
+#: for another time, as it depends on them who of them can still be paid.
+PAY = Prepared("pay", ["uuid[]", "uuid[]", "bigint[]", "text[]", "text[]"], """
+    with asked as (
+        select *, sum(amount) over (partition by user_id order by number) as total
+        from unnest($1, $2, $3, $4, $5) with ordinality as one (id, user_id, amount, debit, credit, number)
+    ), locked as (
+        select user_id, balance from accounts where user_id = any($2)
+        order by user_id for update  -- in one order everywhere, so that no two transactions wait for each other
+    ), decided as (
+        select id, user_id, amount, debit, credit, number,
+               case when balance is null then 'account_not_found'
+                    when balance >= total then 'accepted' else 'insufficient_funds' end as outcome,
+               case when balance >= total then balance - total end as balance_after
+        from asked left join locked using (user_id)
+        where balance is null or balance >= total - amount
+    ), paid as (
+        insert into operations (id, kind, user_id, amount, debit, credit, outcome, balance, created_at)
+        select id, 'payment', user_id, amount, debit, credit, outcome, balance_after,
+               clock_timestamp() + number * interval '1 microsecond'
+        from decided order by number
+        returning id, user_id, amount, outcome
+    ), taken as (
+        update accounts set balance = accounts.balance - sums.amount
+        from (select user_id, sum(amount) as amount from paid where outcome = 'accepted' group by user_id) as sums
+        where accounts.user_id = sums.user_id
+    )
+    select id, outcome from paid""")
+
+
+def pay(connection: Connection, payments: Iterable[Payment]) -> dict[UUID, Outcome]:
+    """Carry out payments, each once for its operation id, and give their outcomes by it.
+
+    OperationMismatch if an id was used before with other values.
+    """
+    asked: dict[UUID, Payment] = {}
+    for payment in payments:
+        if asked.setdefault(payment.operation_id, payment) != payment:
+            raise OperationMismatch(f"operation {payment.operation_id} is given twice, with other values")
+    outcomes: dict[UUID, Outcome] = {}
+    while rest := [payment for payment in asked.values() if payment.operation_id not in outcomes]:
+        try:
+            outcomes |= carry_out(connection, rest)
+        except IntegrityError:
+            if not (done_before := known(connection, rest)):
+                raise
+            outcomes |= done_before
+    return outcomes
+
+
+def carry_out(connection: Connection, payments: Sequence[Payment]) -> dict[UUID, Outcome]:
+    """Run PAY; IntegrityError, and nothing is done, if some operation id is not new."""
+    ledger = [entries(Kind.PAYMENT, payment.user_id) for payment in payments]
+    paid = PAY.run(
+        connection, [str(payment.operation_id) for payment in payments], [str(payment.user_id) for payment in payments],
+        [payment.amount for payment in payments], [debit for debit, _ in ledger], [credit for _, credit in ledger])
+    return {row.id: Outcome(row.outcome) for row in paid}
+
+
+def known(connection: Connection, payments: Iterable[Payment]) -> dict[UUID, Outcome]:
+    """The outcomes of those payments that were carried out before; OperationMismatch if one was something else."""
+    asked = {payment.operation_id: payment for payment in payments}
+    outcomes = {}
+    for one in connection.execute(select(Operation.__table__).where(Operation.id.in_(asked))):
+        if (one.kind, one.user_id, one.amount) != (Kind.PAYMENT, asked[one.id].user_id, asked[one.id].amount):
+            raise OperationMismatch(f"operation {one.id} was used before with other values")
+        outcomes[one.id] = Outcome(one.outcome)
+    return outcomes
 
 
 def claim_movement(session: Session, key: str | None, kind: Kind, user_id: UUID, amount: int) -> tuple[Operation, bool]:

@@ -33,9 +33,12 @@ class Settings(BaseModel):
     RECOVERY_INTERVAL_S: Seconds
     RECOVERY_AFTER_S: Seconds
     RECOVERY_BATCH: Count
+    OUTBOX_GATHER_S: Annotated[float, Field(ge=0, le=10)]
     OUTBOX_INTERVAL_S: Seconds
     OUTBOX_BATCH: Count
     OUTBOX_LEASE_S: Seconds
+    OUTBOX_KEEP_S: Seconds
+    EVENT_BATCH: Count
     EVENT_RETRY_PAUSES_S: Annotated[list[Seconds], Field(min_length=1, max_length=20)]
     BODY_LIMIT_BYTES: Annotated[int, Field(ge=1024, le=2**30)]
     LOGGING: dict[str, Any]

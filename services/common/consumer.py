@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any
 
 import nameko.messaging
+import nameko.rpc
 
 RECONNECT_S = 2  # the longest pause between two attempts
-LOOK_UP_S = 0.25
+LOOK_UP_S = 0.5
 
 
 class QueueConsumer(nameko.messaging.QueueConsumer):
@@ -21,6 +22,13 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
         super().__init__()
         self._workers_are_done = False
 
+    @property
+    def prefetch_count(self) -> int:
+        """How many unacknowledged messages a queue may give us: a batch of events, or what the workers can take."""
+        takes_batches = any(hasattr(provider, "event") for provider in self._providers)
+        settings = self.container.settings
+        return int(settings.EVENT_BATCH if takes_batches else settings.max_workers)
+
     @contextmanager
     def establish_connection(self) -> Iterator[Any]:
         """Connect, trying again for ever, at first at once and then every few seconds."""
@@ -31,7 +39,7 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
 
     def consume(self, limit: int | None = None, timeout: float | None = None, safety_interval: float = LOOK_UP_S,
                 **kwargs: Any) -> Any:
-        """kombu's loop, which looks up several times a second for whether it is asked to stop."""
+        """kombu's loop, which looks up twice a second for whether it is asked to stop."""
         return super().consume(limit, timeout, safety_interval, **kwargs)
 
     def on_iteration(self) -> None:
@@ -47,6 +55,7 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
     def get_consumers(self, consumer_cls: Any, channel: Any) -> Any:
         consumers = super().get_consumers(consumer_cls, channel)
         for provider, consumer in self._consumers.items():
+            consumer.no_ack = isinstance(provider, nameko.rpc.ReplyListener)  # who waited for a reply dies with us
             if hasattr(provider, "handle_undecodable"):
                 consumer.on_decode_error = partial(self._handle_undecodable, provider)
         return consumers

@@ -1,4 +1,5 @@
 """The Nameko container that all four services run in."""
+import gc
 import logging
 import sys
 from typing import Any
@@ -10,6 +11,8 @@ from services.common.config import BadConfiguration, check
 from services.common.database import with_driver
 
 log = logging.getLogger(__name__)
+
+GC_THRESHOLD = (5_000, 10, 10)  # a request makes some hundred objects that the collector looks at, and few cycles
 
 
 class Container(ServiceContainer):
@@ -26,6 +29,12 @@ class Container(ServiceContainer):
             sys.exit(str(error))
         urls = {key: with_driver(url) for key, url in self.settings.DB_URIS.items()}
         super().__init__(service_cls, {**config, "DB_URIS": urls})
+
+    def start(self) -> None:
+        super().start()
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector need not look at it over and over
+        gc.set_threshold(*GC_THRESHOLD)
 
     def stop(self) -> None:
         """Drain, for DRAIN_TIMEOUT_S at the most; what is not done by then is left to recovery and redelivery."""

@@ -7,10 +7,11 @@ pause, and at once when the event cannot be read, it goes to `<queue>.dead` with
 (Hohpe and Woolf, "Enterprise Integration Patterns", 2003: dead letter channel, idempotent receiver.)
 """
 import logging
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 import nameko.events
@@ -25,14 +26,24 @@ from services.common.publisher import Message, Publisher
 from services.contracts import Event
 
 log = logging.getLogger(__name__)
+E = TypeVar("E", bound=Event)
 
 ATTEMPT, REASON, DEAD_ID, DIED_AT = "x-attempt", "x-reason", "x-dead-id", "x-died-at"
 
 
-class EventHandler(nameko.events.EventHandler):
-    """Nameko's entrypoint for events, with retries, dead letters and the event as its declared type.
+class Delivery(NamedTuple):
+    """An event, and the message that brought it."""
 
-    The method says whether the event was new to it: False counts as a duplicate.
+    event: Event
+    body: Any
+    message: Any
+
+
+class EventHandler(nameko.events.EventHandler):
+    """Nameko's entrypoint for events, with batches, retries, dead letters and events as their declared type.
+
+    The method gets a list of events, all that came while it was busy with the list before, and says of each
+    whether it was new: False counts as a duplicate. When it fails, each event is handled again alone.
     """
 
     queue_consumer = QueueConsumer()
@@ -40,6 +51,8 @@ class EventHandler(nameko.events.EventHandler):
 
     def __init__(self, event: type[Event]) -> None:
         self.event = event
+        self._batches: deque[list[Delivery]] = deque()
+        self._is_busy = False
         super().__init__(event.SOURCE, event.TYPE)
 
     def handle_message(self, body: Any, message: Any) -> None:
@@ -49,12 +62,26 @@ class EventHandler(nameko.events.EventHandler):
             self._put_aside(message, body, dead_queue(self.queue), f"no {self.event.__name__}: {_where(error)}", 0)
             self._count("dead")
             return
+        if not self._batches or len(self._batches[-1]) >= self.container.settings.EVENT_BATCH:
+            self._batches.append([])
+        self._batches[-1].append(Delivery(event, body, message))
+        if not self._is_busy:
+            self._handle_next()
+
+    def _handle_next(self) -> None:
+        """Have a worker handle the batch that waits longest."""
+        self._is_busy = bool(self._batches)
+        if not self._is_busy:
+            return
+        batch = self._batches.popleft()
         try:
             self.container.spawn_worker(
-                self, (event,), {}, context_data=self.unpack_message_headers(message),
-                handle_result=lambda worker, result, exc_info: self._finish(body, message, result, exc_info))
+                self, ([delivery.event for delivery in batch],), {},
+                context_data=self.unpack_message_headers(batch[0].message),
+                handle_result=lambda worker, result, exc_info: self._finish(batch, result, exc_info))
         except ContainerBeingKilled:
-            self.queue_consumer.requeue_message(message)
+            for delivery in batch:
+                self.queue_consumer.requeue_message(delivery.message)
 
     def handle_undecodable(self, message: Any, error: Exception) -> None:
         """Put aside what is not JSON."""
@@ -62,19 +89,30 @@ class EventHandler(nameko.events.EventHandler):
         self._put_aside(message, raw, dead_queue(self.queue), f"cannot be decoded: {type(error).__name__}", 0)
         self._count("dead")
 
-    def _finish(self, body: Any, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
-        if exc_info is None:
-            self.queue_consumer.ack_message(message)
-            self._count("duplicate" if result is False else "handled")
-            return result, exc_info
+    def _finish(self, batch: list[Delivery], result: Any, exc_info: Any) -> tuple[Any, Any]:
+        error = exc_info[1] if exc_info else None
+        if error is None:
+            for delivery, is_new in zip(batch, result, strict=True):
+                self.queue_consumer.ack_message(delivery.message)
+                self._count("handled" if is_new else "duplicate")
+        elif len(batch) > 1 and not isinstance(error, OUTCOME_UNKNOWN):
+            self._batches.extendleft([delivery] for delivery in reversed(batch))
+        else:
+            for delivery in batch:
+                self._try_later(delivery, exc_info)
+        self._handle_next()
+        return result, exc_info
+
+    def _try_later(self, delivery: Delivery, exc_info: Any) -> None:
         pauses_s = self.container.settings.EVENT_RETRY_PAUSES_S
+        _, body, message = delivery
         error = exc_info[1]
         attempt = int(message.headers.get(ATTEMPT, 0))
         if isinstance(error, OUTCOME_UNKNOWN):  # an outage: no fault of the event's, so no attempt of its own
             log.warning("%s waits: %s", self.queue.name, type(error).__name__)
             self._put_aside(message, body, retry_queue(self.queue, pauses_s[0]), type(error).__name__, attempt)
             self._count("waited")
-            return result, exc_info
+            return
         attempt += 1
         reason = f"{type(error).__name__} at attempt {attempt}"
         log.error("%s failed: %s", self.queue.name, reason, exc_info=exc_info)
@@ -84,7 +122,6 @@ class EventHandler(nameko.events.EventHandler):
         else:
             self._put_aside(message, body, dead_queue(self.queue), reason, attempt)
             self._count("dead")
-        return result, exc_info
 
     def _put_aside(self, message: Any, body: Any, queue: Queue, reason: str, attempt: int) -> None:
         """Publish a copy to `queue`, then acknowledge; if that fails, the broker delivers the original again."""
@@ -105,13 +142,13 @@ class EventHandler(nameko.events.EventHandler):
         metrics.EVENTS_HANDLED.labels(self.container.service_name, self.event.TYPE, outcome).inc()
 
 
-def event_handler(event: type[Event]) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
-    """Handle `event` by the decorated method of a service, which gets it as its argument."""
+def event_handler(event: type[E]) -> Callable[[Callable[[Any, list[E]], list[bool]]], Callable[..., list[bool]]]:
+    """Handle events of this type by the decorated method of a service, which gets a list of them."""
 
-    def decorate(function: Callable[..., bool]) -> Callable[..., bool]:
+    def decorate(function: Callable[[Any, list[E]], list[bool]]) -> Callable[..., list[bool]]:
         @wraps(function)
-        def handle(service: Any, fact: Event) -> bool:
-            return function(service, fact)
+        def handle(service: Any, events: list[E]) -> list[bool]:
+            return function(service, events)
 
         return EventHandler.decorator(event)(handle)
 

@@ -53,7 +53,7 @@ class Publisher(SharedExtension):
         Returns when each of them is confirmed. Unavailable after PUBLISH_TIMEOUT_S, or when the broker is
         away: then any of them may have been sent.
         """
-        return self._work(lambda channel, timeout_s: channel.send(messages, timeout_s))
+        return self._work(lambda channel, timeout_s: channel.publish(messages, timeout_s))
 
     def ask(self) -> None:
         """Ask the broker for a sign of life; Unavailable without one."""
@@ -64,10 +64,12 @@ class Publisher(SharedExtension):
         timeout_s = self.container.settings.PUBLISH_TIMEOUT_S
         with Timeout(timeout_s, Unavailable("the broker did not answer in time")), self._turn:
             if self._channel is not None:
+                was_idle = not self._channel.under_way
                 try:
                     return self._try(work, timeout_s)
-                except BROKER_DOWN:
-                    pass
+                except BROKER_DOWN as error:
+                    if not was_idle:
+                        raise Unavailable("the broker went away") from error
             try:
                 return self._try(work, timeout_s)
             except BROKER_DOWN as error:
@@ -93,6 +95,18 @@ class Publisher(SharedExtension):
     kill = stop
 
 
+class LazyPublisher(Publisher):
+    """A Publisher, on a channel of its own, that sends now and asks for the confirms later, many at a time."""
+
+    def publish_lazily(self, messages: Sequence[Message]) -> None:
+        """Send `messages`. Unavailable if that fails: then all that are under way may be lost."""
+        self._work(lambda channel, timeout_s: channel.send(messages))
+
+    def confirms(self) -> list[bool]:
+        """Say of each message since the last time whether the broker took it and routed it. Unavailable as above."""
+        return self._work(lambda channel, timeout_s: channel.confirms(timeout_s))
+
+
 class ConfirmedChannel:
     """A channel in confirm mode that keeps many messages on their way at once."""
 
@@ -106,25 +120,40 @@ class ConfirmedChannel:
         self.channel.events["basic_return"].add(self._on_return)
         self.declared: set[str] = set()
         self.sent = 0                         # the delivery tag of the last message
+        self.told = 0                         # ... and of the last one whose fate was asked for
         self.waiting: set[int] = set()        # delivery tags that are not confirmed yet
         self.refused: set[int] = set()        # ... that the broker did not take
         self.returned: set[str] = set()       # ... and message ids that it could not route
 
-    def send(self, messages: Sequence[Message], timeout_s: float) -> list[bool]:
+    @property
+    def under_way(self) -> int:
+        """How many messages were sent since the confirms were last asked for."""
+        return self.sent - self.told
+
+    def publish(self, messages: Sequence[Message], timeout_s: float) -> list[bool]:
         """Send all, wait for the confirms of all."""
-        self.refused.clear()
-        self.returned.clear()
-        first = self.sent + 1
+        self.send(messages)
+        return self.confirms(timeout_s)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Send all; `confirms` says later what became of them."""
         for message in messages:
             self._send(message)
+
+    def confirms(self, timeout_s: float) -> list[bool]:
+        """Wait for the confirms of all messages under way, and say of each whether the broker took and routed it."""
         deadline = time.monotonic() + timeout_s
         while self.waiting:
             try:
                 self.connection.drain_events(timeout=max(deadline - time.monotonic(), 0.001))
             except socket.timeout:
                 raise Unavailable("the broker did not confirm in time") from None
-        return [tag not in self.refused and str(tag) not in self.returned
-                for tag in range(first, first + len(messages))]
+        taken = [tag not in self.refused and str(tag) not in self.returned
+                 for tag in range(self.told + 1, self.sent + 1)]
+        self.told = self.sent
+        self.refused.clear()
+        self.returned.clear()
+        return taken
 
     def _send(self, message: Message) -> None:
         to = message.to

@@ -48,7 +48,7 @@ class ReplyListener(nameko.rpc.ReplyListener):
 
 
 class RpcProxy(DependencyProvider):
-    """Calls another service: `billing = RpcProxy("billing")`, then `self.billing.pay(operation_id=...)`.
+    """Calls another service: `billing = RpcProxy("billing")`, then `self.billing.open_account(user_id=...)`.
 
     Raises what the method raised, if `contracts.py` declares it, else RpcUnavailable.
     """

@@ -9,28 +9,28 @@ from services.notifications.domain import Kind, LetterView, NewMessage, grief, h
 
 
 class NotificationsService:
-    """Stores a letter for every order that ended. Each handler says whether the event was new to it."""
+    """Stores a letter for every order that ended. Each handler says which events were new to it."""
 
     name = "notifications"
     db = Database(models.Base)
 
     @event_handler(OrderPaid)
-    def on_order_paid(self, event: OrderPaid) -> bool:
-        """Store the letter of happiness."""
-        with self.db.get_session() as session:
-            return store.add_letter(session, event, Kind.ORDER_PAID, *happiness(event))
+    def on_order_paid(self, events: list[OrderPaid]) -> list[bool]:
+        """Store the letters of happiness."""
+        with self.db.autocommit() as connection:
+            return store.add_letters(connection, Kind.ORDER_PAID, [(event, *happiness(event)) for event in events])
 
     @event_handler(OrderRejected)
-    def on_order_rejected(self, event: OrderRejected) -> bool:
-        """Store the letter of grief."""
-        with self.db.get_session() as session:
-            return store.add_letter(session, event, Kind.ORDER_REJECTED, *grief(event))
+    def on_order_rejected(self, events: list[OrderRejected]) -> list[bool]:
+        """Store the letters of grief."""
+        with self.db.autocommit() as connection:
+            return store.add_letters(connection, Kind.ORDER_REJECTED, [(event, *grief(event)) for event in events])
 
     @event_handler(UserRegistered)
-    def on_user_registered(self, event: UserRegistered) -> bool:
-        """Remember where the user gets letters, also those stored before this."""
+    def on_user_registered(self, events: list[UserRegistered]) -> list[bool]:
+        """Remember where the users get letters, also those stored before this."""
         with self.db.get_session() as session:
-            return store.add_contact(session, event.user_id, event.email)
+            return [store.add_contact(session, event.user_id, event.email) for event in events]
 
     @http("POST", "/notifications", body=NewMessage, answers={201: LetterView}, summary="Store a letter")
     def create_message(self, key: str | None, body: NewMessage) -> Reply:

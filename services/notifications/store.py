@@ -2,24 +2,34 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from services.common.database import Prepared
 from services.common.idempotency import claim
 from services.common.pages import UserPageQuery, newest_first
 from services.contracts import OrderPaid, OrderRejected
 from services.notifications.domain import Kind, NewMessage
 from services.notifications.models import Contact, Letter
 
+ADD_LETTERS = Prepared("add_letters", ["uuid[]", "uuid[]", "uuid[]", "text", "text[]", "text[]"], """
+    insert into letters (id, event_id, order_id, user_id, kind, subject, body)
+    select gen_random_uuid(), event_id, order_id, user_id, $4, subject, body
+    from unnest($1, $2, $3, $5, $6) as one (event_id, order_id, user_id, subject, body)
+    order by event_id  -- in one order everywhere, so that no two transactions wait for each other
+    on conflict do nothing
+    returning event_id""")
 
-def add_letter(session: Session, event: OrderPaid | OrderRejected, kind: Kind, subject: str, body: str) -> bool:
-    """Store the letter for an event; False, and nothing stored, if the event was handled before."""
-    new = session.execute(
-        insert(Letter).values(event_id=event.event_id, order_id=event.order_id, user_id=event.user_id,
-                              kind=kind, subject=subject, body=body)
-        .on_conflict_do_nothing().returning(Letter.id))
-    return new.one_or_none() is not None
+
+def add_letters(connection: Connection, kind: Kind,
+                letters: Sequence[tuple[OrderPaid | OrderRejected, str, str]]) -> list[bool]:
+    """Store a letter with its subject and body for each event; False for one that was handled before."""
+    new = set(ADD_LETTERS.run(
+        connection, [str(event.event_id) for event, _, _ in letters], [str(event.order_id) for event, _, _ in letters],
+        [str(event.user_id) for event, _, _ in letters], str(kind), [subject for _, subject, _ in letters],
+        [body for _, _, body in letters]).scalars())
+    return [event.event_id in new for event, _, _ in letters]
 
 
 def add_contact(session: Session, user_id: UUID, email: str) -> bool:

@@ -2,7 +2,7 @@
 
 Owns        the table `orders`, and its outbox
 HTTP        POST /orders, GET /orders/{id}, GET /orders
-Calls       billing.pay, until it has answered
+Calls       billing.pay_all, until it has answered
 Events out  order_paid, order_rejected
 Events in   none
 """

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from services.contracts import Amount, Event, OrderPaid, OrderRejected, Outcome
+from services.contracts import Amount, Event, OrderPaid, OrderRejected, Outcome, Payment
 
 
 class Status(StrEnum):
@@ -14,22 +14,6 @@ class Status(StrEnum):
     PENDING = "pending"
     PAID = "paid"
     REJECTED = "rejected"
-
-
-def verdict(outcome: Outcome) -> tuple[Status, Outcome | None]:
-    """The status, and the reason of a rejection, that the outcome of a payment gives its order."""
-    if outcome == Outcome.ACCEPTED:
-        return Status.PAID, None
-    return Status.REJECTED, outcome
-
-
-def announcement(order: "OrderView") -> Event | None:
-    """The event to publish of a finished order; none for one whose user has no account, and so no letter."""
-    if order.status == Status.PAID:
-        return OrderPaid(order_id=order.id, user_id=order.user_id, price=order.price)
-    if order.reason == Outcome.INSUFFICIENT_FUNDS:
-        return OrderRejected(order_id=order.id, user_id=order.user_id, price=order.price)
-    return None
 
 
 class NewOrder(BaseModel):
@@ -52,3 +36,24 @@ class OrderView(BaseModel):
     status: Status
     reason: Outcome | None
     created_at: datetime
+
+
+def payment(order: OrderView) -> Payment:
+    """What billing is asked for, as often as it takes: the id of the order makes it one payment."""
+    return Payment(operation_id=order.id, user_id=order.user_id, amount=order.price)
+
+
+def verdict(order: OrderView, outcome: Outcome) -> OrderView:
+    """The order as the outcome of its payment leaves it."""
+    if outcome == Outcome.ACCEPTED:
+        return order.model_copy(update={"status": Status.PAID})
+    return order.model_copy(update={"status": Status.REJECTED, "reason": outcome})
+
+
+def announcement(order: OrderView) -> Event | None:
+    """The event that tells of a finished order; none for one whose user has no account, and so no letter."""
+    if order.status == Status.PAID:
+        return OrderPaid(order_id=order.id, user_id=order.user_id, price=order.price)
+    if order.reason == Outcome.INSUFFICIENT_FUNDS:
+        return OrderRejected(order_id=order.id, user_id=order.user_id, price=order.price)
+    return None

@@ -1,4 +1,5 @@
 """The entrypoints of orders. The flow of an order is `create_order` and `_settle`."""
+from collections.abc import Sequence
 from uuid import UUID
 
 from nameko.dependency_providers import Config
@@ -6,14 +7,17 @@ from nameko.dependency_providers import Config
 from services.common import metrics
 from services.common.database import Database
 from services.common.http import Reply, http
+from services.common.idempotency import KeyReused
 from services.common.outbox import Outbox
 from services.common.pages import Page, UserPageQuery
 from services.common.problems import OUTCOME_UNKNOWN, not_found
 from services.common.rpc import RpcProxy
 from services.common.timers import every
+from services.common.together import together
 from services.contracts import Outcome
 from services.orders import models, store
-from services.orders.domain import NewOrder, OrderView, Status, announcement, verdict
+from services.orders.domain import NewOrder, OrderView, Status, payment, verdict
+from services.orders.store import Asked, Claimed
 
 
 class OrdersService:
@@ -29,35 +33,38 @@ class OrdersService:
           summary="Place an order")
     def create_order(self, key: str | None, body: NewOrder) -> Reply:
         """Store the order as pending, then settle it; 202 while the outcome of the payment is not known."""
-        with self.db.get_session() as session:
-            order, is_new = store.claim_order(session, key, body, self.config["RECOVERY_AFTER_S"])
-        try:
-            order = self._settle(order)
-        except OUTCOME_UNKNOWN:
-            pass  # it stays pending, and `recover` asks billing again
+        order, is_new = self._store(Asked(key, body))
+        if order.status == Status.PENDING:
+            try:
+                order = self._settle(order)
+            except OUTCOME_UNKNOWN:
+                pass  # it stays pending, and `recover` asks billing again
         if order.reason == Outcome.ACCOUNT_NOT_FOUND:
             raise not_found("account of this user", replayed=not is_new)
-        return Reply(202 if order.status == Status.PENDING else 201, OrderView.model_validate(order),
+        return Reply(202 if order.status == Status.PENDING else 201, order,
                      {"Location": f"/orders/{order.id}"}, replayed=not is_new)
 
-    def _settle(self, order: models.Order) -> models.Order:
-        """Ask billing, which pays an order once; then record the outcome together with the event that tells of it."""
-        if order.status != Status.PENDING:
-            return order
-        outcome = self.billing.pay(operation_id=str(order.id), user_id=str(order.user_id), amount=order.price)
-        with self.db.get_session() as session:
-            finished = store.finish(session, order.id, *verdict(Outcome(outcome)))
-            if finished and (event := announcement(OrderView.model_validate(finished))):
-                self.outbox.add(session, event)
-            return finished or store.existing(session, order.id)
+    @together
+    def _store(self, asked: Sequence[Asked]) -> Sequence[Claimed | KeyReused]:
+        with self.db.autocommit() as connection:
+            return store.claim_orders(connection, asked, self.config["RECOVERY_AFTER_S"])
+
+    @together
+    def _settle(self, orders: Sequence[OrderView]) -> Sequence[OrderView]:
+        """Ask billing, which pays an order once; then record the outcomes, and the events that tell of them."""
+        outcomes = self.billing.pay_all(payments=[payment(order).model_dump(mode="json") for order in orders])
+        settled = [verdict(order, Outcome(outcome)) for order, outcome in zip(orders, outcomes, strict=True)]
+        with self.db.autocommit() as connection:
+            events = store.finish(connection, settled, self.config["OUTBOX_LEASE_S"])
+        self.outbox.publish_soon(events)
+        return settled
 
     @every("RECOVERY_INTERVAL_S")
     def recover(self) -> None:
         """Finish the orders that a crash or an outage left pending; any number of replicas may do so at once."""
         with self.db.get_session() as session:
             orders = store.claim_pending(session, self.config["RECOVERY_BATCH"], self.config["RECOVERY_AFTER_S"])
-        for order in orders:
-            self._settle(order)
+        self._settle.all(orders)
         with self.db.get_session() as session:
             metrics.PENDING.labels(self.name).set(store.count_pending(session))
 

@@ -31,7 +31,7 @@ class UsersService:
             with self.db.get_session() as session:
                 user, is_new = store.claim_user(session, key, body, self.config["RECOVERY_AFTER_S"])
                 if is_new:
-                    self.outbox.add(session, UserRegistered(user_id=user.id, email=user.email))
+                    self.outbox.add(session, [UserRegistered(user_id=user.id, email=user.email)])
         except store.EmailTaken:
             raise email_taken() from None
         try:

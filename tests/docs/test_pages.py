@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from services.billing.service import BillingService
-from services.common.outbox import Outbox
+from services.common.relay import Relay
 from services.notifications.service import NotificationsService
 from services.orders.domain import Status
 from services.orders.service import OrdersService
@@ -121,12 +121,13 @@ def test_the_site_builds_without_a_warning_and_asks_no_other_server(tmp_path: Pa
 
 def test_an_order_commits_as_often_as_the_comparison_counts() -> None:
     def commits(*methods: Callable[..., object]) -> int:
-        return sum(len(re.findall(r"with self\.(?:db\.get_session|database\.session)\(\)", inspect.getsource(one)))
-                   for one in methods)
+        commit = re.compile(r"with self\.(?:db|database)\.(?:get_session|autocommit)\(\)")
+        return sum(len(commit.findall(inspect.getsource(one))) for one in methods)
 
-    before = commits(OrdersService.create_order, OrdersService._settle, BillingService.pay)
+    flow = [vars(OrdersService)[name].work for name in ("_store", "_settle")]
+    before = commits(*flow, BillingService.pay_all)
     after = commits(NotificationsService.on_order_paid)
-    shared = commits(Outbox.relay)
+    shared = commits(Relay._record)
     rows = {row[0]: row for row in (re.split(r"\s*\|\s*", line.strip("| "))
                                     for line in (DOCS / "comparison.md").read_text().splitlines())}
     assert rows["commits before the answer, at most"][2] == str(before)

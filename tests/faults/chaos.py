@@ -103,10 +103,11 @@ class Chaos:
     def repeat_payments(self) -> None:
         """Send requests to pay again, as a broker does after a crash."""
         with suppress(SQLAlchemyError, KombuError, OSError):
-            for id_, user_id, price in rows(self.stack, "orders", "select id, user_id, price from orders "
-                                                                  "order by random() limit 5"):
-                arguments = {"operation_id": str(id_), "user_id": str(user_id), "amount": price}
-                publish(self.stack, "nameko-rpc", "billing.pay", {"args": [], "kwargs": arguments},
+            found = rows(self.stack, "orders", "select id, user_id, price from orders order by random() limit 5")
+            payments = [{"operation_id": str(id_), "user_id": str(user_id), "amount": price}
+                        for id_, user_id, price in found]
+            for method, arguments in [("pay_all", {"payments": payments}), *(("pay", one) for one in payments)]:
+                publish(self.stack, "nameko-rpc", f"billing.{method}", {"args": [], "kwargs": arguments},
                         reply_to=str(uuid4()))
 
     def _signal_a_service(self, number: signal.Signals) -> None:

@@ -18,7 +18,8 @@ import nameko.cli.main  # noqa: E402
 import nameko_sqlalchemy.database  # noqa: E402
 
 from services.common.consumer import QueueConsumer  # noqa: E402
-from services.common.publisher import Publisher  # noqa: E402
+from services.common.database import Autocommit  # noqa: E402
+from services.common.publisher import LazyPublisher, Publisher  # noqa: E402
 from services.local.stack import ROOT  # noqa: E402
 from tests.faults.sabotage import sabotage  # noqa: E402
 
@@ -42,15 +43,17 @@ def maybe_die(plan: Path, phase: str) -> None:
         frame = frame.f_back
 
 
-def crashable(cls: type, method: str, plan: Path) -> None:
+def crashable(cls: type, method: str, plan: Path, phases: tuple[str, ...] = ("before", "after")) -> None:
     """Let `cls.method` die before it does its work, or after."""
     work = getattr(cls, method)
 
     @wraps(work)
     def wrapper(*args, **kwargs):
-        maybe_die(plan, "before")
+        if "before" in phases:
+            maybe_die(plan, "before")
         result = work(*args, **kwargs)
-        maybe_die(plan, "after")
+        if "after" in phases:
+            maybe_die(plan, "after")
         return result
 
     setattr(cls, method, wrapper)
@@ -59,7 +62,11 @@ def crashable(cls: type, method: str, plan: Path) -> None:
 def main() -> None:
     plan = Path(os.environ["CRASH_PLAN_FOLDER"], sys.argv[-1].split(".")[1])
     crashable(nameko_sqlalchemy.database.Session, "commit", plan)
+    crashable(Autocommit, "__enter__", plan, ("before",))
+    crashable(Autocommit, "__exit__", plan, ("after",))
     crashable(Publisher, "publish", plan)
+    crashable(LazyPublisher, "publish_lazily", plan)
+    crashable(LazyPublisher, "confirms", plan)
     crashable(QueueConsumer, "ack_message", plan)
     sabotage(os.environ.get("SABOTAGE", ""))
     nameko.cli.main.main()

@@ -1,7 +1,8 @@
 """The crash points: every commit, publish and acknowledgement, found in the code itself.
 
-A point is where the code stands: a `with ...session() as session:`, whose end commits, or a call of `publish` or
-of `ack_message`. What is added to the code is added to this list, and no test needs to be told.
+A point is where the code stands: a `with ...session() as session:`, whose end commits, or a `with ...autocommit() as
+connection:`, whose statement does; a call of `publish` and its kin, or of `ack_message`. What is added to the code is
+added to this list, and no test needs to be told.
 """
 import ast
 from collections.abc import Iterator
@@ -13,12 +14,14 @@ from services.local.stack import ROOT
 
 #: Which services run a file of `common`: those that can die there.
 RUN_BY = {
-    "http.py": SERVICES, "web.py": SERVICES, "timers.py": ("users", "orders"), "outbox.py": ("users", "orders"),
+    "http.py": SERVICES, "web.py": SERVICES, "timers.py": ("users", "orders"), "relay.py": ("users", "orders"),
     "events.py": ("notifications",),
 }
 #: Within rpc.py the caller's side and the server's side run in different services.
 RPC_SIDES = {"RpcProxy": ("users", "orders"), "RpcConsumer": ("billing",)}
-PUBLISH, ACKNOWLEDGE, SESSIONS = "publish", "ack_message", ("session", "get_session")
+PUBLISH = ("publish", "publish_lazily", "confirms")
+ACKNOWLEDGE = "ack_message"
+SESSIONS = ("session", "get_session", "autocommit")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def _in_method(method: ast.FunctionDef) -> Iterator[tuple[str, int, int]]:
     for node in ast.walk(method):
         if isinstance(node, ast.With) and any(_calls(item.context_expr, SESSIONS) for item in node.items):
             yield "commit", node.lineno, node.lineno
-        elif _calls(node, (PUBLISH,)) and "publisher" in ast.unparse(node.func):
+        elif _calls(node, PUBLISH) and "publisher" in ast.unparse(node.func):
             yield "publish", node.lineno, node.end_lineno or node.lineno
         elif _calls(node, (ACKNOWLEDGE,)):
             yield "acknowledge", node.lineno, node.end_lineno or node.lineno

@@ -13,7 +13,7 @@ from services.common.migrations import SERVICES
 from services.local.net import free_port, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
-from services.local.stack import ROOT, Stack, database_variable
+from services.local.stack import Stack, database_variable
 from tests.books import database, rows
 from tests.client import Api
 from tests.commands import nameko_hw
@@ -50,28 +50,28 @@ def sabotaged(what: str, servers: tuple[RabbitMQ, Postgres], folder: Path) -> It
 
 
 def tell_of_what_is_not_so(stack: Stack, api: Api, user_id: str) -> None:
-    """Die before the commit that pays an order: its event should be in the same commit."""
-    lines = (ROOT / "services/orders/service.py").read_text().splitlines()
-    number = next(number for number, line in enumerate(lines, start=1) if "store.finish(" in line) - 1
-    plan = stack.folder / "plans" / "orders"
-    plan.write_text(f"before services/orders/service.py {number} {number}")
+    """Die between the event of an order and its status: they should be in the same commit."""
+    between = stack.folder / "plans" / "between"
+    between.touch()
     api.order(user_id, 1)
-    wait_for(lambda: not plan.exists(), SEEN_S, "the death")
+    wait_for(lambda: not between.exists(), SEEN_S, "the death")
     wait_for(api.is_ready, SEEN_S, "orders to be back")
 
 
 def finish_an_order_many_times(stack: Stack, api: Api, user_id: str) -> None:
-    """Send an order many times at once: only one of the requests should finish it."""
-    key = str(uuid4())
+    """Send some orders, each many times at once: only one of the requests should finish it."""
+    keys = [str(uuid4()) for _ in range(5)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: api.order(user_id, 1, key), range(8)))
+        list(pool.map(lambda key: api.order(user_id, 1, key), [key for key in keys for _ in range(8)]))
 
 
 def repeat_the_events(stack: Stack, api: Api, user_id: str) -> None:
     """Publish an event again: the inbox should drop it."""
     api.order(user_id, 1)
     api.letters(user_id, 1)
-    rows(stack, "orders", "update outbox set published_at = null, claimed_until = '-infinity' returning 1")
+    again = """update outbox set published_at = null, claimed_until = '-infinity'
+               where published_at is not null returning 1"""
+    wait_for(lambda: rows(stack, "orders", again), SEEN_S, "the event to be marked as published")
 
 
 @pytest.mark.parametrize("what, provoke, says", [

@@ -192,5 +192,6 @@ def forget_contact(stack: Stack, user_id: UUID) -> None:
 
 def publish_again(stack: Stack, service: str, user_id: UUID) -> None:
     """Make the relay publish the user's events once more, as it does when a crash keeps it from noting that it has."""
-    rows(stack, service, """update outbox set published_at = null, claimed_until = '-infinity'
-                            where body->>'user_id' = :user returning 1""", user=str(user_id))
+    again = """update outbox set published_at = null, claimed_until = '-infinity'
+               where body->>'user_id' = :user and published_at is not null returning 1"""
+    wait_for(lambda: rows(stack, service, again, user=str(user_id)), RESOLVED_S, "the events to be marked as published")

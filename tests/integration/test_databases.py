@@ -1,5 +1,7 @@
 """What the databases themselves enforce, and how they come to be."""
+import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,15 +19,18 @@ from sqlalchemy.orm import Session, sessionmaker
 from services.billing import models as billing
 from services.billing import store as billing_store
 from services.billing.domain import Kind
+from services.common.database import Autocommit
 from services.common.idempotency import KeyReused
 from services.common.migrations import SERVICES, configuration, upgrade
-from services.common.outbox import claim
-from services.contracts import OperationMismatch, Outcome
+from services.common.pages import PageQuery
+from services.common.relay import claim, count_waiting, give_back, record, remove_old
+from services.contracts import OperationMismatch, Outcome, Payment
 from services.local.postgres import Postgres
 from services.local.stack import ROOT
 from services.orders import models as orders
 from services.orders import store as orders_store
-from services.orders.domain import NewOrder, Status
+from services.orders.domain import NewOrder, OrderView, Status, verdict
+from services.orders.store import Asked, Claimed
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +71,17 @@ def new_account(db: sessionmaker[Session], balance: int = 0) -> UUID:
 
 
 def pay(db: sessionmaker[Session], operation_id: UUID, user_id: UUID, amount: int) -> str | None:
-    with db.begin() as session:
-        operation, is_new = billing_store.claim_payment(session, operation_id, user_id, amount)
-        if is_new:
-            billing_store.settle(session, operation)
-    return operation.outcome
+    return pay_all(db, Payment(operation_id=operation_id, user_id=user_id, amount=amount))[operation_id]
+
+
+def pay_all(db: sessionmaker[Session], *payments: Payment) -> dict[UUID, Outcome]:
+    with Autocommit(db.kw["bind"]) as connection:
+        return billing_store.pay(connection, payments)
+
+
+def place(db: sessionmaker[Session], *asked: Asked, retry_after_s: float = 60) -> list[Claimed | KeyReused]:
+    with Autocommit(db.kw["bind"]) as connection:
+        return orders_store.claim_orders(connection, asked, retry_after_s)
 
 
 def balance(db: sessionmaker[Session], user_id: UUID) -> int:
@@ -161,48 +172,117 @@ def test_payments_from_one_account_at_once_never_overdraw_it(billing_db: session
     assert balance(billing_db, user_id) == 2
 
 
+def test_payments_together_end_as_they_would_one_after_the_other(billing_db: sessionmaker[Session]):
+    """Against a model of a few lines, for random payments from few accounts that can pay only some of them."""
+    chance = random.Random(1)
+    for _ in range(30):
+        left = {new_account(billing_db, money): money for money in (chance.randrange(1, 40) for _ in range(3))}
+        payments = [Payment(operation_id=uuid4(), user_id=chance.choice([*left, UUID(int=7)]),
+                            amount=chance.randrange(1, 15)) for _ in range(chance.randrange(1, 25))]
+        expected = {}
+        for payment in payments:
+            if payment.user_id not in left:
+                expected[payment.operation_id] = Outcome.ACCOUNT_NOT_FOUND
+            elif left[payment.user_id] < payment.amount:
+                expected[payment.operation_id] = Outcome.INSUFFICIENT_FUNDS
+            else:
+                left[payment.user_id] -= payment.amount
+                expected[payment.operation_id] = Outcome.ACCEPTED
+        assert pay_all(billing_db, *payments) == expected
+        assert {user_id: balance(billing_db, user_id) for user_id in left} == left
+        assert pay_all(billing_db, *chance.sample(payments, len(payments))) == expected
+        for user_id in left:  # each line of the statement tells the balance right after it
+            with billing_db() as session:
+                lines, _ = billing_store.statement(session, user_id, PageQuery(limit=200))
+            running = 0
+            for line in reversed(lines):
+                running += line.amount if line.kind == Kind.DEPOSIT else -line.amount
+                assert line.balance == running
+
+
+def test_a_payment_that_was_made_before_takes_nothing_from_those_that_come_with_it(billing_db: sessionmaker[Session]):
+    user_id = new_account(billing_db, 100)
+    first, second = (Payment(operation_id=uuid4(), user_id=user_id, amount=50) for _ in range(2))
+    assert pay_all(billing_db, first) == {first.operation_id: Outcome.ACCEPTED}
+    both = {first.operation_id: Outcome.ACCEPTED, second.operation_id: Outcome.ACCEPTED}
+    assert pay_all(billing_db, first, second, second) == both
+    assert balance(billing_db, user_id) == 0
+
+
+def test_payments_that_come_together_in_any_order_and_again_are_made_once(billing_db: sessionmaker[Session]):
+    users = [new_account(billing_db, 1000) for _ in range(5)]
+    payments = [Payment(operation_id=uuid4(), user_id=random.choice(users), amount=7) for _ in range(40)]
+    batches = [random.sample(payments, 20) for _ in range(32)]
+    with ThreadPoolExecutor(16) as pool:
+        outcomes = list(pool.map(lambda batch: pay_all(billing_db, *batch), batches))
+    assert {outcome for some in outcomes for outcome in some.values()} == {Outcome.ACCEPTED}
+    made = {payment for batch in batches for payment in batch}
+    assert sum(balance(billing_db, user_id) for user_id in users) == 5000 - 7 * len(made)
+
+
 def test_a_crash_before_the_commit_moves_nothing(billing_db: sessionmaker[Session]):
     user_id, operation_id = new_account(billing_db, 100), uuid4()
-    session = billing_db()
-    operation, _ = billing_store.claim_payment(session, operation_id, user_id, 30)
-    billing_store.settle(session, operation)
-    session.rollback()
+    with billing_db.kw["bind"].connect() as connection:
+        [payment] = payments = [Payment(operation_id=operation_id, user_id=user_id, amount=30)]
+        assert billing_store.carry_out(connection, payments) == {payment.operation_id: Outcome.ACCEPTED}
+        connection.rollback()
     assert balance(billing_db, user_id) == 100
     assert pay(billing_db, operation_id, user_id, 30) == Outcome.ACCEPTED
 
 
 def test_an_order_ends_once(orders_db: sessionmaker[Session]):
-    with orders_db.begin() as session:
-        order, _ = orders_store.claim_order(session, None, NewOrder(user_id=uuid4(), price=5), 60)
+    [(order, _)] = place(orders_db, Asked(None, NewOrder(user_id=uuid4(), price=5)))
+    paid = order.model_copy(update={"status": Status.PAID})
 
-    def finish(_: int) -> bool:
-        with orders_db.begin() as session:
-            return orders_store.finish(session, order.id, Status.PAID, None) is not None
+    def finish(_: int) -> int:
+        with Autocommit(orders_db.kw["bind"]) as connection:
+            return len(orders_store.finish(connection, [paid], 60))
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(finish, range(16))) == 1
+    with orders_db() as session:
+        of_order = orders.Outbox.body["order_id"].astext == str(order.id)
+        [body] = session.scalars(select(orders.Outbox.body).where(of_order))
+        assert body["price"] == 5
+        assert session.get_one(orders.Order, order.id).status == Status.PAID
+
+
+def test_orders_that_end_together_each_have_their_own_end(orders_db: sessionmaker[Session]):
+    pending = [order for order, _ in place(orders_db, *[Asked(None, NewOrder(user_id=uuid4(), price=5))] * 4)]
+    outcomes = [Outcome.ACCEPTED, Outcome.INSUFFICIENT_FUNDS, Outcome.ACCOUNT_NOT_FOUND, Outcome.ACCEPTED]
+    ended = [verdict(order, outcome) for order, outcome in zip(pending, outcomes, strict=True)]
+    with Autocommit(orders_db.kw["bind"]) as connection:
+        events = orders_store.finish(connection, ended, 60)
+    assert [event.type for event in events] == ["order_paid", "order_rejected", "order_paid"]
+    with orders_db() as session:
+        assert [OrderView.model_validate(session.get_one(orders.Order, order.id)) for order in pending] == ended
 
 
 def test_a_key_stores_one_order_and_knows_its_values(orders_db: sessionmaker[Session]):
     key, new = str(uuid4()), NewOrder(user_id=uuid4(), price=5)
 
-    def place(_: int) -> tuple[UUID, bool]:
-        with orders_db.begin() as session:
-            order, is_new = orders_store.claim_order(session, key, new, 60)
-            return order.id, is_new
-
     with ThreadPoolExecutor(8) as pool:
-        placed = list(pool.map(place, range(16)))
-    assert len({order_id for order_id, _ in placed}) == 1
+        placed = [one for pair in pool.map(lambda _: place(orders_db, *[Asked(key, new)] * 2), range(16))
+                  for one in pair]
+    assert len({order.id for order, _ in placed}) == 1
     assert sum(is_new for _, is_new in placed) == 1
-    with pytest.raises(KeyReused), orders_db.begin() as session:
-        orders_store.claim_order(session, key, NewOrder(user_id=new.user_id, price=6), 60)
+    other = NewOrder(user_id=new.user_id, price=6)
+    reused, (order, is_new), (unkeyed, _) = place(orders_db, Asked(key, other), Asked(key, new), Asked(None, other))
+    assert isinstance(reused, KeyReused)
+    assert (order, is_new) == (placed[0][0], False)
+    assert unkeyed.price == 6
+
+
+def test_keys_that_come_in_another_order_make_nobody_wait_for_ever(orders_db: sessionmaker[Session]):
+    asked = [Asked(str(uuid4()), NewOrder(user_id=uuid4(), price=5)) for _ in range(20)]
+    shuffled = [random.sample(asked, len(asked)) for _ in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        placed = list(pool.map(lambda some: place(orders_db, *some), shuffled))
+    assert sum(is_new for some in placed for _, is_new in some) == 20
 
 
 def test_two_recoveries_never_take_the_same_order(orders_db: sessionmaker[Session]):
-    with orders_db.begin() as session:
-        for _ in range(20):
-            orders_store.claim_order(session, None, NewOrder(user_id=uuid4(), price=5), -1)
+    place(orders_db, *[Asked(None, NewOrder(user_id=uuid4(), price=5))] * 20, retry_after_s=-1)
 
     def take(_: int) -> list[UUID]:
         with orders_db.begin() as session:
@@ -223,9 +303,9 @@ def add_events(db: sessionmaker[Session], count: int) -> None:
 def test_two_relays_never_claim_the_same_event(orders_db: sessionmaker[Session]):
     add_events(orders_db, 40)
 
-    def take(_: int) -> list[int]:
-        with orders_db.begin() as session:
-            return [row.id for row in claim(session, orders.Outbox, 10, 60)]
+    def take(_: int) -> list[str]:
+        with Autocommit(orders_db.kw["bind"]) as connection:
+            return [event.event_id for event in claim(connection, 10, 60)]
 
     with ThreadPoolExecutor(8) as pool:
         taken = [id_ for ids in pool.map(take, range(8)) for id_ in ids]
@@ -234,19 +314,34 @@ def test_two_relays_never_claim_the_same_event(orders_db: sessionmaker[Session])
 
 def test_a_claim_that_is_not_finished_is_free_again_when_its_lease_is_over(orders_db: sessionmaker[Session]):
     add_events(orders_db, 3)
-    with orders_db.begin() as session:
-        first = claim(session, orders.Outbox, 10, 60)
-        assert [row.body["number"] for row in first] == [0, 1, 2]
-        assert claim(session, orders.Outbox, 10, 60) == []
-    with orders_db.begin() as session:
-        session.execute(text("update outbox set claimed_until = claimed_until - interval '61 s'"))
-    with orders_db.begin() as session:
-        assert claim(session, orders.Outbox, 10, 60) == first
+    with Autocommit(orders_db.kw["bind"]) as connection:
+        first = claim(connection, 10, 60)
+        assert [json.loads(event.body)["number"] for event in first] == [0, 1, 2]
+        assert claim(connection, 10, 60) == []
+        connection.execute(text("update outbox set claimed_until = claimed_until - interval '61 s'"))
+        assert claim(connection, 10, 60) == first
+        give_back(connection, [first[1].event_id])
+        assert claim(connection, 10, 60) == [first[1]]
+        record(connection, [event.event_id for event in first[:2]])
+        assert count_waiting(connection)[0] == 1
 
 
 def test_a_lease_is_counted_by_the_clock_of_the_database(orders_db: sessionmaker[Session]):
     add_events(orders_db, 1)
     with orders_db.begin() as session:
-        claim(session, orders.Outbox, 10, 60)
+        claim(session.connection(), 10, 60)
         left = session.scalars(select(orders.Outbox.claimed_until - func.now())).one()
     assert left == timedelta(seconds=60)
+
+
+def test_only_old_events_that_were_published_are_removed_and_so_many_at_a_time(orders_db: sessionmaker[Session]):
+    add_events(orders_db, 10)
+    with Autocommit(orders_db.kw["bind"]) as connection:
+        connection.execute(text("""update outbox set published_at = now() - interval '2 hours'
+                                   where (body->>'number')::int not in (2, 9)"""))
+        connection.execute(text("update outbox set published_at = now() where (body->>'number')::int = 9"))
+        assert remove_old(connection, 5, 3600) == 4  # the five oldest, but for number 2, which waits
+        assert remove_old(connection, 5, 3600) == 4
+        assert remove_old(connection, 5, 3600) == 0
+        left = connection.execute(text("select body->>'number' from outbox order by id")).scalars().all()
+    assert left == ["2", "9"]

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from services.billing.domain import CASH, REVENUE, Kind, Money, change, entries
-from services.contracts import MAX_AMOUNT, OrderPaid, OrderRejected, Outcome
+from services.contracts import MAX_AMOUNT, OrderPaid, OrderRejected, Outcome, Payment
 from services.notifications.domain import NewMessage, grief, happiness, money
-from services.orders.domain import OrderView, Status, announcement, verdict
+from services.orders.domain import OrderView, Status, announcement, payment, verdict
 from services.users.domain import NewUser
 
 USER = uuid4()
@@ -44,7 +44,15 @@ def test_each_kind_of_operation_has_its_ledger_accounts():
     (Outcome.ACCOUNT_NOT_FOUND, (Status.REJECTED, Outcome.ACCOUNT_NOT_FOUND)),
 ])
 def test_an_outcome_decides_the_order(outcome, expected):
-    assert verdict(outcome) == expected
+    pending = order(Status.PENDING)
+    decided = verdict(pending, outcome)
+    assert (decided.status, decided.reason) == expected
+    assert decided.model_copy(update={"status": Status.PENDING, "reason": None}) == pending
+
+
+def test_the_id_of_an_order_makes_its_payment_one():
+    pending = order(Status.PENDING)
+    assert payment(pending) == Payment(operation_id=pending.id, user_id=USER, amount=300)
 
 
 def test_only_orders_that_ended_with_or_for_want_of_money_are_announced():

@@ -1,0 +1,159 @@
+"""What the services ask of full tables, PostgreSQL finds by an index, with the settings of their connections."""
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.orm import Session
+
+from services.billing import store as billing
+from services.common import relay
+from services.common.database import BY_INDEX
+from services.common.migrations import SERVICES, upgrade
+from services.common.pages import UserPageQuery
+from services.contracts import OrderPaid, Payment
+from services.local.postgres import Postgres
+from services.notifications import store as notifications
+from services.notifications.domain import Kind
+from services.orders import store as orders
+from services.orders.domain import NewOrder, Status
+from services.orders.store import Asked
+from services.users import store as users
+
+ROWS = 50_000
+FROM_NUMBERS = f"from generate_series(1, {ROWS}) as n"
+NTH = "lpad(to_hex(n), 32, '0')::uuid"
+ONE_OF_100 = "lpad(to_hex(n % 100), 32, '0')::uuid"
+MOMENT = "now() - n * interval '1 second'"
+USER = UUID(int=5)
+
+OUTBOX = f"""insert into outbox (event_id, type, body, published_at)
+             select {NTH}, 'order_paid', '{{}}', now() {FROM_NUMBERS}"""
+FILL = {
+    "users": [OUTBOX, f"""
+        insert into users (id, name, email, status, retry_at, created_at)
+        select {NTH}, 'A user', n || '@example.com', 'active', now(), {MOMENT} {FROM_NUMBERS}"""],
+    "billing": [f"insert into accounts (user_id, balance) select {NTH}, 1000000 {FROM_NUMBERS}", f"""
+        insert into operations (id, kind, user_id, amount, debit, credit, outcome, balance, idempotency_key, created_at)
+        select {NTH}, 'payment', {ONE_OF_100}, 1, {ONE_OF_100}::text, 'revenue', 'accepted', 1, 'key-' || n, {MOMENT}
+        {FROM_NUMBERS}"""],
+    "orders": [OUTBOX, f"""
+        insert into orders (id, user_id, price, status, idempotency_key, retry_at, created_at)
+        select {NTH}, {ONE_OF_100}, 1, 'paid', 'key-' || n, now(), {MOMENT} {FROM_NUMBERS}"""],
+    "notifications": [f"insert into contacts (user_id, email) select {NTH}, n || '@example.com' {FROM_NUMBERS}", f"""
+        insert into letters (id, event_id, order_id, user_id, kind, subject, body, created_at)
+        select {NTH}, {NTH}, {NTH}, {ONE_OF_100}, 'order_paid', 'Paid', 'Paid', {MOMENT} {FROM_NUMBERS}"""],
+}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engine]]:
+    """The four databases with so many rows in each table, all settled."""
+    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+        server.ensure_databases(SERVICES)
+        engines = {}
+        for service in SERVICES:
+            upgrade(service, server.url(service))
+            # plans for any values, as they are kept after a while
+            engines[service] = create_engine(server.url(service), connect_args={
+                "options": f"-c plan_cache_mode=force_generic_plan {BY_INDEX}"})
+            with engines[service].execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+                for statement in FILL[service]:
+                    connection.execute(text(statement))
+                connection.execute(text("vacuum analyze"))
+        yield engines
+        for engine in engines.values():
+            engine.dispose()
+
+
+@contextmanager
+def plans_of(engine: Engine) -> Iterator[list[str]]:
+    """The plans of all statements that are executed meanwhile."""
+    plans: list[str] = []
+
+    def explain(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if not statement.startswith("prepare"):
+            cursor.execute(f"explain (costs off) {statement}", parameters or None)
+            plans.append("\n".join(line for line, in cursor.fetchall()))
+
+    event.listen(engine, "before_cursor_execute", explain)
+    try:
+        yield plans
+    finally:
+        event.remove(engine, "before_cursor_execute", explain)
+
+
+def finish(session: Session) -> None:
+    [(order, _)] = orders.claim_orders(session.connection(), [Asked(None, NewOrder(user_id=USER, price=1))], 60)
+    orders.finish(session.connection(), [order.model_copy(update={"status": Status.PAID})], 60)
+
+
+def page(of_user: bool, later: bool) -> UserPageQuery:
+    """A query for a first page or a later one."""
+    half_way = datetime.now(UTC) - timedelta(seconds=ROWS / 2)
+    return UserPageQuery(user_id=USER if of_user else None, cursor=(half_way, USER) if later else None)
+
+
+OLD = Payment(operation_id=USER, user_id=USER, amount=1)
+NEW = OLD.model_copy(update={"operation_id": uuid4()})
+SEVENTH = NewOrder(user_id=UUID(int=7), price=1)
+PAID = OrderPaid(order_id=uuid4(), user_id=USER, price=1)
+
+#: Service, what it asks, and the indexes that should answer it.
+ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
+    "recovery of users": ("users", lambda s: users.claim_pending(s, 50, 15), {"users_pending"}),
+    "pending users": ("users", lambda s: users.count_pending(s), {"users_pending"}),
+    "a user": ("users", lambda s: users.get(s, USER), {"users_pkey"}),
+    "payments": ("billing", lambda s: billing.pay(s.connection(), [NEW]), {"accounts_pkey"}),
+    "payments made before": ("billing", lambda s: billing.known(s.connection(), [OLD]), {"operations_pkey"}),
+    "an account": ("billing", lambda s: billing.get_account(s, USER), {"accounts_pkey"}),
+    "the statement": ("billing", lambda s: billing.statement(s, USER, page(False, False)), {"operations_statement"}),
+    "a later page": ("billing", lambda s: billing.statement(s, USER, page(False, True)), {"operations_statement"}),
+    "an order under a key": (
+        "orders", lambda s: orders.claim_orders(s.connection(), [Asked("key-7", SEVENTH)], 60),
+        {"orders_idempotency_key_key"}),
+    "the end of orders": ("orders", finish, {"orders_pkey"}),
+    "an order": ("orders", lambda s: orders.get(s, USER), {"orders_pkey"}),
+    "orders": ("orders", lambda s: orders.newest(s, page(False, False)), {"orders_newest"}),
+    "later orders": ("orders", lambda s: orders.newest(s, page(False, True)), {"orders_newest"}),
+    "orders of a user": ("orders", lambda s: orders.newest(s, page(True, False)), {"orders_newest_of_user"}),
+    "later orders of a user": ("orders", lambda s: orders.newest(s, page(True, True)), {"orders_newest_of_user"}),
+    "recovery of orders": ("orders", lambda s: orders.claim_pending(s, 50, 15), {"orders_pending"}),
+    "pending orders": ("orders", lambda s: orders.count_pending(s), {"orders_pending"}),
+    "events to relay": ("orders", lambda s: relay.claim(s.connection(), 200, 15), {"outbox_waiting"}),
+    "waiting events": ("orders", lambda s: relay.count_waiting(s.connection()), {"outbox_waiting"}),
+    "events to mark": ("orders", lambda s: relay.record(s.connection(), [str(USER)]), {"outbox_event_id_key"}),
+    "events to give back": (
+        "orders", lambda s: relay.give_back(s.connection(), [str(USER)]), {"outbox_event_id_key"}),
+    "old events": ("orders", lambda s: relay.remove_old(s.connection(), 1000, 60), {"outbox_pkey"}),
+    "letters to store": (
+        "notifications", lambda s: notifications.add_letters(s.connection(), Kind.ORDER_PAID, [(PAID, "Yes", "Yes")]),
+        set()),
+    "letters": (
+        "notifications", lambda s: notifications.newest(s, page(False, False)), {"letters_newest", "contacts_pkey"}),
+    "later letters": ("notifications", lambda s: notifications.newest(s, page(False, True)), {"letters_newest"}),
+    "letters to a user": (
+        "notifications", lambda s: notifications.newest(s, page(True, False)), {"letters_newest_of_user"}),
+    "later letters to a user": (
+        "notifications", lambda s: notifications.newest(s, page(True, True)), {"letters_newest_of_user"}),
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_it_is_found_by_an_index(full: dict[str, Engine], what: str):
+    service, ask, indexes = ASKED[what]
+    with Session(full[service]) as session, plans_of(full[service]) as plans:
+        ask(session)
+        session.rollback()
+    together = "\n\n".join(plans)
+    assert plans and "Seq Scan" not in together, together
+    assert {index for index in indexes if index not in together} == set(), together
+
+
+def test_a_query_without_an_index_would_be_seen(full: dict[str, Engine]):
+    with Session(full["orders"]) as session, plans_of(full["orders"]) as plans:
+        session.execute(text("select count(*) from orders where price = 7"))
+    assert "Seq Scan" in plans[0]
