@@ -3,13 +3,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 8000
 DURATION ?= 60
 SEED ?= 1
+PAIRS ?= 5
+SECONDS ?= 6
 BASE_URL ?= http://127.0.0.1:$(PORT)
 VENV := .venv
 BIN := $(VENV)/bin
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run stack shell test faults lint postman openapi asyncapi idl diagrams docs clean
+.PHONY: help demo run stack shell test faults bench lint style types postman openapi asyncapi idl diagrams docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,15 +28,23 @@ stack: $(VENV)/run  ## serve with one process a service, RabbitMQ and PostgreSQL
 shell: $(VENV)/run  ## open `nameko shell` against the running stack
 	@$(BIN)/nameko-hw shell
 
-test: lint postman/node_modules docs/lint/node_modules  ## set up whatever is missing, lint, and run all tests
+test:  ## set up whatever is missing, lint, and run all tests
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint postman/node_modules docs/lint/node_modules
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 faults: $(VENV)/test  ## kill and freeze everything at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)
 
-lint: $(VENV)/test  ## flake8, isort and mypy
-	@$(BIN)/flake8 services tests
-	@$(BIN)/isort --check-only --quiet services tests
+bench: $(VENV)/bench  ## measure it, and a peer on other frameworks, for 15 minutes (PAIRS=5 SECONDS=6)
+	@$(BIN)/python -m bench --pairs $(PAIRS) --seconds $(SECONDS)
+
+lint: style types  ## flake8, isort and mypy
+
+style: $(VENV)/test
+	@$(BIN)/flake8 services tests bench
+	@$(BIN)/isort --check-only --quiet services tests bench
+
+types: $(VENV)/test
 	@$(BIN)/mypy
 
 postman: postman/node_modules  ## run the Postman suite against BASE_URL=... and write postman/report.html
@@ -58,7 +68,7 @@ docs: $(VENV)/test  ## build the documentation as a site, build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove the virtual environment and all data of the local modes
-	rm -rf $(VENV) .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules postman/report.html
+	rm -rf $(VENV) bench/.venv .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules postman/report.html
 
 # Debian splits venv off Python; where we may, we add it.
 $(VENV)/bin/python:
@@ -74,6 +84,11 @@ $(VENV)/run: $(VENV)/bin/python setup.cfg constraints.txt
 $(VENV)/test: $(VENV)/run
 	@echo "Installing the packages for the tests..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/bench: $(VENV)/run
+	@echo "Installing the packages for the benchmark..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
 %/node_modules: %/package-lock.json

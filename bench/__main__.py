@@ -1,0 +1,115 @@
+"""The command of `make bench`: measure, and write the tables and the plot."""
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import growth, limits, machine, memory, replicas, report
+from bench.contenders import Ours, Peer, Servers, install_peer, running
+from bench.load import ensure_wrk, in_turns
+from services.local.rabbitmq import NotInstalled
+from services.local.stack import ROOT
+from services.local.supervisor import CannotStart
+
+PARTS = ("compare", "limits", "growth", "replicas", "memory")
+SCRATCH = ROOT / ".run" / "bench"  # on the disk of the checkout, as /tmp may be none
+
+
+def main() -> None:
+    """Exit 1 with one line on an error that the user can mend."""
+    arguments = parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        if arguments.part == "report":
+            report.write(json.loads((arguments.out / "results.json").read_text()), arguments.out)
+        else:
+            measure_all(arguments)
+    except (CannotStart, NotInstalled, FileNotFoundError) as error:
+        sys.exit(f"bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def parser() -> argparse.ArgumentParser:
+    one = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    one.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all", "report"],
+                     help="what to measure (default: all); `report` writes tables and plot of results.json anew")
+    one.add_argument("--pairs", type=positive, default=5, help="runs of each contender (default: 5)")
+    one.add_argument("--seconds", type=positive, default=6, help="of each run (default: 6)")
+    one.add_argument("--clients", type=positive, nargs="+", default=[1, 16, 64], help="default: 1 16 64")
+    one.add_argument("--rows", type=positive, default=10**6, help="of each table, for growth (default: 1000000)")
+    one.add_argument("--orders", type=positive, nargs="+", default=[1000, 10_000, 20_000],
+                     help="after which memory is read (default: 1000 10000 20000)")
+    one.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="default: bench/results")
+    return one
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def measure_all(arguments: argparse.Namespace) -> None:
+    """Measure the parts one after the other; what is measured is written at once, whatever happens to the next."""
+    parts = PARTS if arguments.part == "all" else (arguments.part,)
+    ensure_wrk()
+    if "compare" in parts:
+        print("Installing the packages of the peer...", flush=True)
+        install_peer()
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=SCRATCH))
+    try:
+        results = results_so_far(arguments.out / "results.json", machine.describe(folder / "machine"))
+        for part in parts:
+            print(f"== {part}", flush=True)
+            started = time.monotonic()
+            results[part] = measure(part, folder / part, arguments)
+            report.write({name: results[name] for name in ("machine", *PARTS) if name in results}, arguments.out)
+            print(f"== {part}: {time.monotonic() - started:.0f} s", flush=True)
+    except BaseException:
+        print(f"the logs are in {folder}", file=sys.stderr)
+        raise
+    shutil.rmtree(folder)
+    print((arguments.out / "results.md").read_text())
+    print(f"Written to {arguments.out}")
+
+
+def results_so_far(file: Path, described: dict[str, str]) -> dict[str, Any]:
+    """What was measured before on this same machine, to be replaced part by part."""
+    before: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return before if before.get("machine") == described else {"machine": described}
+
+
+def measure(part: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    clients, pairs, seconds = arguments.clients, arguments.pairs, arguments.seconds
+    some = sorted(clients)[len(clients) // 2]
+    match part:
+        case "compare":
+            return compare(folder, clients, pairs, seconds)
+        case "limits":
+            return limits.measure(folder, clients, seconds)
+        case "growth":
+            return growth.measure(folder, some, pairs, seconds, arguments.rows)
+        case "replicas":
+            return replicas.measure(folder, [number for number in clients if number > 1] or clients, pairs, seconds)
+        case "memory":
+            return memory.measure(folder, seconds, sorted(arguments.orders))
+    raise ValueError(part)
+
+
+def compare(folder: Path, clients: list[int], pairs: int, seconds: float) -> dict[str, Any]:
+    """Us and the peer, on the same servers, in turns."""
+    with Servers(folder) as servers:
+        ours, peer = Ours(servers), Peer(servers)
+        with running(ours, peer) as users:
+            return {"runs": [vars(run) for run in in_turns([ours, peer], users, clients, pairs, seconds)]}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""The two order flows: how each is started, what it is loaded with, and how many of its orders are finished."""
+import os
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import psycopg2
+import requests
+from sqlalchemy import make_url
+
+from services.common.migrations import SERVICES
+from services.local.net import HOST, free_port, wait_for
+from services.local.postgres import Postgres
+from services.local.rabbitmq import RabbitMQ
+from services.local.stack import Stack, database_variable
+from services.local.supervisor import Supervisor
+
+HERE = Path(__file__).parent
+PEER_PYTHON = HERE / ".venv" / "bin" / "python"
+USERS = 200
+MONEY = 10**9
+READY_S = 60
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How many orders are paid, how many payments are in the ledger, and how many letters are stored."""
+
+    paid: int
+    in_ledger: int
+    letters: int
+
+    def __sub__(self, before: "Finished") -> "Finished":
+        return Finished(self.paid - before.paid, self.in_ledger - before.in_ledger, self.letters - before.letters)
+
+    @property
+    def agree(self) -> bool:
+        return self.paid == self.in_ledger == self.letters
+
+
+class Servers:
+    """A PostgreSQL and a RabbitMQ, of which contenders are given databases and queues."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._counters: dict[str, Any] = {}  # our own connections, whose work is no contender's
+        self.postgres = Postgres(folder / "postgres")
+        self.rabbitmq = RabbitMQ(folder / "rabbitmq")
+
+    def __enter__(self) -> "Servers":
+        self.rabbitmq.ensure_installed()
+        try:
+            self.rabbitmq.start()
+            self.postgres.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._counters.values():
+            connection.close()
+        self._counters.clear()
+        self.rabbitmq.stop()
+        self.postgres.stop()
+
+    def ask(self, database: str, query: str, values: object = None) -> Any:
+        """The first value that `query` gives, or None."""
+        if database not in self._counters:
+            # All in one process of the server, so that `asking_s` knows all that it costs.
+            self._counters[database] = connect(self.postgres.url(database), "-c max_parallel_workers_per_gather=0")
+        with self._counters[database].cursor() as cursor:
+            cursor.execute(query, values)
+            row = cursor.fetchone() if cursor.description else None
+            return row and row[0]
+
+    def asking_s(self) -> float:
+        """Seconds of CPU that `ask` has cost so far."""
+        return sum(seconds_of(connection.info.backend_pid) for connection in self._counters.values())
+
+
+def connect(url: str, options: str = "") -> Any:
+    """A connection whose statements are transactions by themselves."""
+    parsed = make_url(url)
+    connection = psycopg2.connect(host=parsed.host, port=parsed.port, user=parsed.username, dbname=parsed.database,
+                                  options=options)
+    connection.autocommit = True
+    return connection
+
+
+def seconds_of(pid: int) -> float:
+    """CPU of a process and its children, those that have ended included."""
+    while True:
+        try:
+            process = psutil.Process(pid)
+            return sum(sum(one.cpu_times()[:4]) for one in [process, *process.children(recursive=True)])
+        except psutil.NoSuchProcess:
+            if not psutil.pid_exists(pid):
+                raise  # else a child has ended meanwhile, and is part of its parent by now
+
+
+class Ours:
+    """Our services, one process each, or `replicas` of each; several at once need `Servers` of their own."""
+
+    def __init__(self, servers: Servers, name: str = "nameko-hw", replicas: int = 1, by_door: bool = False) -> None:
+        """Orders are placed at the service itself, as with the peer, or by the front door."""
+        self.servers = servers
+        self.name = name
+        self.by_door = by_door
+        servers.postgres.ensure_databases(SERVICES)
+        self._give_addresses()
+        self.stack = Stack(servers.folder / "ours", free_port(), replicas=replicas, say=lambda _: None)
+
+    def _give_addresses(self) -> None:
+        """The stack takes its servers from the environment, when it is made and when it starts."""
+        os.environ["AMQP_URI"] = self.servers.rabbitmq.uri
+        for service in SERVICES:
+            os.environ[database_variable(service)] = self.servers.postgres.url(service)
+
+    def start(self) -> None:
+        self._give_addresses()
+        self.stack.start()
+
+    def stop(self) -> None:
+        self.stack.stop()
+
+    @property
+    def url(self) -> str:
+        return self.stack.url if self.by_door else f"http://{HOST}:{self.stack.ports['orders'][0]}"
+
+    def pids(self) -> dict[str, int]:
+        """The process ids by name, without the front door where the load goes past it."""
+        pids = pids_of(self.stack.supervisor)
+        return {name: pid for name, pid in pids.items() if self.by_door or name != "front door"}
+
+    def users(self) -> list[str]:
+        return new_users(self.stack.url)
+
+    def finished(self) -> Finished:
+        return Finished(
+            self.servers.ask("orders", "select count(*) from orders where status = 'paid'"),
+            self.servers.ask("billing", "select count(*) from operations where kind = 'payment' "
+                                        "and outcome = 'accepted'"),
+            self.servers.ask("notifications", "select count(*) from letters where kind = 'order_paid'"))
+
+    def unrecorded(self) -> int:
+        """How many events the outbox does not know yet to be published."""
+        return int(self.servers.ask("orders", "select count(*) from outbox where published_at is null"))
+
+    def last_letter_at(self) -> float:
+        """When the newest letter was stored, in seconds since 1970."""
+        return float(self.servers.ask("notifications", "select extract(epoch from max(created_at)) from letters"))
+
+
+class Peer:
+    """FastAPI, asyncpg and aio-pika: three processes, the same promises (see peer/peer.py)."""
+
+    name = "peer"
+    ROLES = ("orders", "billing", "notifications")
+
+    def __init__(self, servers: Servers) -> None:
+        self.servers = servers
+        self.ports = {role: free_port() for role in self.ROLES}
+        self.supervisor = Supervisor(say=lambda _: None)
+        self.url = f"http://{HOST}:{self.ports['orders']}"
+
+    def start(self) -> None:
+        self.servers.postgres.ensure_databases([f"peer_{role}" for role in self.ROLES])
+        for role, port in self.ports.items():
+            self.supervisor.add(
+                role, [str(PEER_PYTHON), "-m", "uvicorn", "peer:app", "--port", str(port), "--log-level", "warning"],
+                env={"ROLE": role, "DSN_BASE": self.servers.postgres.url("").replace("+psycopg2", ""),
+                     "AMQP_URI": self.servers.rabbitmq.uri},
+                cwd=HERE / "peer", log=self.servers.folder / f"peer-{role}.log")
+        self.supervisor.start()
+        wait_for(self._is_ready, READY_S, f"the peer; its logs are in {self.servers.folder}")
+
+    def _is_ready(self) -> bool:
+        try:
+            return all(requests.get(f"http://{HOST}:{port}/docs", timeout=5).ok for port in self.ports.values())
+        except requests.ConnectionError:
+            return False
+
+    def stop(self) -> None:
+        self.supervisor.stop()
+
+    def pids(self) -> dict[str, int]:
+        return pids_of(self.supervisor)
+
+    def users(self) -> list[str]:
+        users = [str(uuid4()) for _ in range(USERS)]
+        for user_id in users:
+            account = f"http://{HOST}:{self.ports['billing']}/billing/accounts/{user_id}"
+            requests.post(account, timeout=30).raise_for_status()
+            requests.post(f"{account}/deposit", json={"amount": MONEY}, timeout=30).raise_for_status()
+        return users
+
+    def finished(self) -> Finished:
+        return Finished(self.servers.ask("peer_orders", "select count(*) from orders where status = 'paid'"),
+                        self.servers.ask("peer_billing", "select count(*) from entries where outcome = 'paid'"),
+                        self.servers.ask("peer_notifications", "select count(*) from letters where kind = 'paid'"))
+
+    def unrecorded(self) -> int:
+        return int(self.servers.ask("peer_orders", "select count(*) from outbox where published_at is null"))
+
+    def last_letter_at(self) -> float:
+        return float(self.servers.ask("peer_notifications", "select extract(epoch from max(created_at)) from letters"))
+
+
+Contender = Ours | Peer
+
+
+@contextmanager
+def running(*contenders: Contender) -> Iterator[dict[str, list[str]]]:
+    """Start the contenders, and stop them at the end; gives the users of each by its name."""
+    try:
+        for contender in contenders:
+            contender.start()
+        yield {contender.name: contender.users() for contender in contenders}
+    finally:
+        for contender in contenders:
+            contender.stop()
+
+
+def pids_of(supervisor: Supervisor) -> dict[str, int]:
+    found = {name: supervisor.pid(name) for name in supervisor.names()}
+    return {name: pid for name, pid in found.items() if pid}
+
+
+def new_users(url: str) -> list[str]:
+    """Ids of new users with money, made by our API."""
+    def one(_: int) -> str:
+        made = requests.post(f"{url}/users", json={"name": "A user", "email": f"{uuid4()}@example.com"}, timeout=30)
+        user_id: str = made.json()["id"]
+        deposit = f"{url}/billing/accounts/{user_id}/deposit"
+        requests.post(deposit, json={"amount": MONEY}, timeout=30).raise_for_status()
+        return user_id
+
+    with ThreadPoolExecutor(8) as threads:
+        return list(threads.map(one, range(USERS)))
+
+
+def install_peer() -> None:
+    """Make the peer's virtual environment, which is its own, where it is not there yet."""
+    if not PEER_PYTHON.exists():
+        subprocess.run(["python3", "-m", "venv", str(PEER_PYTHON.parents[1])], check=True)
+    subprocess.run([str(PEER_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement",
+                    str(HERE / "peer" / "requirements.txt")], check=True)

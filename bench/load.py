@@ -1,0 +1,112 @@
+"""One run: so many clients for so many seconds; then every order that was counted must be finished."""
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.contenders import Contender, seconds_of
+from services.local.net import wait_for
+from services.local.rabbitmq import NotInstalled, _as_root
+
+SCRIPT = Path(__file__).parent / "orders.lua"
+SETTLED_S = 120
+WARM_UP_CLIENTS, WARM_UP_S = 16, 3
+HOW_TO_INSTALL = "wrk is not installed: sudo apt-get install wrk (Debian, Ubuntu) or brew install wrk (macOS)"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run gave. CPU is in milliseconds an order, of all processes of a kind together."""
+
+    contender: str
+    clients: int
+    orders: int
+    per_second: float           # while wrk ran
+    per_second_to_letter: float  # until the last letter was stored
+    p50_ms: float
+    p99_ms: float
+    application_ms: float
+    broker_ms: float
+    database_ms: float
+
+    @property
+    def cpu_ms(self) -> float:
+        return self.application_ms + self.broker_ms + self.database_ms
+
+    def line(self) -> str:
+        return (f"{self.contender:12} {self.clients:3} clients  {self.per_second:6.0f} orders/s"
+                f"  p50 {self.p50_ms:6.1f} ms  p99 {self.p99_ms:6.1f} ms  CPU {self.cpu_ms:.2f} ms an order")
+
+
+def in_turns(contenders: Sequence[Contender], users: dict[str, list[str]], clients: Iterable[int], pairs: int,
+             seconds: float) -> list[Run]:
+    """Warm up, then load the contenders A B A B ..., `pairs` times for each number of clients."""
+    for contender in contenders:
+        run(contender, users[contender.name], WARM_UP_CLIENTS, min(WARM_UP_S, seconds))
+    runs = []
+    for number in clients:
+        for _ in range(pairs):
+            for contender in contenders:
+                runs.append(run(contender, users[contender.name], number, seconds))
+                print(runs[-1].line(), flush=True)
+    return runs
+
+
+def run(contender: Contender, users: Sequence[str], clients: int, seconds: float) -> Run:
+    """Load `contender`, wait for the last letter, and check that nothing was lost."""
+    before, cpu_before, started_at = contender.finished(), cpu(contender), time.time()
+    figures = wrk(contender.url, users, clients, seconds, contender.servers.folder)
+
+    def is_finished() -> bool:
+        done = contender.finished() - before
+        return done.agree and done.paid >= figures["orders"] and not contender.unrecorded()
+
+    wait_for(is_finished, SETTLED_S, "every paid order to have its letter")
+    cpu_after = cpu(contender)
+    done = contender.finished() - before
+    # An order whose answer came too late for wrk is finished too; at most one a client.
+    if figures["failed"] or not done.agree or not figures["orders"] <= done.paid <= figures["orders"] + clients:
+        raise AssertionError(f"{contender.name}: wrk counted {figures}, but there are {done}")
+    application, broker, database = (
+        1000 * (cpu_after[kind] - cpu_before[kind]) / done.paid for kind in ("application", "broker", "database"))
+    return Run(contender.name, clients, done.paid, figures["orders"] / figures["seconds"],
+               done.paid / (contender.last_letter_at() - started_at), figures["p50_ms"], figures["p99_ms"],
+               application, broker, database)
+
+
+def wrk(url: str, users: Sequence[str], clients: int, seconds: float, folder: Path) -> dict[str, float]:
+    """Place orders of `users` at `url`; gives what orders.lua prints."""
+    users_file = folder / "users.txt"
+    users_file.write_text("\n".join(users))
+    done = subprocess.run(
+        ["wrk", "--threads", "1", "--connections", str(clients), "--duration", f"{seconds:g}s", "--timeout", "30s",
+         "--script", str(SCRIPT), url],
+        env={**os.environ, "USERS_FILE": str(users_file)}, capture_output=True, text=True, check=True)
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def cpu(contender: Contender) -> dict[str, float]:
+    """Seconds of CPU used so far, by kind of process; without what our own counting costs."""
+    servers = contender.servers
+    return {"application": sum(map(seconds_of, contender.pids().values())),
+            "broker": seconds_of(servers.rabbitmq.pid),
+            "database": seconds_of(servers.postgres.pid) - servers.asking_s()}
+
+
+def ensure_wrk() -> None:
+    """Install wrk where it is missing, if we are root or sudo lets us; NotInstalled, which says what to do."""
+    if shutil.which("wrk"):
+        return
+    as_root = _as_root()
+    if as_root is None or not shutil.which("apt-get"):
+        raise NotInstalled(HOW_TO_INSTALL)
+    apt_get = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=60"]
+    for arguments in (["update"], ["install", "-y", "--no-install-recommends", "wrk"]):
+        subprocess.run([*apt_get, *arguments], stdin=subprocess.DEVNULL, capture_output=True)
+    if not shutil.which("wrk"):
+        raise NotInstalled(f"{HOW_TO_INSTALL}; apt-get could not")

@@ -1,0 +1,41 @@
+"""What the results were measured on."""
+import os
+import platform
+import re
+from pathlib import Path
+
+import amqp
+import psutil
+
+from bench.contenders import PEER_PYTHON, Servers
+from services.local.net import HOST
+
+
+def describe(folder: Path) -> dict[str, str]:
+    """Hardware and versions, without the name of the machine."""
+    with Servers(folder) as servers:
+        with amqp.Connection(f"{HOST}:{servers.rabbitmq.port}") as connection:
+            rabbitmq = connection.server_properties
+        postgres = servers.ask("postgres", "show server_version")
+    kernel = re.match(r"[\d.]+\d", platform.release())
+    return {
+        "processor": f"{processor()}, {len(os.sched_getaffinity(0))} cores",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {kernel[0] if kernel else ''}".strip(),
+        "Python": platform.python_version(),
+        "PostgreSQL": postgres,
+        "RabbitMQ": f"{rabbitmq['version']} on Erlang: {rabbitmq['platform']}",
+        "the peer": ", ".join(peer_packages()),
+    }
+
+
+def processor() -> str:
+    """The model that Linux names."""
+    named = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return named[1].strip() if named else platform.machine()
+
+
+def peer_packages() -> list[str]:
+    """Names and versions of what the peer is made of."""
+    lines = (PEER_PYTHON.parents[2] / "peer" / "requirements.txt").read_text().split()
+    return [line.replace("==", " ") for line in lines if line.startswith(("fastapi", "uvicorn", "asyncpg", "aio-pika"))]
