@@ -1,8 +1,9 @@
 """The audit: invariants 1 to 4 over the data of all services.
 
-It reads in batches, each found by an index, so it needs the same little memory for millions of orders. On a
-live system what looks wrong may only be on its way between two services, so a suspect is looked at again until
-it is clean or its time is up; what is then still wrong is a violation.
+It reads orders in batches that are found by an index, with their payments and letters, and everything else in one
+pass each, so it needs the same little memory for millions of orders. On a live system what looks wrong may only be
+on its way between two services, so a suspect is looked at again until it is clean or its time is up; what is then
+still wrong is a violation.
 """
 import time
 from collections import Counter

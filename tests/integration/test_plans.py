@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session
 
+from services import audit
 from services.billing import store as billing
 from services.common import relay
 from services.common.database import BY_INDEX
@@ -99,6 +100,7 @@ def page(of_user: bool, later: bool) -> UserPageQuery:
 
 OLD = Payment(operation_id=USER, user_id=USER, amount=1)
 NEW = OLD.model_copy(update={"operation_id": uuid4()})
+WINDOW = {"since": datetime.now(UTC) - timedelta(minutes=10), "until": datetime.now(UTC) - timedelta(minutes=5)}
 SEVENTH = NewOrder(user_id=UUID(int=7), price=1)
 PAID = OrderPaid(order_id=uuid4(), user_id=USER, price=1)
 
@@ -137,6 +139,16 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
     "later letters": ("notifications", lambda s: notifications.newest(s, page(False, True)), {"letters_newest"}),
     "letters to a user": (
         "notifications", lambda s: notifications.newest(s, page(True, False)), {"letters_newest_of_user"}),
+    "orders to audit": (
+        "orders", lambda s: s.execute(text(audit.ORDERS), {**WINDOW, "moment": WINDOW["since"], "id": str(USER)}),
+        {"orders_newest"}),
+    "audited orders": ("orders", lambda s: s.execute(text(audit.ORDERS_BY_ID), {"ids": [USER]}), {"orders_pkey"}),
+    "payments of orders": (
+        "billing", lambda s: s.execute(text(audit.PAYMENTS_BY_ID), {"ids": [USER]}), {"operations_pkey"}),
+    "letters of orders": (
+        "notifications", lambda s: s.execute(text(audit.LETTERS_BY_ORDER), {"ids": [USER]}), {"letters_order_id_key"}),
+    "letters to audit": (
+        "notifications", lambda s: s.execute(text(audit.LETTERS), WINDOW), {"letters_newest"}),
     "later letters to a user": (
         "notifications", lambda s: notifications.newest(s, page(True, True)), {"letters_newest_of_user"}),
 }
