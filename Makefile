@@ -30,7 +30,7 @@ shell: $(VENV)/run  ## open `nameko shell` against the running stack
 
 test:  ## set up whatever is missing, lint, and run all tests
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint postman/node_modules docs/lint/node_modules
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: $(VENV)/test  ## kill and freeze everything at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)
