@@ -19,7 +19,7 @@ from services.common.publisher import ConfirmedChannel, Message
 from services.common.relay import JSON, RECORD
 from services.contracts import OrderPaid, Outcome
 from services.local.net import HOST
-from services.local.postgres import USER, _program
+from services.local.postgres import USER, program
 from services.notifications.domain import Kind, happiness
 from services.notifications.store import ADD_LETTERS
 from services.orders.domain import Status
@@ -102,7 +102,7 @@ def pgbench(servers: Servers, database: str, script: str, clients: int, batch: i
     file.write_text(script)
     before = seconds_of(servers.postgres.pid)
     done = subprocess.run(
-        [str(_program("pgbench")), "--no-vacuum", "--protocol=prepared", f"--client={clients}", "--jobs=1",
+        [str(program("pgbench")), "--no-vacuum", "--protocol=prepared", f"--client={clients}", "--jobs=1",
          f"--time={max(round(seconds), 1)}", f"--file={file}", f"--host={HOST}", f"--port={servers.postgres.port}",
          f"--username={USER}", database],
         env={**os.environ, "PGOPTIONS": BY_INDEX}, capture_output=True, text=True)

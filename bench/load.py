@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.contenders import Contender, seconds_of
 from services.local.net import wait_for
-from services.local.rabbitmq import NotInstalled, _as_root
+from services.local.rabbitmq import install_package
 
 SCRIPT = Path(__file__).parent / "orders.lua"
 SETTLED_S = 120
@@ -100,13 +100,5 @@ def cpu(contender: Contender) -> dict[str, float]:
 
 def ensure_wrk() -> None:
     """Install wrk where it is missing, if we are root or sudo lets us; NotInstalled, which says what to do."""
-    if shutil.which("wrk"):
-        return
-    as_root = _as_root()
-    if as_root is None or not shutil.which("apt-get"):
-        raise NotInstalled(HOW_TO_INSTALL)
-    apt_get = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=60"]
-    for arguments in (["update"], ["install", "-y", "--no-install-recommends", "wrk"]):
-        subprocess.run([*apt_get, *arguments], stdin=subprocess.DEVNULL, capture_output=True)
     if not shutil.which("wrk"):
-        raise NotInstalled(f"{HOW_TO_INSTALL}; apt-get could not")
+        install_package("wrk", HOW_TO_INSTALL)

@@ -7,7 +7,6 @@ from typing import Any, get_type_hints, is_typeddict
 
 from kombu import Queue
 from nameko.events import SERVICE_POOL
-from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
 from nameko.rpc import RPC_QUEUE_TEMPLATE, RPC_REPLY_QUEUE_TEMPLATE, RPC_REPLY_QUEUE_TTL, get_rpc_exchange
 from nameko.standalone.events import get_event_exchange
 from pydantic import TypeAdapter, create_model
@@ -16,7 +15,7 @@ from services.common.events import ATTEMPT, DEAD_ID, DIED_AT, REASON, EventHandl
 from services.common.outbox import Outbox
 from services.common.rpc import TRANSIENT, Rpc, RpcProxy
 from services.contracts import EVENTS, AccountNotFound, Event, InvalidArgument, OperationMismatch, Outcome, Payment
-from services.openapi import SERVICES
+from services.openapi import SERVICES, entrypoints
 
 PERSISTENT = 2
 JSON = "application/json"
@@ -147,12 +146,6 @@ def calls_made(service: Any) -> Part:
                     "send", f"{get_rpc_exchange({}).name}.{name}", f"{name}.request",
                     f"{service.name} asks {proxy.target}, and waits RPC_TIMEOUT_S for the reply at the most",
                     deliveryMode=TRANSIENT, mandatory=True) | reply_of(name)
-
-
-def entrypoints(service: Any, kind: type[Any]) -> list[tuple[Callable[..., Any], Any]]:
-    """The methods of a service with an entrypoint of this kind, and that entrypoint."""
-    return [(method, entrypoint) for method in vars(service).values()
-            for entrypoint in getattr(method, ENTRYPOINT_EXTENSIONS_ATTR, ()) if isinstance(entrypoint, kind)]
 
 
 def handler_queue(service: str, method: str, handler: EventHandler) -> Queue:

@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document of the HTTP API, made from the routes and models of the services themselves."""
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
@@ -41,14 +42,14 @@ ANSWERS = {200: "Done", 201: "Created", 202: "Stored, but the outcome of the pay
 
 def routes() -> list[tuple[str, Route]]:
     """Every HTTP route of every service, with the name of its method."""
-    found = [
-        (method.__name__, entrypoint.route)
-        for service in SERVICES
-        for method in vars(service).values()
-        for entrypoint in getattr(method, ENTRYPOINT_EXTENSIONS_ATTR, ())
-        if isinstance(entrypoint, Http)
-    ]
+    found = [(method.__name__, http.route) for service in SERVICES for method, http in entrypoints(service, Http)]
     return sorted(found, key=lambda one: (one[1].path, one[1].method))
+
+
+def entrypoints(service: Any, kind: type[Any]) -> list[tuple[Callable[..., Any], Any]]:
+    """The methods of a service with an entrypoint of this kind, and that entrypoint."""
+    return [(method, entrypoint) for method in vars(service).values()
+            for entrypoint in getattr(method, ENTRYPOINT_EXTENSIONS_ATTR, ()) if isinstance(entrypoint, kind)]
 
 
 def document() -> str:

@@ -108,8 +108,10 @@ class Prepared:
 
     def __init__(self, name: str, types: Sequence[str], sql: str) -> None:
         self._name = name
-        self.prepare = f"prepare {name}" + f" ({', '.join(types)})" * bool(types) + f" as {sql}"
-        self._execute = f"execute {name}" + f" ({', '.join(f'%s::{one}' for one in types)})" * bool(types)
+        declared = f"({', '.join(types)})" if types else ""
+        given = f"({', '.join(f'%s::{one}' for one in types)})" if types else ""
+        self.prepare = f"prepare {name} {declared} as {sql}"
+        self._execute = f"execute {name} {given}"
 
     def run(self, connection: Connection, *values: Any) -> CursorResult[Any]:
         """Execute it with `values`; a list is an array."""

@@ -51,7 +51,8 @@ class EventHandler(nameko.events.EventHandler):
 
     def __init__(self, event: type[Event]) -> None:
         self.event = event
-        self._batches: deque[list[Delivery]] = deque()
+        self._waiting: list[Delivery] = []
+        self._alone: deque[Delivery] = deque()  # of a batch that failed: each is handled again by itself
         self._is_busy = False
         super().__init__(event.SOURCE, event.TYPE)
 
@@ -62,18 +63,20 @@ class EventHandler(nameko.events.EventHandler):
             self._put_aside(message, body, dead_queue(self.queue), f"no {self.event.__name__}: {_where(error)}", 0)
             self._count("dead")
             return
-        if not self._batches or len(self._batches[-1]) >= self.container.settings.EVENT_BATCH:
-            self._batches.append([])
-        self._batches[-1].append(Delivery(event, body, message))
+        self._waiting.append(Delivery(event, body, message))
         if not self._is_busy:
             self._handle_next()
 
     def _handle_next(self) -> None:
-        """Have a worker handle the batch that waits longest."""
-        self._is_busy = bool(self._batches)
+        """Have a worker handle what waits, up to EVENT_BATCH at a time; what is to be handled alone comes first."""
+        self._is_busy = bool(self._alone or self._waiting)
         if not self._is_busy:
             return
-        batch = self._batches.popleft()
+        if self._alone:
+            batch = [self._alone.popleft()]
+        else:
+            most = self.container.settings.EVENT_BATCH
+            batch, self._waiting = self._waiting[:most], self._waiting[most:]
         try:
             self.container.spawn_worker(
                 self, ([delivery.event for delivery in batch],), {},
@@ -96,7 +99,7 @@ class EventHandler(nameko.events.EventHandler):
                 self.queue_consumer.ack_message(delivery.message)
                 self._count("handled" if is_new else "duplicate")
         elif len(batch) > 1 and not isinstance(error, OUTCOME_UNKNOWN):
-            self._batches.extendleft([delivery] for delivery in reversed(batch))
+            self._alone.extend(batch)
         else:
             for delivery in batch:
                 self._try_later(delivery, exc_info)

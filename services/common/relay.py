@@ -106,9 +106,10 @@ class Relay:
         """Publish events that no relay holds any more; say whether there may be more of them at once."""
         with self.database.autocommit() as connection:
             events = claim(connection, self.settings.OUTBOX_BATCH, self.settings.OUTBOX_LEASE_S)
+        if not events:
+            return False
         self._send(events)
-        published = self._record()
-        return published == self.settings.OUTBOX_BATCH
+        return self._record() == self.settings.OUTBOX_BATCH
 
     def _send(self, events: Sequence[Envelope]) -> None:
         """Send events; `_record` asks later whether they have arrived."""

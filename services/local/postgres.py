@@ -117,7 +117,7 @@ class Postgres:
             os.chown(unfinished, NOBODY, NOBODY)
         with self.log.open("ab") as log:
             made = subprocess.run(
-                [*_server_user(), str(_program("initdb")), "-D", str(unfinished), "-U", USER,
+                [*_server_user(), str(program("initdb")), "-D", str(unfinished), "-U", USER,
                  "-A", "trust", "-E", "utf8", "--locale", "C", "--no-sync", "--no-instructions"],
                 cwd=self.folder, env=_environment(), stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log)
@@ -143,7 +143,7 @@ class Postgres:
             self._process.wait()  # killed, as its lock is free
         if not port_is_free(self.port):
             raise CannotStart(f"PostgreSQL in {self.folder}: port {self.port} is taken")
-        argv = [*_server_user(), str(_program("postgres")),
+        argv = [*_server_user(), str(program("postgres")),
                 "-D", str(self._data), "-p", str(self.port)]
         for name, value in self._settings.items():
             argv += ["-c", f"{name}={value}"]
@@ -166,7 +166,7 @@ class Postgres:
         return CannotStart(f"PostgreSQL in {self.folder}: {why}", self.log)
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
     spec = importlib.util.find_spec(WHEEL.replace("-", "_"))  # not imported: that warns
     if spec is None or spec.origin is None:
         raise CannotStart(f"PostgreSQL is not installed: pip install {WHEEL}")

@@ -35,7 +35,7 @@ HOW_TO_INSTALL = (
 
 
 class NotInstalled(RuntimeError):
-    """There is no rabbitmq-server; the message says how to install it."""
+    """A program that we need is missing; the message says how to install it."""
 
 
 class RabbitMQ:
@@ -70,7 +70,7 @@ class RabbitMQ:
         Does not start the system's service. Raises NotInstalled, which says what to do by hand.
         """
         if cls.find() is None:
-            _install()
+            install_package("rabbitmq-server", HOW_TO_INSTALL)
         return _found(cls.find())
 
     def start(self) -> None:
@@ -200,20 +200,20 @@ def _found(script: Path | None) -> Path:
     return script
 
 
-def _install() -> None:
-    """Install Debian's package as root; NotInstalled where that cannot be done or fails."""
+def install_package(package: str, how_to_install: str) -> None:
+    """Install Debian's package as root; NotInstalled, which says how, where that cannot be done or fails."""
     as_root = _as_root()
     if as_root is None or shutil.which("apt-get") is None:
-        raise NotInstalled(HOW_TO_INSTALL)
+        raise NotInstalled(how_to_install)
     apt_get = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
     update = ["update"]
-    install = ["install", "-y", "--no-install-recommends", "rabbitmq-server"]
+    install = ["install", "-y", "--no-install-recommends", package]
     with _no_service_starts(as_root):
         for arguments in (update, install):  # an update may fail in part and still be enough
             done = subprocess.run([*apt_get, "-o", "DPkg::Lock::Timeout=60", *arguments],
                                   stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
-        raise NotInstalled(f"{HOW_TO_INSTALL}; apt-get failed:\n{done.stderr[-2000:]}")
+        raise NotInstalled(f"{how_to_install}; apt-get failed:\n{done.stderr[-2000:]}")
 
 
 def _as_root() -> list[str] | None:

@@ -56,10 +56,10 @@ FINISH = Prepared("finish_orders", ["uuid[]", "text[]", "text[]", "uuid[]", "tex
 def claim_orders(connection: Connection, asked: Sequence[Asked], retry_after_s: float) -> list[Claimed | KeyReused]:
     """Store each as a pending order under its key, or find the one that the key has stored."""
     ids = [uuid4() for _ in asked]
-    new = CLAIM.run(
+    stored = CLAIM.run(
         connection, [str(id_) for id_ in ids], [str(new.user_id) for _, new in asked],
         [new.price for _, new in asked], [key for key, _ in asked], timedelta(seconds=retry_after_s))
-    created_at = {row.id: row.created_at for row in new}
+    created_at = {row.id: row.created_at for row in stored}
     found = {}
     if keys := {key for id_, (key, _) in zip(ids, asked, strict=True) if id_ not in created_at}:
         found = {order.idempotency_key: order
