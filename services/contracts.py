@@ -2,7 +2,9 @@
 
 A producer and its consumers share nothing but this module. Events are facts in the past tense; each is
 published to the topic exchange `<source>.events` with its type as routing key, as Nameko names them.
-RPCs are served by billing only: `open_account`, `pay_all`, `pay` and `get_account` (see `services/billing/service.py`).
+RPCs are served by billing: `open_account`, `open_accounts`, `pay_all`, `pay`, `refuse` and `get_account`; and by users:
+`known_users`. Whoever reads an event, an argument or an answer ignores the fields that it does not know, so that a
+newer and an older version can run side by side.
 """
 from enum import StrEnum
 from typing import Annotated, ClassVar, TypedDict
@@ -28,7 +30,7 @@ Line = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$", max_length=2
 class Event(BaseModel):
     """A fact that a service tells the others. `event_id` is what a handler remembers, to handle it once."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
     SOURCE: ClassVar[str]
     TYPE: ClassVar[str]
 
@@ -71,17 +73,24 @@ EVENTS: tuple[type[Event], ...] = (UserRegistered, OrderPaid, OrderRejected)
 
 
 class Outcome(StrEnum):
-    """What billing answers to `pay`. It is stored with the operation: asking again gives the same one."""
+    """What billing answers to `pay`. The first two are stored with the operation: asking again gives the same one.
+
+    The others decide nothing and store nothing. `ACCOUNT_NOT_FOUND` may mean that the account is not there yet; it is
+    stored only by `refuse`, when the caller knows that there is no such user. `BUSY`: somebody else holds the account;
+    ask again later. `MISMATCH`: the operation id was used before with other values; asking again cannot help.
+    """
 
     ACCEPTED = "accepted"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     ACCOUNT_NOT_FOUND = "account_not_found"
+    BUSY = "busy"
+    MISMATCH = "operation_mismatch"
 
 
 class Payment(BaseModel):
     """What `pay_all` takes a list of. `operation_id` is the id of the order."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     operation_id: UUID
     user_id: UUID

@@ -3,12 +3,13 @@ from uuid import UUID
 
 from services.billing import models, store
 from services.billing.domain import AccountView, Kind, Money, OperationView, ReceiptView
-from services.common.database import Database
+from services.common.busy import Busy
+from services.common.database import Database, TryAgain
 from services.common.http import Reply, http
 from services.common.pages import Page, PageQuery
-from services.common.problems import Problem
+from services.common.problems import Problem, account_busy, not_found
 from services.common.rpc import rpc
-from services.contracts import AccountNotFound, AccountState, Amount, Outcome, Payment
+from services.contracts import AccountNotFound, AccountState, Amount, OperationMismatch, Outcome, Payment
 
 ACCOUNT = "/billing/accounts/<uuid:user_id>"
 
@@ -18,6 +19,7 @@ class BillingService:
 
     name = "billing"
     db = Database(models.Base)
+    busy = Busy()
 
     @rpc
     def open_account(self, user_id: UUID) -> AccountState:
@@ -26,20 +28,44 @@ class BillingService:
             return account_state(store.open_account(session, user_id))
 
     @rpc
+    def open_accounts(self, user_ids: list[UUID]) -> list[str]:
+        """Open the accounts of these users, each once, in one statement; give the ids of those that are open now."""
+        with self.db.autocommit() as connection:
+            return [str(user_id) for user_id in store.open_accounts(connection, user_ids)]
+
+    @rpc
     def pay(self, operation_id: UUID, user_id: UUID, amount: Amount) -> str:
-        """Take `amount` for an order, once for each `operation_id`; give the Outcome, the same one ever after.
+        """Take `amount` for an order, once for each `operation_id`; give the Outcome, as `pay_all` does.
 
         Raises OperationMismatch for an id that was used with other values.
         """
-        [outcome] = self.pay_all([Payment(operation_id=operation_id, user_id=user_id, amount=amount)])
+        payment = Payment(operation_id=operation_id, user_id=user_id, amount=amount)
+        [outcome] = self.pay_all(payments=[payment], wait=True)
+        if outcome == Outcome.MISMATCH:
+            raise OperationMismatch(f"operation {operation_id} was used before with other values")
         return outcome
 
     @rpc
-    def pay_all(self, payments: list[Payment]) -> list[str]:
-        """Carry out payments as `pay` does, in one transaction; give their Outcomes, in the same order."""
+    def pay_all(self, payments: list[Payment], wait: bool = False) -> list[str]:
+        """Carry out payments, each once for its operation id; give their Outcomes, in the same order.
+
+        An account that somebody else holds is waited for, LOCK_TIMEOUT_S at the most, if `wait` says so; otherwise its
+        payments are left out, and hold up nobody. Each statement of `store.pay` is a transaction by itself: a death
+        between two of them leaves some payments carried out, and their outcomes are found when they are asked for again.
+        """
         with self.db.autocommit() as connection:
-            outcomes = store.pay(connection, payments)
-        return [str(outcomes[payment.operation_id]) for payment in payments]
+            outcomes = store.pay(connection, payments, wait)
+        return [str(outcome) for outcome in outcomes]
+
+    @rpc
+    def refuse(self, operation_id: UUID, user_id: UUID, amount: Amount) -> str:
+        """Refuse a payment for good, because there is no such user; give the Outcome that is stored from now on.
+
+        It is another one if the payment was decided before. A request to pay that the broker delivers late finds it.
+        """
+        payment = Payment(operation_id=operation_id, user_id=user_id, amount=amount)
+        with self.db.autocommit() as connection:
+            return str(store.refuse(connection, payment))
 
     @rpc
     def get_account(self, user_id: UUID) -> AccountState:
@@ -62,13 +88,21 @@ class BillingService:
         return self._move(Kind.WITHDRAWAL, user_id, key, body)
 
     def _move(self, kind: Kind, user_id: UUID, key: str | None, money: Money) -> Reply:
-        """Carry out a deposit or a withdrawal, once for each key."""
-        with self.db.get_session() as session:
-            operation, is_new = store.claim_movement(session, key, kind, user_id, money.amount)
-            if is_new:
-                store.settle(session, operation)
-            if operation.outcome == Outcome.ACCOUNT_NOT_FOUND:
-                raise AccountNotFound(str(user_id))  # and nothing is stored
+        """Carry out a deposit or a withdrawal, once for each key; a refusal is kept under the key as well."""
+        if user_id in self.busy:
+            raise account_busy()
+        try:
+            with self.db.get_session() as session:
+                operation, is_new = store.claim_movement(session, key, kind, user_id, money.amount)
+                if is_new:
+                    store.settle(session, operation)
+                if operation.outcome == Outcome.ACCOUNT_NOT_FOUND and key is None:
+                    raise AccountNotFound(str(user_id))  # and nothing is stored
+        except TryAgain:  # whoever waits for a locked account holds a worker: those who come next need not
+            self.busy.add(user_id)
+            raise account_busy() from None
+        if operation.outcome == Outcome.ACCOUNT_NOT_FOUND:
+            raise not_found("account of this user", replayed=not is_new)
         if operation.outcome == Outcome.INSUFFICIENT_FUNDS:
             raise insufficient_funds(replayed=not is_new)
         return Reply(200, ReceiptView.model_validate(operation), replayed=not is_new)

@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from services.billing.domain import Kind, change, entries
 from services.billing.models import Account, Operation
-from services.common.database import Prepared
+from services.common.database import Prepared, TryAgain
 from services.common.idempotency import claim
 from services.common.pages import PageQuery, newest_first
-from services.contracts import AccountNotFound, OperationMismatch, Outcome, Payment
+from services.contracts import AccountNotFound, Outcome, Payment
 
 
 def open_account(session: Session, user_id: UUID) -> Account:
@@ -30,21 +30,21 @@ def get_account(session: Session, user_id: UUID) -> Account:
 
 #: Decide, claim and carry out payments in one statement: the one that is not new makes it fail as a whole.
 #: Payments of one account are decided in their order, up to the first that is refused; those after it are left
-#: for another time, as it depends on them who of them can still be paid.
-PAY = Prepared("pay", ["uuid[]", "uuid[]", "bigint[]", "text[]", "text[]"], """
+#: for another time, as it depends on them who of them can still be paid. Nothing is decided, and nothing stored, for an
+#: account that is not there, or that could not be locked.
+PAY_SQL = """
     with asked as (
         select *, sum(amount) over (partition by user_id order by number) as total
         from unnest($1, $2, $3, $4, $5) with ordinality as one (id, user_id, amount, debit, credit, number)
     ), locked as (
         select user_id, balance from accounts where user_id = any($2)
-        order by user_id for update  -- in one order everywhere, so that no two transactions wait for each other
+        order by user_id for update{waiting}  -- in one order everywhere, so that no two transactions wait for each other
     ), decided as (
         select id, user_id, amount, debit, credit, number,
-               case when balance is null then 'account_not_found'
-                    when balance >= total then 'accepted' else 'insufficient_funds' end as outcome,
+               case when balance >= total then 'accepted' else 'insufficient_funds' end as outcome,
                case when balance >= total then balance - total end as balance_after
-        from asked left join locked using (user_id)
-        where balance is null or balance >= total - amount
+        from asked join locked using (user_id)
+        where balance >= total - amount
     ), paid as (
         insert into operations (id, kind, user_id, amount, debit, credit, outcome, balance, created_at)
         select id, 'payment', user_id, amount, debit, credit, outcome, balance_after,
@@ -56,47 +56,73 @@ PAY = Prepared("pay", ["uuid[]", "uuid[]", "bigint[]", "text[]", "text[]"], """
         from (select user_id, sum(amount) as amount from paid where outcome = 'accepted' group by user_id) as sums
         where accounts.user_id = sums.user_id
     )
-    select id, outcome from paid""")
+    select id, outcome from paid
+    union all
+    select id, case when exists (select from accounts where accounts.user_id = asked.user_id)
+                    then 'busy' else 'account_not_found' end
+    from asked where user_id not in (select user_id from locked)"""
+PAY_TYPES = ["uuid[]", "uuid[]", "bigint[]", "text[]", "text[]"]
+PAY = Prepared("pay", PAY_TYPES, PAY_SQL.format(waiting=" skip locked"))
+PAY_WAITING = Prepared("pay_waiting", PAY_TYPES, PAY_SQL.format(waiting=""))
+
+REFUSE = Prepared("refuse_payment", ["uuid", "uuid", "bigint", "text", "text"], """
+    insert into operations (id, kind, user_id, amount, debit, credit, outcome)
+    values ($1, 'payment', $2, $3, $4, $5, 'account_not_found') on conflict do nothing""")
+
+OPEN = Prepared("open_accounts", ["uuid[]"], """
+    insert into accounts (user_id, balance)
+    select distinct user_id, 0 from unnest($1) as one (user_id) order by user_id on conflict do nothing""")
 
 
-def pay(connection: Connection, payments: Iterable[Payment]) -> dict[UUID, Outcome]:
-    """Carry out payments, each once for its operation id, and give their outcomes by it.
+def open_accounts(connection: Connection, user_ids: Sequence[UUID]) -> Sequence[UUID]:
+    """Open the accounts of these users with nothing in them, or find them open."""
+    OPEN.run(connection, [str(user_id) for user_id in user_ids])
+    return user_ids
 
-    OperationMismatch if an id was used before with other values.
-    """
+
+def pay(connection: Connection, payments: Sequence[Payment], wait: bool) -> list[Outcome]:
+    """Carry out payments, each once for its operation id, and give their outcomes, in the same order."""
     asked: dict[UUID, Payment] = {}
     for payment in payments:
-        if asked.setdefault(payment.operation_id, payment) != payment:
-            raise OperationMismatch(f"operation {payment.operation_id} is given twice, with other values")
+        asked.setdefault(payment.operation_id, payment)
     outcomes: dict[UUID, Outcome] = {}
     while rest := [payment for payment in asked.values() if payment.operation_id not in outcomes]:
         try:
-            outcomes |= carry_out(connection, rest)
+            outcomes |= carry_out(connection, rest, wait)
         except IntegrityError:
             if not (done_before := known(connection, rest)):
                 raise
             outcomes |= done_before
-    return outcomes
+        except TryAgain:  # PAY has not waited for the accounts, but for an operation that another one is carrying out
+            outcomes |= {payment.operation_id: Outcome.BUSY for payment in rest}
+    return [outcomes[payment.operation_id] if payment == asked[payment.operation_id] else Outcome.MISMATCH
+            for payment in payments]
 
 
-def carry_out(connection: Connection, payments: Sequence[Payment]) -> dict[UUID, Outcome]:
+def carry_out(connection: Connection, payments: Sequence[Payment], wait: bool) -> dict[UUID, Outcome]:
     """Run PAY; IntegrityError, and nothing is done, if some operation id is not new."""
     ledger = [entries(Kind.PAYMENT, payment.user_id) for payment in payments]
-    paid = PAY.run(
+    paid = (PAY_WAITING if wait else PAY).run(
         connection, [str(payment.operation_id) for payment in payments], [str(payment.user_id) for payment in payments],
         [payment.amount for payment in payments], [debit for debit, _ in ledger], [credit for _, credit in ledger])
     return {row.id: Outcome(row.outcome) for row in paid}
 
 
+def refuse(connection: Connection, payment: Payment) -> Outcome:
+    """Store that a payment was refused for want of an account, unless it was decided before; give what is stored."""
+    REFUSE.run(connection, str(payment.operation_id), str(payment.user_id), payment.amount,
+               *entries(Kind.PAYMENT, payment.user_id))
+    return known(connection, [payment])[payment.operation_id]
+
+
 def known(connection: Connection, payments: Iterable[Payment]) -> dict[UUID, Outcome]:
-    """The outcomes of those payments that were carried out before; OperationMismatch if one was something else."""
+    """The outcomes of those payments that were decided before; MISMATCH for an id that was used for something else."""
     asked = {payment.operation_id: payment for payment in payments}
-    outcomes = {}
-    for one in connection.execute(select(Operation.__table__).where(Operation.id.in_(asked))):
-        if (one.kind, one.user_id, one.amount) != (Kind.PAYMENT, asked[one.id].user_id, asked[one.id].amount):
-            raise OperationMismatch(f"operation {one.id} was used before with other values")
-        outcomes[one.id] = Outcome(one.outcome)
-    return outcomes
+    return {
+        one.id: Outcome(one.outcome)
+        if (one.kind, one.user_id, one.amount) == (Kind.PAYMENT, asked[one.id].user_id, asked[one.id].amount)
+        else Outcome.MISMATCH
+        for one in connection.execute(select(Operation.__table__).where(Operation.id.in_(asked)))}
 
 
 def claim_movement(session: Session, key: str | None, kind: Kind, user_id: UUID, amount: int) -> tuple[Operation, bool]:

@@ -16,6 +16,14 @@ class Status(StrEnum):
     REJECTED = "rejected"
 
 
+class Reason(StrEnum):
+    """Why an order was rejected: `operation_mismatch` if billing has used the order's id for something else."""
+
+    INSUFFICIENT_FUNDS = "insufficient_funds"
+    ACCOUNT_NOT_FOUND = "account_not_found"
+    OPERATION_MISMATCH = "operation_mismatch"
+
+
 class NewOrder(BaseModel):
     """What a client sends to place an order."""
 
@@ -34,7 +42,7 @@ class OrderView(BaseModel):
     user_id: UUID
     price: int
     status: Status
-    reason: Outcome | None
+    reason: Reason | None
     created_at: datetime
 
 
@@ -44,16 +52,25 @@ def payment(order: OrderView) -> Payment:
 
 
 def verdict(order: OrderView, outcome: Outcome) -> OrderView:
-    """The order as the outcome of its payment leaves it."""
-    if outcome == Outcome.ACCEPTED:
-        return order.model_copy(update={"status": Status.PAID})
-    return order.model_copy(update={"status": Status.REJECTED, "reason": outcome})
+    """The order as the outcome of its payment leaves it: as it is, if that has decided nothing."""
+    match outcome:
+        case Outcome.ACCEPTED:
+            return order.model_copy(update={"status": Status.PAID})
+        case Outcome.INSUFFICIENT_FUNDS | Outcome.MISMATCH:
+            return refused(order, Reason(outcome))
+        case _:
+            return order
+
+
+def refused(order: OrderView, reason: Reason) -> OrderView:
+    """The order, rejected."""
+    return order.model_copy(update={"status": Status.REJECTED, "reason": reason})
 
 
 def announcement(order: OrderView) -> Event | None:
-    """The event that tells of a finished order; none for one whose user has no account, and so no letter."""
+    """The event that tells of a finished order; none for one that was refused for another reason than money."""
     if order.status == Status.PAID:
         return OrderPaid(order_id=order.id, user_id=order.user_id, price=order.price)
-    if order.reason == Outcome.INSUFFICIENT_FUNDS:
+    if order.reason == Reason.INSUFFICIENT_FUNDS:
         return OrderRejected(order_id=order.id, user_id=order.user_id, price=order.price)
     return None

@@ -2,7 +2,7 @@
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, func, text
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, Integer, false, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.common.outbox import OutboxRow
@@ -15,7 +15,12 @@ class Base(DeclarativeBase):
 
 
 class Order(Base):
-    """An order; `retry_at` is when recovery may ask billing for its payment again."""
+    """An order. `request_id` is that of the client's request: no request makes two orders.
+
+    `promised`: its client was told that the order is accepted, so it is shown from then on, however it ends.
+    `retry_at` is when recovery may ask billing for its payment again, `attempts` how often it has, and `trouble` what
+    went wrong with the last of them, an outage not counted.
+    """
 
     __tablename__ = "orders"
     __table_args__ = (
@@ -35,6 +40,10 @@ class Order(Base):
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     retry_at: Mapped[datetime]
+    request_id: Mapped[UUID | None]
+    promised: Mapped[bool] = mapped_column(server_default=false())
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    trouble: Mapped[str | None]
 
 
 class Outbox(OutboxRow, Base):

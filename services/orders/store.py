@@ -2,23 +2,24 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, or_, select, update
+from sqlalchemy import Connection, Row, func, or_, select
 from sqlalchemy.orm import Session
 
 from services.common.database import Prepared
 from services.common.idempotency import KeyReused
 from services.common.pages import UserPageQuery, newest_first
 from services.common.relay import Envelope
-from services.contracts import Outcome
-from services.orders.domain import NewOrder, OrderView, Status, announcement
+from services.orders.domain import NewOrder, OrderView, Reason, Status, announcement
 from services.orders.models import Order
 
 
 class Asked(NamedTuple):
-    """An order that a client asks for, and its Idempotency-Key."""
+    """An order that a client asks for: the ids that this request gives it, its Idempotency-Key, what it holds."""
 
+    id: UUID
+    request_id: UUID
     key: str | None
     order: NewOrder
 
@@ -28,67 +29,102 @@ class Claimed(NamedTuple):
 
     order: OrderView
     is_new: bool
+    promised: bool
 
 
-CLAIM = Prepared("claim_orders", ["uuid[]", "uuid[]", "bigint[]", "text[]", "interval"], """
-    insert into orders (id, user_id, price, idempotency_key, status, retry_at)
-    select id, user_id, price, key, 'pending', now() + $5
-    from unnest($1, $2, $3, $4) as one (id, user_id, price, key)
+#: The ids are the caller's, so that to store an order again is to find it stored.
+CLAIM = Prepared("claim_orders", ["uuid[]", "uuid[]", "text[]", "uuid[]", "bigint[]", "interval"], """
+    insert into orders (id, request_id, idempotency_key, user_id, price, status, retry_at)
+    select id, request_id, key, user_id, price, 'pending', now() + $6
+    from unnest($1, $2, $3, $4, $5) as one (id, request_id, key, user_id, price)
     order by key  -- in one order everywhere, so that no two transactions wait for each other
     on conflict do nothing
     returning id, created_at""")
 
-#: Status and event in one statement: an order never has the one without the other.
+#: Status and event in one statement: an order never has the one without the other. An order that somebody else holds
+#: is left out, and left to recovery.
 FINISH = Prepared("finish_orders", ["uuid[]", "text[]", "text[]", "uuid[]", "text[]", "text[]", "interval"], """
-    with finished as (
-        update orders set status = one.status, reason = one.reason
-        from (select * from unnest($1, $2, $3, $4, $5, $6) as one (id, status, reason, event_id, type, body)
-              order by id) as one
+    with free as (
+        select id from orders where id = any($1) order by id for update skip locked
+    ), finished as (
+        update orders set status = one.status, reason = one.reason, trouble = null
+        from unnest($1, $2, $3, $4, $5, $6) as one (id, status, reason, event_id, type, body)
         -- pending, or else another one was faster; `= 'pending'` would tempt the planner to read all that are pending
-        where orders.id = one.id and orders.status not in ('paid', 'rejected')
-        returning event_id, type, body
+        where orders.id = one.id and orders.status not in ('paid', 'rejected') and one.id in (select id from free)
+        returning orders.id, event_id, type, body
+    ), told as (
+        insert into outbox (event_id, type, body, claimed_until)
+        select event_id, type, cast(body as jsonb), now() + $7 from finished where event_id is not null
     )
-    insert into outbox (event_id, type, body, claimed_until)
-    select event_id, type, cast(body as jsonb), now() + $7 from finished where event_id is not null
-    returning cast(event_id as text)""")
+    select id, cast(event_id as text) from finished""")
+
+PROMISE = Prepared("promise_order", ["uuid"], """
+    update orders set promised = true where id = $1 and status not in ('paid', 'rejected')""")
+
+#: Take orders that are due for another try, which no other replica has taken.
+DUE = Prepared("claim_pending_orders", ["integer", "interval"], """
+    update orders set retry_at = now() + $2, attempts = attempts + 1
+    where id in (select id from orders where status = 'pending' and retry_at < now()
+                 order by retry_at limit $1 for update skip locked)
+    returning id, user_id, price, status, reason, created_at""")
+
+TROUBLED = Prepared("troubled_orders", ["uuid[]", "text[]"], """
+    update orders set trouble = one.trouble from unnest($1, $2) as one (id, trouble)
+    where orders.id = one.id and orders.status not in ('paid', 'rejected')""")
+
+WAITING = Prepared("count_pending_orders", ["interval"], """
+    select count(*) as pending, count(*) filter (where created_at < now() - $1) as stuck
+    from orders where status = 'pending'""")
 
 
 def claim_orders(connection: Connection, asked: Sequence[Asked], retry_after_s: float) -> list[Claimed | KeyReused]:
-    """Store each as a pending order under its key, or find the one that the key has stored."""
-    ids = [uuid4() for _ in asked]
+    """Store each as a pending order under its key, or find the one that the key, or the request itself, has stored."""
     stored = CLAIM.run(
-        connection, [str(id_) for id_ in ids], [str(new.user_id) for _, new in asked],
-        [new.price for _, new in asked], [key for key, _ in asked], timedelta(seconds=retry_after_s))
+        connection, [str(one.id) for one in asked], [str(one.request_id) for one in asked], [one.key for one in asked],
+        [str(one.order.user_id) for one in asked], [one.order.price for one in asked], timedelta(seconds=retry_after_s))
     created_at = {row.id: row.created_at for row in stored}
-    found = {}
-    if keys := {key for id_, (key, _) in zip(ids, asked, strict=True) if id_ not in created_at}:
-        found = {order.idempotency_key: order
-                 for order in connection.execute(select(Order.__table__).where(Order.idempotency_key.in_(keys)))}
+    found: dict[UUID | str | None, Row[Any]] = {}
+    if others := [one for one in asked if one.id not in created_at]:
+        for row in connection.execute(select(Order.__table__).where(or_(
+                Order.idempotency_key.in_({one.key for one in others if one.key is not None}),
+                Order.id.in_({one.id for one in others})))):
+            found[row.id] = found[row.idempotency_key] = row
     return [
-        Claimed(OrderView(id=id_, user_id=new.user_id, price=new.price, status=Status.PENDING, reason=None,
-                          created_at=created_at[id_]), is_new=True)
-        if id_ in created_at else replay(found[key], new)
-        for id_, (key, new) in zip(ids, asked, strict=True)]
+        Claimed(OrderView(id=one.id, user_id=one.order.user_id, price=one.order.price, status=Status.PENDING,
+                          reason=None, created_at=created_at[one.id]), is_new=True, promised=False)
+        if one.id in created_at else replay(found[one.id if one.id in found else one.key], one)
+        for one in asked]
 
 
-def replay(order: Row[Any], new: NewOrder) -> Claimed | KeyReused:
-    """What a request gets whose key has stored `order` before."""
-    if (order.user_id, order.price) != (new.user_id, new.price):
+def replay(order: Row[Any], asked: Asked) -> Claimed | KeyReused:
+    """What a request gets whose key, or which itself, has stored `order` before."""
+    if (order.user_id, order.price) != (asked.order.user_id, asked.order.price):
         return KeyReused()
-    return Claimed(OrderView.model_validate(order), is_new=False)
+    return Claimed(OrderView.model_validate(order), is_new=order.id == asked.id, promised=order.promised)
 
 
-def finish(connection: Connection, orders: Sequence[OrderView], lease_s: float) -> list[Envelope]:
+def finish(connection: Connection, orders: Sequence[OrderView],
+           lease_s: float) -> tuple[list[Envelope], list[OrderView]]:
     """Give pending orders the status and reason of `orders`, and the outbox the events that tell of it.
 
-    Gives the events of those orders that were still pending; whoever was faster has told of the others.
+    Gives the events of those orders that were still pending, as whoever was faster has told of the others; and all
+    orders as they are now: one that somebody else holds is still pending.
     """
     rows = [Envelope.of(event) if (event := announcement(order)) else None for order in orders]
-    new = set(FINISH.run(
+    finished = {row.id: row.event_id for row in FINISH.run(
         connection, [str(order.id) for order in orders], [str(order.status) for order in orders],
         [order.reason and str(order.reason) for order in orders], [row and row.event_id for row in rows],
-        [row and row.type for row in rows], [row and row.body for row in rows], timedelta(seconds=lease_s)).scalars())
-    return [row for row in rows if row and row.event_id in new]
+        [row and row.type for row in rows], [row and row.body for row in rows], timedelta(seconds=lease_s))}
+    events = [row for order, row in zip(orders, rows, strict=True) if row and finished.get(order.id) == row.event_id]
+    others = {order.id for order in orders if order.id not in finished}
+    now = {row.id: OrderView.model_validate(row) for row in connection.execute(
+        select(Order.__table__).where(Order.id.in_(others)))} if others else {}
+    return events, [now.get(order.id, order) for order in orders]
+
+
+def promise(connection: Connection, order_id: UUID) -> None:
+    """Write down that the client is told of a pending order that it is accepted; nothing if it has ended meanwhile."""
+    PROMISE.run(connection, str(order_id))
 
 
 def get(session: Session, order_id: UUID) -> Order | None:
@@ -96,21 +132,24 @@ def get(session: Session, order_id: UUID) -> Order | None:
 
 
 def newest(session: Session, page: UserPageQuery) -> tuple[Sequence[Order], str | None]:
-    """Orders, newest first. Those answered with 404, for want of an account, are nobody's and are left out."""
-    orders = select(Order).where(or_(Order.reason.is_(None), Order.reason != Outcome.ACCOUNT_NOT_FOUND))
+    """Orders, newest first. Those that were never accepted, for want of an account, are nobody's and are left out."""
+    orders = select(Order).where(or_(Order.reason.is_(None), Order.reason != Reason.ACCOUNT_NOT_FOUND, Order.promised))
     if page.user_id is not None:
         orders = orders.where(Order.user_id == page.user_id)
     return newest_first(session, orders, page, Order.created_at, Order.id)
 
 
-def claim_pending(session: Session, limit: int, retry_after_s: float) -> list[OrderView]:
+def claim_pending(connection: Connection, limit: int, retry_after_s: float) -> list[OrderView]:
     """Take up to `limit` orders that are due for another try, which no other replica has taken."""
-    due = (select(Order.id).where(Order.status == Status.PENDING, Order.retry_at < func.now())
-           .order_by(Order.retry_at).limit(limit).with_for_update(skip_locked=True))
-    orders = session.scalars(update(Order).where(Order.id.in_(due))
-                             .values(retry_at=func.now() + timedelta(seconds=retry_after_s)).returning(Order))
-    return [OrderView.model_validate(order) for order in orders]
+    return [OrderView.model_validate(row) for row in DUE.run(connection, limit, timedelta(seconds=retry_after_s))]
 
 
-def count_pending(session: Session) -> int:
-    return session.scalars(select(func.count()).where(Order.status == Status.PENDING)).one()
+def note_trouble(connection: Connection, troubles: dict[UUID, str]) -> None:
+    """Write down what went wrong with pending orders."""
+    TROUBLED.run(connection, [str(id_) for id_ in troubles], list(troubles.values()))
+
+
+def count_pending(connection: Connection, stuck_after_s: float) -> tuple[int, int]:
+    """How many orders are pending, and how many of them for longer than `stuck_after_s`."""
+    row = WAITING.run(connection, timedelta(seconds=stuck_after_s)).one()
+    return int(row.pending), int(row.stuck)
