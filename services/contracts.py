@@ -90,7 +90,7 @@ class Outcome(StrEnum):
 class Payment(BaseModel):
     """What `pay_all` takes a list of. `operation_id` is the id of the order."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer caller may send more
 
     operation_id: UUID
     user_id: UUID
@@ -104,16 +104,25 @@ class AccountState(TypedDict):
     balance: int
 
 
+class BusinessError(Exception):
+    """An answer that the callers of an RPC must expect; every other error leaves them with an unknown outcome."""
+
+
 @deserialize_to_instance
-class AccountNotFound(Exception):
+class AccountNotFound(BusinessError):
     """The user has no account in billing."""
 
 
 @deserialize_to_instance
-class OperationMismatch(Exception):
+class OperationMismatch(BusinessError):
     """The operation id was used before with another account, amount or kind."""
 
 
 @deserialize_to_instance
 class InvalidArgument(Exception):
-    """An RPC argument is missing, unknown or out of range; the message names it."""
+    """An RPC argument is missing or out of range; the message names it."""
+
+
+@deserialize_to_instance
+class NotNow(Exception):
+    """The service cannot answer now, because its own database does not: the outcome is unknown, ask again later."""

@@ -4,6 +4,9 @@ The caller waits RPC_TIMEOUT_S and then does not know what happened: it raises R
 itself expires in the broker after the same time, unless the server has it already; so it may be carried out
 when nobody waits any more, which is found by asking again with the same operation id. (Birrell and Nelson,
 "Implementing Remote Procedure Calls", 1984: exactly once if it returns, at most once if it does not.)
+
+Caller and server may be of different versions. The server ignores arguments that it does not know; the caller takes
+every answer that it does not know for an unknown outcome, since it cannot tell what the server did before it failed.
 """
 import logging
 import sys
@@ -17,7 +20,7 @@ from uuid import uuid4
 import nameko.rpc
 from eventlet import Timeout
 from eventlet.event import Event
-from nameko.exceptions import RemoteError, deserialize, serialize
+from nameko.exceptions import UnserializableValueError, deserialize, serialize
 from nameko.extensions import DependencyProvider
 from nameko.messaging import HeaderEncoder
 from nameko.rpc import get_rpc_exchange
@@ -25,9 +28,10 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from services.common import metrics
 from services.common.consumer import QueueConsumer
-from services.common.problems import Unavailable
-from services.common.publisher import Message, Publisher
-from services.contracts import InvalidArgument
+from services.common.database import TryAgain
+from services.common.problems import OUTCOME_UNKNOWN, Unavailable
+from services.common.publisher import Message, Publisher, encode
+from services.contracts import BusinessError, InvalidArgument, NotNow
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +39,30 @@ TRANSIENT = 1  # delivery mode: a request or a reply that a broker's crash loses
 
 
 class RpcUnavailable(Unavailable):
-    """No reply came within the deadline: the call may have been carried out, or not."""
+    """No answer came that the caller can use: the call may have been carried out, or not."""
+
+
+class RpcRefused(RpcUnavailable):
+    """The answer was an error that is no BusinessError, or could not be read: somebody should look at it."""
 
 
 class ReplyListener(nameko.rpc.ReplyListener):
-    """Nameko's, which forgets the replies that nobody waits for any more."""
+    """Nameko's, which forgets the replies that nobody waits for any more, and survives those that make no sense."""
 
     queue_consumer = QueueConsumer()
 
     def forget(self, correlation_id: str) -> None:
         self._reply_events.pop(correlation_id, None)
 
+    def handle_undecodable(self, message: Any, error: Exception) -> None:
+        """Let the caller know at once that there is a reply which nobody can read."""
+        self.handle_message(None, message)
+
 
 class RpcProxy(DependencyProvider):
     """Calls another service: `billing = RpcProxy("billing")`, then `self.billing.open_account(user_id=...)`.
 
-    Raises what the method raised, if `contracts.py` declares it, else RpcUnavailable.
+    Raises what the method raised, if it is a BusinessError of `contracts.py`, else RpcUnavailable.
     """
 
     listener = ReplyListener()
@@ -80,9 +92,24 @@ class RpcProxy(DependencyProvider):
                 answer = reply.wait()
         finally:
             self.listener.forget(correlation_id)
-        if answer["error"]:
-            raise deserialize(answer["error"])
+        return result_of(answer, f"{self.target}.{method}")
+
+
+def result_of(answer: Any, method: str) -> Any:
+    """Return the result in a reply, or raise the BusinessError in it; RpcRefused for anything else."""
+    if not isinstance(answer, dict) or not {"result", "error"} <= answer.keys():
+        raise RpcRefused(f"{method}: the reply cannot be read")
+    if answer["error"] is None:
         return answer["result"]
+    try:
+        error = deserialize(answer["error"])
+    except Exception as unreadable:
+        raise RpcRefused(f"{method}: the error in the reply cannot be read") from unreadable
+    if isinstance(error, BusinessError):
+        raise error
+    if isinstance(error, NotNow):
+        raise RpcUnavailable(f"{method} cannot be answered now: {error}")
+    raise RpcRefused(f"{method}: {answer['error'].get('exc_type')}")
 
 
 class Caller:
@@ -94,15 +121,15 @@ class Caller:
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         def call(**arguments: Any) -> Any:
-            started, outcome = time.monotonic(), "failed"
+            started, outcome = time.monotonic(), "replied"
             try:
-                result = self._proxy.call(method, arguments, self._headers)
-                outcome = "replied"
-                return result
-            except RemoteError as error:
-                log.warning("%s.%s failed there: %s", self._proxy.target, method, error.exc_type)
-                raise RpcUnavailable(f"{self._proxy.target}.{method} failed: {error.exc_type}") from None
+                return self._proxy.call(method, arguments, self._headers)
+            except RpcRefused as error:
+                outcome = "refused"
+                log.error("an RPC was refused, its outcome is unknown: %s", error)
+                raise
             except Unavailable as error:
+                outcome = "failed"
                 log.warning("%s.%s has an unknown outcome: %s", self._proxy.target, method, error)
                 raise
             finally:
@@ -127,11 +154,18 @@ class RpcConsumer(nameko.rpc.RpcConsumer):
 
     def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """Send the reply, then acknowledge the request; without a reply, let the broker deliver it again."""
-        error = serialize(exc_info[1]) if exc_info else None
-        reply = Message({"result": result, "error": error}, get_rpc_exchange(self.container.config),
-                        message.properties["reply_to"],
-                        properties={"delivery_mode": TRANSIENT,
-                                    "correlation_id": message.properties.get("correlation_id")})
+        def reply_with(result: Any, error: Any) -> Message:
+            return Message({"result": result, "error": error}, get_rpc_exchange(self.container.config),
+                           message.properties["reply_to"],
+                           properties={"delivery_mode": TRANSIENT,
+                                       "correlation_id": message.properties.get("correlation_id")})
+
+        reply = reply_with(result, serialize(exc_info[1]) if exc_info else None)
+        try:
+            encode(reply)
+        except Exception as error:  # delivered again, it would fail again
+            log.error("an RPC's result cannot be sent: %s", type(error).__name__)
+            reply = reply_with(None, serialize(UnserializableValueError(None)))
         try:
             self.publisher.publish([reply])
         except Unavailable as unavailable:
@@ -154,7 +188,7 @@ class Rpc(nameko.rpc.Rpc):
 
 
 def rpc(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Serve the decorated method by RPC. Its arguments are checked against its annotations."""
+    """Serve the decorated method by RPC. Its arguments are checked against its annotations; others are ignored."""
     checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(function)
     _, *names = signature(function).parameters
 
@@ -162,13 +196,17 @@ def rpc(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(service: Any, *args: Any, **kwargs: Any) -> Any:
         if len(args) > len(names):
             raise InvalidArgument(f"there are only {len(names)} arguments: {', '.join(names)}")
+        known = {name: value for name, value in kwargs.items() if name in names}  # a newer caller may send more
         try:
-            return checked(service, **dict(zip(names, args)), **kwargs)
+            return checked(service, **{**known, **dict(zip(names, args))})
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise InvalidArgument(f"{first['loc'][-1]}: {first['msg']}") from None
+        except (*OUTCOME_UNKNOWN, TryAgain) as error:
+            log.warning("%s has to wait: %s", function.__name__, type(error).__name__)
+            raise NotNow(type(error).__name__) from None
         except Exception as error:
-            if type(error).__module__ != "services.contracts":
+            if not isinstance(error, BusinessError | InvalidArgument):
                 log.error("%s failed", function.__name__, exc_info=sys.exc_info())
             raise
 
