@@ -28,11 +28,13 @@ class Settings(BaseModel):
     WORKER_WAIT_S: Seconds
     RPC_TIMEOUT_S: Seconds
     DB_TIMEOUT_S: Seconds
+    LOCK_TIMEOUT_S: Seconds
     PUBLISH_TIMEOUT_S: Seconds
     DRAIN_TIMEOUT_S: Seconds
     RECOVERY_INTERVAL_S: Seconds
     RECOVERY_AFTER_S: Seconds
     RECOVERY_BATCH: Count
+    STUCK_AFTER_S: Seconds
     OUTBOX_GATHER_S: Annotated[float, Field(ge=0, le=10)]
     OUTBOX_INTERVAL_S: Seconds
     OUTBOX_BATCH: Count

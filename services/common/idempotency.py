@@ -6,7 +6,7 @@ Is Not a Medical Condition", 2012).
 """
 from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -33,3 +33,8 @@ def claim(session: Session, model: type[Row], key: str | None, request: dict[str
     if row is not None and any(getattr(row, name) != value for name, value in request.items()):
         raise KeyReused()
     return row, False
+
+
+def take_turns(session: Session, key: str) -> None:
+    """Wait until no other transaction is about `key`, for the rest of this one: where two tables may hold it."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))

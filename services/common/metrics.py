@@ -20,3 +20,5 @@ OUTBOX_LAG = Gauge(
     "nameko_hw_outbox_lag_seconds", "Age of the oldest event that is not yet published", ["service"])
 PENDING = Gauge(
     "nameko_hw_pending", "Orders or users whose outcome is not known yet", ["service"])
+STUCK = Gauge(
+    "nameko_hw_stuck", "Orders or users that have been pending for longer than STUCK_AFTER_S: an alarm", ["service"])

@@ -1,23 +1,33 @@
-"""The entrypoints of orders. The flow of an order is `create_order` and `_settle`."""
+"""The entrypoints of orders. The flow of an order is `create_order`, `_finish` and `_settle`."""
 from collections.abc import Sequence
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from eventlet import Timeout
 from nameko.dependency_providers import Config
 
-from services.common import metrics
+from services.common.batching import batched
+from services.common.busy import Busy
 from services.common.database import Database
 from services.common.http import Reply, http
 from services.common.idempotency import KeyReused
 from services.common.outbox import Outbox
 from services.common.pages import Page, UserPageQuery
-from services.common.problems import OUTCOME_UNKNOWN, not_found
-from services.common.rpc import RpcProxy
+from services.common.problems import OUTCOME_UNKNOWN, RETRY_AFTER, Unavailable, not_found
+from services.common.recovery import NotYet, is_outage, recover, report
+from services.common.rpc import RpcProxy, RpcRefused
 from services.common.timers import every
-from services.common.together import together
 from services.contracts import Outcome
 from services.orders import models, store
-from services.orders.domain import NewOrder, OrderView, Status, payment, verdict
+from services.orders.domain import NewOrder, OrderView, Reason, Status, payment, refused, verdict
 from services.orders.store import Asked, Claimed
+
+
+class AccountBusy(NotYet):
+    """Somebody else holds the account: nothing was paid, and the order waits."""
+
+
+class NoAccount(NotYet):
+    """Billing has no account of this user, perhaps not yet: nothing was paid, and the order waits."""
 
 
 class OrdersService:
@@ -28,45 +38,126 @@ class OrdersService:
     db = Database(models.Base)
     outbox = Outbox(models.Outbox)
     billing = RpcProxy("billing")
+    users = RpcProxy("users")
+    busy = Busy()
 
     @http("POST", "/orders", body=NewOrder, answers={201: OrderView, 202: OrderView, 404: None},
           summary="Place an order")
     def create_order(self, key: str | None, body: NewOrder) -> Reply:
-        """Store the order as pending, then settle it; 202 while the outcome of the payment is not known."""
-        order, is_new = self._store(Asked(key, body))
+        """Store the order as pending, then finish it; 202 while the outcome of the payment is not known."""
+        order, is_new, promised = self._store(Asked(uuid4(), uuid4(), key, body))
         if order.status == Status.PENDING:
             try:
-                order = self._settle(order)
+                with Timeout(self._patience_s(), Unavailable("the outcome is not known in time")):
+                    order = self._finish(order)
             except OUTCOME_UNKNOWN:
-                pass  # it stays pending, and `recover` asks billing again
-        if order.reason == Outcome.ACCOUNT_NOT_FOUND:
+                order, promised = self._promise(order)  # and `recover` asks billing again
+        if order.reason == Reason.ACCOUNT_NOT_FOUND and not promised:
             raise not_found("account of this user", replayed=not is_new)
-        return Reply(202 if order.status == Status.PENDING else 201, order,
-                     {"Location": f"/orders/{order.id}"}, replayed=not is_new)
+        status, headers = (202, RETRY_AFTER) if order.status == Status.PENDING else (201, {})
+        return Reply(status, order, headers | {"Location": f"/orders/{order.id}"}, replayed=not is_new)
 
-    @together
+    def _patience_s(self) -> float:
+        """How long a request waits for its order to end: longer than an RPC takes, and with time left to answer 202."""
+        return (self.config["RPC_TIMEOUT_S"] + self.config["REQUEST_TIMEOUT_S"]) / 2
+
+    @batched()
     def _store(self, asked: Sequence[Asked]) -> Sequence[Claimed | KeyReused]:
         with self.db.autocommit() as connection:
             return store.claim_orders(connection, asked, self.config["RECOVERY_AFTER_S"])
 
-    @together
-    def _settle(self, orders: Sequence[OrderView]) -> Sequence[OrderView]:
+    def _finish(self, order: OrderView) -> OrderView:
+        """Settle the order with others; alone if its account is busy, or not there."""
+        try:
+            return self._settle(order)
+        except AccountBusy:
+            return self._settle_busy(order)
+        except NoAccount:
+            return self._refuse(order)
+
+    @batched(again=(RpcRefused,))
+    def _settle(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
         """Ask billing, which pays an order once; then record the outcomes, and the events that tell of them."""
-        outcomes = self.billing.pay_all(payments=[payment(order).model_dump(mode="json") for order in orders])
-        settled = [verdict(order, Outcome(outcome)) for order, outcome in zip(orders, outcomes, strict=True)]
+        return self._pay(orders, wait=False)
+
+    @batched(key=lambda order: order.user_id, again=(RpcRefused,))
+    def _settle_busy(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
+        """Settle orders of one account that somebody else holds: in rounds of its own, which may wait for it.
+
+        Once such a round has waited in vain, there is no more waiting for a while: each would hold a worker.
+        """
+        account = orders[0].user_id
+        if account in self.busy:
+            return [AccountBusy()] * len(orders)
+        results = self._pay(orders, wait=True)
+        if any(isinstance(result, AccountBusy) for result in results):
+            self.busy.add(account)
+        return results
+
+    def _pay(self, orders: Sequence[OrderView], wait: bool) -> list[OrderView | Exception]:
+        outcomes = self.billing.pay_all(
+            payments=[payment(order).model_dump(mode="json") for order in orders], wait=wait)
+        if len(outcomes) != len(orders):
+            raise RpcRefused(f"billing gave {len(outcomes)} outcomes for {len(orders)} payments")
+        results = [settled(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
+        ended = iter(self._record([result for result in results if isinstance(result, OrderView)]))
+        return [next(ended) if isinstance(result, OrderView) else result for result in results]
+
+    def _record(self, orders: Sequence[OrderView]) -> Sequence[OrderView]:
+        """Write down how orders ended, with the events that tell of it; give them as they are now."""
+        if not orders:
+            return []
         with self.db.autocommit() as connection:
-            events = store.finish(connection, settled, self.config["OUTBOX_LEASE_S"])
+            events, now = store.finish(connection, orders, self.config["OUTBOX_LEASE_S"])
         self.outbox.publish_soon(events)
-        return settled
+        return now
+
+    def _refuse(self, order: OrderView) -> OrderView:
+        """Refuse an order whose user does not exist. If the user does, the account is on its way, and the order waits.
+
+        Ids of users are made by users, so one that it does not know now will never be one.
+        """
+        if self.users.known_users(user_ids=[str(order.user_id)]):
+            raise NoAccount()
+        outcome = self.billing.refuse(**payment(order).model_dump(mode="json"))
+        if outcome == Outcome.ACCOUNT_NOT_FOUND:
+            return self._record([refused(order, Reason.ACCOUNT_NOT_FOUND)])[0]
+        if isinstance(ended := settled(order, outcome), Exception):
+            raise ended
+        return self._record([ended])[0]
+
+    def _promise(self, order: OrderView) -> tuple[OrderView, bool]:
+        """Write down that the client is told of a pending order that it is accepted; give it as it is now."""
+        with self.db.autocommit() as connection:
+            return store.promise(connection, order.id)
 
     @every("RECOVERY_INTERVAL_S")
     def recover(self) -> None:
         """Finish the orders that a crash or an outage left pending; any number of replicas may do so at once."""
-        with self.db.get_session() as session:
-            orders = store.claim_pending(session, self.config["RECOVERY_BATCH"], self.config["RECOVERY_AFTER_S"])
-        self._settle.all(orders)
-        with self.db.get_session() as session:
-            metrics.PENDING.labels(self.name).set(store.count_pending(session))
+        recover(self.config, self._due, self._settle_due, self._note)
+        with self.db.autocommit() as connection:
+            pending, stuck = store.count_pending(connection, self.config["STUCK_AFTER_S"])
+        report(self.name, pending, stuck, self.config["STUCK_AFTER_S"])
+
+    def _due(self) -> Sequence[OrderView]:
+        with self.db.autocommit() as connection:
+            return store.claim_pending(connection, self.config["RECOVERY_BATCH"], self.config["RECOVERY_AFTER_S"])
+
+    def _settle_due(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
+        results: list[OrderView | Exception] = self._settle.all(orders)
+        for index, order in enumerate(orders):
+            if isinstance(results[index], NoAccount):
+                try:
+                    results[index] = self._refuse(order)
+                except Exception as error:
+                    results[index] = error
+                    if is_outage(error):
+                        break  # the others without an account wait as well
+        return results
+
+    def _note(self, troubles: dict[UUID, str]) -> None:
+        with self.db.autocommit() as connection:
+            store.note_trouble(connection, troubles, self.config["RECOVERY_AFTER_S"])
 
     @http("GET", "/orders/<uuid:order_id>", answers={200: OrderView, 404: None}, summary="Show an order")
     def get_order(self, order_id: UUID) -> Reply:
@@ -81,3 +172,16 @@ class OrdersService:
         with self.db.get_session() as session:
             orders, next_ = store.newest(session, query)
         return Reply(200, Page[OrderView](items=[OrderView.model_validate(order) for order in orders], next=next_))
+
+
+def settled(order: OrderView, outcome: str) -> OrderView | Exception:
+    """The order as the outcome of its payment leaves it, or why it has to wait."""
+    match outcome:
+        case Outcome.BUSY:
+            return AccountBusy()
+        case Outcome.ACCOUNT_NOT_FOUND:
+            return NoAccount()
+        case Outcome.ACCEPTED | Outcome.INSUFFICIENT_FUNDS | Outcome.MISMATCH:
+            return verdict(order, Outcome(outcome))
+        case _:
+            return RpcRefused(f"billing gave an outcome that is not known here: {outcome!r}")

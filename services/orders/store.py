@@ -61,15 +61,16 @@ FINISH = Prepared("finish_orders", ["uuid[]", "text[]", "text[]", "uuid[]", "tex
 PROMISE = Prepared("promise_order", ["uuid"], """
     update orders set promised = true where id = $1 and status not in ('paid', 'rejected')""")
 
-#: Take orders that are due for another try, which no other replica has taken.
+#: What was taken together comes again at different times, so that one that breaks its round is with others then.
 DUE = Prepared("claim_pending_orders", ["integer", "interval"], """
-    update orders set retry_at = now() + $2, attempts = attempts + 1
+    update orders set retry_at = now() + $2 * (1 + random() / 4), attempts = attempts + 1
     where id in (select id from orders where status = 'pending' and retry_at < now()
                  order by retry_at limit $1 for update skip locked)
     returning id, user_id, price, status, reason, created_at""")
 
-TROUBLED = Prepared("troubled_orders", ["uuid[]", "text[]"], """
-    update orders set trouble = one.trouble from unnest($1, $2) as one (id, trouble)
+TROUBLED = Prepared("troubled_orders", ["uuid[]", "text[]", "interval"], """
+    update orders set trouble = one.trouble, retry_at = now() + least(attempts, 20) * $3
+    from unnest($1, $2) as one (id, trouble)
     where orders.id = one.id and orders.status not in ('paid', 'rejected')""")
 
 WAITING = Prepared("count_pending_orders", ["interval"], """
@@ -122,9 +123,14 @@ def finish(connection: Connection, orders: Sequence[OrderView],
     return events, [now.get(order.id, order) for order in orders]
 
 
-def promise(connection: Connection, order_id: UUID) -> None:
-    """Write down that the client is told of a pending order that it is accepted; nothing if it has ended meanwhile."""
+def promise(connection: Connection, order_id: UUID) -> tuple[OrderView, bool]:
+    """Write down that the client is told of a pending order that it is accepted, unless it has ended meanwhile.
+
+    Gives the order as it is now, and whether it is promised.
+    """
     PROMISE.run(connection, str(order_id))
+    row = connection.execute(select(Order.__table__).where(Order.id == order_id)).one()
+    return OrderView.model_validate(row), row.promised
 
 
 def get(session: Session, order_id: UUID) -> Order | None:
@@ -144,9 +150,9 @@ def claim_pending(connection: Connection, limit: int, retry_after_s: float) -> l
     return [OrderView.model_validate(row) for row in DUE.run(connection, limit, timedelta(seconds=retry_after_s))]
 
 
-def note_trouble(connection: Connection, troubles: dict[UUID, str]) -> None:
-    """Write down what went wrong with pending orders."""
-    TROUBLED.run(connection, [str(id_) for id_ in troubles], list(troubles.values()))
+def note_trouble(connection: Connection, troubles: dict[UUID, str], retry_after_s: float) -> None:
+    """Write down what went wrong with pending orders, each of which waits longer than the last time."""
+    TROUBLED.run(connection, [str(id_) for id_ in troubles], list(troubles.values()), timedelta(seconds=retry_after_s))
 
 
 def count_pending(connection: Connection, stuck_after_s: float) -> tuple[int, int]:

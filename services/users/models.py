@@ -2,7 +2,7 @@
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import CheckConstraint, DateTime, Index, func, text
+from sqlalchemy import CheckConstraint, DateTime, Index, Integer, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.common.outbox import OutboxRow
@@ -15,7 +15,8 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """A user; `retry_at` is when recovery may ask billing for the account again."""
+    """A user. `retry_at` is when recovery may ask billing for the account again, `attempts` how often it has, and
+    `trouble` what went wrong with the last of them, an outage not counted."""
 
     __tablename__ = "users"
     __table_args__ = (
@@ -31,6 +32,19 @@ class User(Base):
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     retry_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    trouble: Mapped[str | None]
+
+
+class RefusedUser(Base):
+    """A request for a user that was refused, as another one has the address: its key keeps its answer."""
+
+    __tablename__ = "refused_users"
+
+    idempotency_key: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    email: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Outbox(OutboxRow, Base):

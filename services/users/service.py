@@ -1,14 +1,16 @@
 """The entrypoints of users."""
+from collections.abc import Sequence
 from uuid import UUID
 
 from nameko.dependency_providers import Config
 
-from services.common import metrics
+from services.common.batching import batched
 from services.common.database import Database
 from services.common.http import Reply, http
 from services.common.outbox import Outbox
 from services.common.problems import OUTCOME_UNKNOWN, FieldError, Problem, not_found
-from services.common.rpc import RpcProxy
+from services.common.recovery import recover, report
+from services.common.rpc import RpcProxy, RpcRefused, rpc
 from services.common.timers import every
 from services.contracts import UserRegistered
 from services.users import models, store
@@ -27,36 +29,47 @@ class UsersService:
     @http("POST", "/users", body=NewUser, answers={201: UserView, 409: None}, summary="Create a user")
     def create_user(self, key: str | None, body: NewUser) -> Reply:
         """Store the user, tell the others, and open the account; `pending` while billing has not answered."""
-        try:
-            with self.db.get_session() as session:
-                user, is_new = store.claim_user(session, key, body, self.config["RECOVERY_AFTER_S"])
-                if is_new:
-                    self.outbox.add(session, [UserRegistered(user_id=user.id, email=user.email)])
-        except store.EmailTaken:
-            raise email_taken() from None
-        try:
-            user = self._settle(user)
-        except OUTCOME_UNKNOWN:
-            pass  # it stays pending, and `recover` asks billing again
-        return Reply(201, UserView.model_validate(user), {"Location": f"/users/{user.id}"}, replayed=not is_new)
-
-    def _settle(self, user: models.User) -> models.User:
-        """Open the account, which billing does once, then record that it is there."""
-        if user.status != Status.PENDING:
-            return user
-        self.billing.open_account(user_id=str(user.id))
         with self.db.get_session() as session:
-            return store.activate(session, user.id)
+            user, is_new = store.claim_user(session, key, body, self.config["RECOVERY_AFTER_S"])
+            if user is not None and is_new:
+                self.outbox.add(session, [UserRegistered(user_id=user.id, email=user.email)])
+        if user is None:
+            raise email_taken(replayed=not is_new)
+        if user.status == Status.PENDING:
+            try:
+                user = self._settle(user)
+            except OUTCOME_UNKNOWN:
+                pass  # it stays pending, and `recover` asks billing again
+        return Reply(201, user, {"Location": f"/users/{user.id}"}, replayed=not is_new)
+
+    @batched(again=(RpcRefused,))
+    def _settle(self, users: Sequence[UserView]) -> Sequence[UserView]:
+        """Open the accounts, which billing does once, then record that they are there."""
+        self.billing.open_accounts(user_ids=[str(user.id) for user in users])
+        with self.db.autocommit() as connection:
+            return store.activate(connection, users)
+
+    @rpc
+    def known_users(self, user_ids: list[UUID]) -> list[str]:
+        """Give those of `user_ids` that are users. A user is one from the moment at which its id is made."""
+        with self.db.autocommit() as connection:
+            return [str(user_id) for user_id in store.known(connection, user_ids)]
 
     @every("RECOVERY_INTERVAL_S")
     def recover(self) -> None:
         """Finish the users that a crash or an outage left pending; any number of replicas may do so at once."""
-        with self.db.get_session() as session:
-            users = store.claim_pending(session, self.config["RECOVERY_BATCH"], self.config["RECOVERY_AFTER_S"])
-        for user in users:
-            self._settle(user)
-        with self.db.get_session() as session:
-            metrics.PENDING.labels(self.name).set(store.count_pending(session))
+        recover(self.config, self._due, self._settle.all, self._note)
+        with self.db.autocommit() as connection:
+            pending, stuck = store.count_pending(connection, self.config["STUCK_AFTER_S"])
+        report(self.name, pending, stuck, self.config["STUCK_AFTER_S"])
+
+    def _due(self) -> Sequence[UserView]:
+        with self.db.autocommit() as connection:
+            return store.claim_pending(connection, self.config["RECOVERY_BATCH"], self.config["RECOVERY_AFTER_S"])
+
+    def _note(self, troubles: dict[UUID, str]) -> None:
+        with self.db.autocommit() as connection:
+            store.note_trouble(connection, troubles, self.config["RECOVERY_AFTER_S"])
 
     @http("GET", "/users/<uuid:user_id>", answers={200: UserView, 404: None}, summary="Show a user")
     def get_user(self, user_id: UUID) -> Reply:
@@ -67,6 +80,6 @@ class UsersService:
         return Reply(200, UserView.model_validate(user))
 
 
-def email_taken() -> Problem:
+def email_taken(replayed: bool) -> Problem:
     return Problem(409, "email-taken", "email: another user has this address.",
-                   [FieldError(field="email", message="another user has this address")])
+                   [FieldError(field="email", message="another user has this address")], replayed=replayed)
