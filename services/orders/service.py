@@ -10,7 +10,7 @@ from services.common.http import Reply, http
 from services.common.idempotency import KeyReused
 from services.common.outbox import Outbox
 from services.common.pages import Page, UserPageQuery
-from services.common.problems import OUTCOME_UNKNOWN, not_found
+from services.common.problems import PASSING, not_found
 from services.common.rpc import RpcProxy
 from services.common.timers import every
 from services.common.together import together
@@ -37,7 +37,7 @@ class OrdersService:
         if order.status == Status.PENDING:
             try:
                 order = self._settle(order)
-            except OUTCOME_UNKNOWN:
+            except PASSING:
                 pass  # it stays pending, and `recover` asks billing again
         if order.reason == Outcome.ACCOUNT_NOT_FOUND:
             raise not_found("account of this user", replayed=not is_new)

@@ -7,7 +7,7 @@ from services.common import metrics
 from services.common.database import Database
 from services.common.http import Reply, http
 from services.common.outbox import Outbox
-from services.common.problems import OUTCOME_UNKNOWN, FieldError, Problem, not_found
+from services.common.problems import PASSING, FieldError, Problem, not_found
 from services.common.rpc import RpcProxy
 from services.common.timers import every
 from services.contracts import UserRegistered
@@ -36,7 +36,7 @@ class UsersService:
             raise email_taken() from None
         try:
             user = self._settle(user)
-        except OUTCOME_UNKNOWN:
+        except PASSING:
             pass  # it stays pending, and `recover` asks billing again
         return Reply(201, UserView.model_validate(user), {"Location": f"/users/{user.id}"}, replayed=not is_new)
 
