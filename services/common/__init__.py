@@ -3,9 +3,11 @@
 config, container      the settings, checked before anything starts; draining
 database, migrations   sessions with a deadline on every wait; how the tables come to be
 http, web, problems    the `http` entrypoint, the server behind it, and its errors (RFC 9457)
+batching, busy         many calls in one round; what was found locked a moment ago
 pages, idempotency     keyset pagination; one effect for each Idempotency-Key
 publisher, consumer    messages that the broker has confirmed; messages from the broker
 rpc                    RPC with a deadline
 outbox, events         events out, in the transaction of what they tell of; events in, with retries
-timers, metrics        work at a configured interval; what can be seen from outside
+timers, recovery       work at a configured interval; what was left pending is finished
+metrics                what can be seen from outside
 """

@@ -15,7 +15,8 @@ from eventlet.event import Event
 from nameko.containers import WorkerContext
 from nameko.extensions import DependencyProvider
 
-from services.common.problems import NOTHING_DONE, Unavailable
+from services.common.database import NOTHING_DONE
+from services.common.problems import Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -1,22 +1,51 @@
 """Sessions on a service's own PostgreSQL database, with a deadline on every wait."""
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import nameko_sqlalchemy.database
 import psycopg2
+import sqlalchemy.event
 import sqlalchemy.exc
 from eventlet.hubs import trampoline
 from psycopg2 import extensions
-from sqlalchemy import Connection, CursorResult, Engine, make_url
+from sqlalchemy import Connection, CursorResult, Engine, ExceptionContext, make_url
 from sqlalchemy.orm import Session
 
-#: What SQLAlchemy raises while the database is away, frozen or restarting, or its pool is used up.
-DATABASE_DOWN = (
-    sqlalchemy.exc.OperationalError,
-    sqlalchemy.exc.InterfaceError,
-    sqlalchemy.exc.TimeoutError,
+
+class DatabaseAway(sqlalchemy.exc.OperationalError):
+    """The database is away, silent, shutting down, full or read-only: what was sent may have been committed or not."""
+
+
+class TryAgain(sqlalchemy.exc.OperationalError):
+    """The server rolled back (a deadlock, a lock, its deadline), and may well succeed next time."""
+
+
+class DriverFailed(sqlalchemy.exc.DatabaseError):
+    """A defect: the driver refused a value or an answer, so the server says nothing of what became of the statement."""
+
+
+#: The outcome is unknown, and it passes by itself. A pool that is used up, and a session that is to go on after it
+#: lost its connection, count as the outage that they come from.
+DATABASE_DOWN = (DatabaseAway, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.PendingRollbackError)
+
+#: The server itself answered that it refuses, which ends a transaction: nothing of it was committed. Whatever is not
+#: listed proves nothing.
+NOTHING_DONE = (
+    TryAgain,
+    sqlalchemy.exc.DataError,
+    sqlalchemy.exc.IntegrityError,
+    sqlalchemy.exc.InternalError,
+    sqlalchemy.exc.NotSupportedError,
+    sqlalchemy.exc.ProgrammingError,
 )
+
+#: SQLSTATEs, or their classes, of a server that can do nothing for us now, or does not know itself whether it
+#: committed (40003). (PostgreSQL manual, appendix A.)
+AWAY = ("08", "25006", "25P03", "25P04", "40003", "53", "57P", "58")
+#: ... of a server that has rolled back: serialization failure, deadlock, lock not available, statement timeout.
+ROLLED_BACK = ("40001", "40P01", "55P03", "57014")
 
 #: All our statements read a few rows by an index. PostgreSQL would not, and would keep to it for a minute or so,
 #: with a plan that it made while the table was all but empty.
@@ -33,6 +62,7 @@ class Database(nameko_sqlalchemy.Database):
     def setup(self) -> None:
         settings = self.container.settings
         milliseconds = int(settings.DB_TIMEOUT_S * 1000)
+        lock_milliseconds = int(min(settings.LOCK_TIMEOUT_S, settings.DB_TIMEOUT_S / 2) * 1000)
         extensions.set_wait_callback(partial(_wait, timeout_s=settings.DB_TIMEOUT_S + 1))
         self.session_options = {"expire_on_commit": False}
         self.engine_options = {
@@ -42,11 +72,12 @@ class Database(nameko_sqlalchemy.Database):
             "pool_use_lifo": True,
             "connect_args": {
                 "application_name": self.container.service_name,
-                "options": f"-c statement_timeout={milliseconds}"
+                "options": f"-c statement_timeout={milliseconds} -c lock_timeout={lock_milliseconds}"
                            f" -c idle_in_transaction_session_timeout={milliseconds * 2} {BY_INDEX}",
             },
         }
         super().setup()
+        sqlalchemy.event.listen(self.engine, "handle_error", classify)
         self._engine = self.engine  # which nameko-sqlalchemy deletes when it stops, while the outbox still relays
 
     def get_dependency(self, worker_ctx: Any) -> "Sessions":
@@ -73,6 +104,8 @@ class Autocommit:
 
     def __enter__(self) -> Connection:
         self._connection = self._engine.connect()
+        # kept, because a SQLAlchemy connection that has lost its own refuses to be asked for it
+        self._driver: Any = self._connection.connection.dbapi_connection
         self._set(True)
         return self._connection
 
@@ -83,9 +116,8 @@ class Autocommit:
             self._connection.close()
 
     def _set(self, autocommit: bool) -> None:
-        connection: Any = self._connection.connection.dbapi_connection
-        if connection is not None and not connection.closed:
-            connection.autocommit = autocommit
+        if not self._driver.closed:
+            self._driver.autocommit = autocommit
 
 
 class Sessions(nameko_sqlalchemy.database.DatabaseWrapper):
@@ -121,6 +153,45 @@ class Prepared:
         return connection.exec_driver_sql(self._execute, values)
 
 
+def classify(context: ExceptionContext) -> Exception | None:
+    """Name an error by what it says of the outcome, and drop the connections that have no future.
+
+    SQLAlchemy's `handle_error` event: it raises what this gives, or its own error for None.
+    """
+    closed = _is_closed(context.connection)
+    original, error = context.original_exception, context.sqlalchemy_exception
+    if not isinstance(original, psycopg2.Error) or not isinstance(error, sqlalchemy.exc.DBAPIError):
+        if closed:  # a deadline of ours broke into the wait, see _wait: nothing is wrong with the other connections
+            context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+        return None
+    kind = _kind(original, closed)
+    if kind is None:
+        return None
+    context.is_disconnect = context.is_disconnect or kind is DatabaseAway
+    return kind(error.statement, error.params, original, hide_parameters=True,
+                connection_invalidated=context.is_disconnect, ismulti=error.ismulti)
+
+
+def _kind(error: psycopg2.Error, closed: bool) -> type[sqlalchemy.exc.DBAPIError] | None:
+    code = error.pgcode
+    if closed or code and code.startswith(AWAY) or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
+        return DatabaseAway
+    if code:
+        return TryAgain if code in ROLLED_BACK else None
+    # no answer of the server's: a lost connection is one of these, the rest is the driver's
+    if isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)) or type(error) is psycopg2.DatabaseError:
+        return DatabaseAway
+    return DriverFailed
+
+
+def _is_closed(connection: Connection | None) -> bool:
+    """Whether there is no connection to the server (any more)."""
+    if connection is None or connection.closed or connection.invalidated:
+        return True
+    driver: Any = connection.connection.dbapi_connection
+    return bool(driver.closed)
+
+
 def with_driver(url: str) -> str:
     """The URL with psycopg2 spelled out; SQLAlchemy 2.1 takes another driver where none is named."""
     parsed = make_url(url)
@@ -134,7 +205,9 @@ def _wait(connection: Any, timeout_s: float) -> None:
 
     psycopg2 closes the connection when its callback raises, so a late answer is never taken for another's.
     """
-    silent = psycopg2.OperationalError(f"the database was silent for {timeout_s:g} s")
+    deadline = time.monotonic() + timeout_s
+    silent = psycopg2.OperationalError(f"the database did not answer in {timeout_s:g} s")
     while (state := connection.poll()) != extensions.POLL_OK:
         reading = state == extensions.POLL_READ
-        trampoline(connection.fileno(), read=reading, write=not reading, timeout=timeout_s, timeout_exc=silent)
+        trampoline(connection.fileno(), read=reading, write=not reading,
+                   timeout=max(0, deadline - time.monotonic()), timeout_exc=silent)

@@ -6,13 +6,17 @@ from typing import Annotated
 from pydantic import BaseModel, Field, ValidationError
 from werkzeug.wrappers import Response
 
-from services.common.database import DATABASE_DOWN
+from services.common.database import DATABASE_DOWN, TryAgain
 from services.common.idempotency import KeyReused
 from services.contracts import AccountNotFound
 
 CONTENT_TYPE = "application/problem+json"
 REPLAYED = "Idempotent-Replayed"
 RETRY_AFTER_S = 1
+#: The header of an answer that is not the last word: every 503, and the 202 of what is still pending.
+RETRY_AFTER = {"Retry-After": str(RETRY_AFTER_S)}
+SEND_AGAIN = ("Send it again with the same Idempotency-Key; a request without one may have been carried out, "
+              "so look first at what it was to change.")
 
 
 class FieldError(BaseModel):
@@ -51,8 +55,16 @@ class Unavailable(Exception):
     """Something that we need did not answer within its deadline, so the outcome is unknown. Try again."""
 
 
-#: While one of these is raised, what was asked for may have happened or not: trying again is safe and right.
+#: What was asked for may have happened or not. It passes by itself; then asking again under the same id tells.
 OUTCOME_UNKNOWN = (Unavailable, *DATABASE_DOWN)
+#: What passes by itself, whether or not something was done: nothing is wrong with the request, the event or the row.
+PASSING = (*OUTCOME_UNKNOWN, TryAgain)
+
+
+def account_busy() -> Problem:
+    """The problem for an account that somebody else holds, which is known to be as it was."""
+    return Problem(503, "account-busy", "The account is busy, and nothing was moved. Send it again, with the same "
+                   "Idempotency-Key if there is one.", headers=RETRY_AFTER)
 
 
 def not_found(what: str, replayed: bool = False) -> Problem:
@@ -61,6 +73,11 @@ def not_found(what: str, replayed: bool = False) -> Problem:
 
 def bad_field(field: str, message: str, status: int = 422) -> Problem:
     return Problem(status, "invalid-request", f"{field}: {message}", [FieldError(field=field, message=message)])
+
+
+def unavailable(why: str = "The service cannot answer now.") -> Problem:
+    """The problem for a request whose outcome is unknown, or that may succeed soon."""
+    return Problem(503, "unavailable", f"{why} {SEND_AGAIN}", headers=RETRY_AFTER)
 
 
 def invalid(error: ValidationError) -> Problem:
@@ -84,10 +101,8 @@ def from_exception(error: Exception) -> Problem:
                            [FieldError(field="Idempotency-Key", message="was used before with other values")])
         case AccountNotFound():
             return not_found("account of this user")
-        case _ if isinstance(error, OUTCOME_UNKNOWN):
-            return Problem(503, "unavailable",
-                           "The service cannot answer now. Try again, with the same Idempotency-Key.",
-                           headers={"Retry-After": str(RETRY_AFTER_S)})
+        case _ if isinstance(error, PASSING):
+            return unavailable()
         case _:
             return Problem(500, "internal-error", "Something went wrong on our side; it has been logged.")
 

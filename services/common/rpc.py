@@ -28,8 +28,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from services.common import metrics
 from services.common.consumer import QueueConsumer
-from services.common.database import TryAgain
-from services.common.problems import OUTCOME_UNKNOWN, Unavailable
+from services.common.problems import PASSING, Unavailable
 from services.common.publisher import Message, Publisher, encode
 from services.contracts import BusinessError, InvalidArgument, NotNow
 
@@ -202,7 +201,7 @@ def rpc(function: Callable[..., Any]) -> Callable[..., Any]:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise InvalidArgument(f"{first['loc'][-1]}: {first['msg']}") from None
-        except (*OUTCOME_UNKNOWN, TryAgain) as error:
+        except PASSING as error:
             log.warning("%s has to wait: %s", function.__name__, type(error).__name__)
             raise NotNow(type(error).__name__) from None
         except Exception as error:

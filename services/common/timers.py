@@ -6,7 +6,7 @@ from typing import Any
 
 from nameko.timer import Timer
 
-from services.common.problems import OUTCOME_UNKNOWN
+from services.common.problems import PASSING
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def every(setting: str) -> Callable[[Callable[[Any], None]], Callable[[Any], Non
         def tick(service: Any) -> None:
             try:
                 function(service)
-            except OUTCOME_UNKNOWN as error:
+            except PASSING as error:
                 log.warning("%s waits: %s", function.__qualname__, type(error).__name__)
             except Exception:
                 log.exception("%s failed", function.__qualname__)

@@ -12,7 +12,7 @@ from services.common.http import Reply, http
 from services.common.idempotency import KeyReused
 from services.common.outbox import Outbox
 from services.common.pages import Page, UserPageQuery
-from services.common.problems import OUTCOME_UNKNOWN, RETRY_AFTER, Unavailable, not_found
+from services.common.problems import PASSING, RETRY_AFTER, Unavailable, not_found
 from services.common.recovery import NotYet, is_outage, recover, report
 from services.common.rpc import RpcProxy, RpcRefused
 from services.common.timers import every
@@ -50,7 +50,7 @@ class OrdersService:
             try:
                 with Timeout(self._patience_s(), Unavailable("the outcome is not known in time")):
                     order = self._finish(order)
-            except OUTCOME_UNKNOWN:
+            except PASSING:
                 order, promised = self._promise(order)  # and `recover` asks billing again
         if order.reason == Reason.ACCOUNT_NOT_FOUND and not promised:
             raise not_found("account of this user", replayed=not is_new)

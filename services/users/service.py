@@ -8,7 +8,7 @@ from services.common.batching import batched
 from services.common.database import Database
 from services.common.http import Reply, http
 from services.common.outbox import Outbox
-from services.common.problems import OUTCOME_UNKNOWN, FieldError, Problem, not_found
+from services.common.problems import PASSING, FieldError, Problem, not_found
 from services.common.recovery import recover, report
 from services.common.rpc import RpcProxy, RpcRefused, rpc
 from services.common.timers import every
@@ -38,7 +38,7 @@ class UsersService:
         if user.status == Status.PENDING:
             try:
                 user = self._settle(user)
-            except OUTCOME_UNKNOWN:
+            except PASSING:
                 pass  # it stays pending, and `recover` asks billing again
         return Reply(201, user, {"Location": f"/users/{user.id}"}, replayed=not is_new)
 

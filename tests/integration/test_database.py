@@ -1,0 +1,285 @@
+"""A lost connection is an unknown outcome, and each error of PostgreSQL means what it says of the outcome."""
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg2
+import pytest
+import sqlalchemy.exc
+from eventlet import Timeout
+from psycopg2 import extensions
+from sqlalchemy import make_url, text
+
+from services.common.config import check
+from services.common.database import DATABASE_DOWN, NOTHING_DONE, Database, DatabaseAway, DriverFailed, TryAgain
+from services.common.problems import OUTCOME_UNKNOWN, PASSING, Unavailable, from_exception
+from services.local.net import wait_for
+from services.local.postgres import Postgres
+from services.orders.models import Base
+from tests.unit.test_config import config
+
+RAISE = "do $$ begin raise exception using errcode = '{}'; end $$"
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+        server.ensure_databases(["orders"])
+        with psycopg2.connect(plain(server.url("orders"))) as connection, connection.cursor() as cursor:
+            cursor.execute("create table things (id integer primary key)")
+        connection.close()
+        yield server
+
+
+@pytest.fixture
+def things(postgres: Postgres) -> Iterator[Callable[[], list[int]]]:
+    """What the table holds, seen from outside; it is empty at first."""
+    connection = psycopg2.connect(plain(postgres.url("orders")))
+    connection.autocommit = True
+    cursor = connection.cursor()
+    cursor.execute("truncate things")
+
+    def seen() -> list[int]:
+        cursor.execute("select id from things order by id")
+        return [one for (one,) in cursor]
+
+    yield seen
+    connection.close()
+
+
+@pytest.fixture
+def make_database() -> Iterator[Callable[..., Database]]:
+    """Makes the provider of a service that has nothing else."""
+    made = []
+
+    def make(url: str, **settings: Any) -> Database:
+        database = Database(Base)
+        database.container = SimpleNamespace(
+            settings=check({**config(), "DB_TIMEOUT_S": 1, **settings}), service_name="orders",
+            config={"DB_URIS": {"orders:Base": url}})
+        database.setup()
+        made.append(database)
+        return database
+
+    yield make
+    for database in made:
+        database.stop()
+    extensions.set_wait_callback(None)
+
+
+@pytest.fixture
+def database(postgres: Postgres, make_database: Callable[..., Database]) -> Database:
+    return make_database(postgres.url("orders"))
+
+
+def plain(url: str) -> str:
+    """The URL as libpq reads it."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+class Cutter:
+    """A proxy before a server, which can cut every connection instead of handing on the next reply."""
+
+    def __init__(self, port: int) -> None:
+        self.cutting = False
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._target)) as server:
+            replies = threading.Thread(target=self._hand_on, args=(server, client, True), daemon=True)
+            replies.start()
+            self._hand_on(client, server, False)
+            replies.join()
+
+    def _hand_on(self, source: socket.socket, target: socket.socket, is_reply: bool) -> None:
+        try:
+            while (data := source.recv(65_536)) and not (is_reply and self.cutting):
+                target.sendall(data)
+        except OSError:
+            pass
+        for one in (source, target):
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture
+def cutter(postgres: Postgres) -> Iterator[Cutter]:
+    proxy = Cutter(postgres.port)
+    yield proxy
+    proxy.close()
+
+
+def backend(connection: Any) -> int:
+    return connection.exec_driver_sql("select pg_backend_pid()").scalar_one()
+
+
+def terminate(postgres: Postgres, pid: int) -> None:
+    with psycopg2.connect(plain(postgres.url("orders"))) as connection, connection.cursor() as cursor:
+        cursor.execute("select pg_terminate_backend(%s, 5000)", [pid])
+    connection.close()
+
+
+def test_a_connection_that_was_terminated_is_an_unknown_outcome(postgres, database, things):
+    with pytest.raises(DatabaseAway), database.autocommit() as connection:
+        terminate(postgres, backend(connection))
+        connection.exec_driver_sql("insert into things values (1)")
+    assert things() == []
+    with database.autocommit() as connection:
+        connection.exec_driver_sql("insert into things values (2)")
+    assert things() == [2]
+
+
+def test_a_session_whose_connection_was_terminated_is_an_unknown_outcome(postgres, database, things):
+    with pytest.raises(DatabaseAway), database.session() as session:
+        session.execute(text("insert into things values (1)"))
+        terminate(postgres, session.execute(text("select pg_backend_pid()")).scalar_one())
+    with database.session() as session:
+        session.execute(text("insert into things values (2)"))
+    assert things() == [2]
+
+
+def test_a_reply_that_is_lost_after_the_commit_is_an_unknown_outcome(postgres, cutter, make_database, things):
+    database = make_database(postgres.url("orders").replace(str(postgres.port), str(cutter.port)))
+    with pytest.raises(DatabaseAway), database.autocommit() as connection:
+        connection.exec_driver_sql("select 1")
+        cutter.cutting = True
+        connection.exec_driver_sql("insert into things values (1)")
+    assert things() == [1]
+    cutter.cutting = False
+    with database.session() as session:
+        session.execute(text("insert into things values (2)"))
+    assert things() == [1, 2]
+    with pytest.raises(DatabaseAway), database.session() as session:
+        session.execute(text("insert into things values (3)"))
+        session.commit()  # which also shows that a session may end twice
+        session.execute(text("insert into things values (4)"))
+        cutter.cutting = True
+        session.commit()
+    wait_for(lambda: things() == [1, 2, 3, 4], 5, "the commit whose reply was lost")
+    cutter.cutting = False
+    with database.session() as session:
+        session.execute(text("insert into things values (5)"))
+
+
+def test_a_server_that_refuses_or_keeps_silent_is_an_outage(make_database):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        database = make_database(f"postgresql+psycopg2://postgres@127.0.0.1:{port}/orders", DB_TIMEOUT_S=0.1)
+        with pytest.raises(DatabaseAway, match="did not answer"), database.autocommit():
+            pass
+    with pytest.raises(DatabaseAway), database.session() as session:
+        session.execute(text("select 1"))
+
+
+def test_a_pool_that_is_used_up_is_an_outage(postgres, make_database):
+    database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.1, max_workers=1)
+    taken = [database.autocommit() for _ in range(5)]
+    for one in taken:
+        one.__enter__()
+    with pytest.raises(DATABASE_DOWN), database.autocommit():
+        pass
+    for one in taken:
+        one.__exit__()
+
+
+@pytest.mark.parametrize("code", ["08006", "25006", "25P03", "40003", "53100", "53300", "57P01", "57P03", "58030"])
+@pytest.mark.parametrize("way", ["autocommit", "session"])
+def test_a_server_that_can_do_nothing_is_left(database, code, way):
+    with database.autocommit() as connection:
+        other = backend(connection)
+    with pytest.raises(DatabaseAway) as caught, getattr(database, way)() as connection:
+        connection.execute(text(RAISE.format(code)))
+    assert isinstance(caught.value, OUTCOME_UNKNOWN)
+    assert not isinstance(caught.value, NOTHING_DONE)
+    assert from_exception(caught.value).view.status == 503
+    with database.autocommit() as connection:
+        assert backend(connection) != other
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01", "55P03", "57014"])
+@pytest.mark.parametrize("way", ["autocommit", "session"])
+def test_what_the_server_rolled_back_may_be_tried_again(database, code, way):
+    with pytest.raises(TryAgain) as caught, getattr(database, way)() as connection:
+        connection.execute(text(RAISE.format(code)))
+    assert isinstance(caught.value, NOTHING_DONE)
+    assert isinstance(caught.value, PASSING)
+    assert not isinstance(caught.value, OUTCOME_UNKNOWN)
+    assert from_exception(caught.value).headers["Retry-After"]
+
+
+@pytest.mark.parametrize("statement", [
+    "insert into things values (1), (1)", "select 1 / 0", "select nothing", RAISE.format("25P02"),
+    RAISE.format("0A000"), RAISE.format("P0001"),
+])
+@pytest.mark.parametrize("way", ["autocommit", "session"])
+def test_an_error_that_the_server_answers_means_that_nothing_was_done(database, statement, way):
+    with pytest.raises(NOTHING_DONE) as caught, getattr(database, way)() as connection:
+        connection.execute(text(statement))
+    assert not isinstance(caught.value, PASSING)
+    assert from_exception(caught.value).view.status == 500
+
+
+@pytest.mark.parametrize("code", ["26000", "54001", "55000"])
+def test_any_other_error_is_neither_an_outage_nor_proof(database, code):
+    with pytest.raises(sqlalchemy.exc.OperationalError) as caught, database.autocommit() as connection:
+        connection.execute(text(RAISE.format(code)))
+    assert not isinstance(caught.value, PASSING)
+
+
+def test_an_error_of_the_driver_proves_nothing(database, things):
+    with pytest.raises(DriverFailed) as caught, database.autocommit() as connection:
+        connection.exec_driver_sql("select %s", (object(),))
+    assert not isinstance(caught.value, NOTHING_DONE + OUTCOME_UNKNOWN)
+    with pytest.raises(ValueError) as caught, database.autocommit() as connection:
+        connection.exec_driver_sql("insert into things values (1) returning '10000-01-01'::date").scalar()
+    assert not isinstance(caught.value, NOTHING_DONE + OUTCOME_UNKNOWN)
+    assert things() == [1]
+
+
+def test_a_statement_that_takes_too_long_may_be_tried_again(postgres, make_database, things):
+    database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.2)
+    with pytest.raises(TryAgain), database.autocommit() as connection:
+        connection.exec_driver_sql("insert into things select 1 from pg_sleep(5)")
+    assert things() == []
+
+
+def test_a_deadline_that_breaks_into_a_statement_costs_its_connection_only(database, things):
+    with database.autocommit() as connection:
+        first = backend(connection)
+        with database.autocommit() as other:
+            second = backend(other)
+    with pytest.raises(Unavailable), database.session() as session:
+        broken = session.execute(text("select pg_backend_pid()")).scalar_one()
+        with Timeout(0.1, Unavailable("too late")):
+            session.execute(text("insert into things select 1 from pg_sleep(0.5)"))
+    with database.autocommit() as connection, database.autocommit() as other:
+        assert {first, second} - {backend(connection), backend(other)} == {broken}
+
+
+def test_a_session_that_goes_on_after_it_lost_its_connection_is_an_outage(postgres, database):
+    with pytest.raises(DATABASE_DOWN) as caught, database.session() as session:
+        terminate(postgres, session.execute(text("select pg_backend_pid()")).scalar_one())
+        for _ in range(2):
+            try:
+                session.execute(text("select 1"))
+            except DatabaseAway:
+                pass
+    assert from_exception(caught.value).view.status == 503
