@@ -14,14 +14,23 @@ from pydantic import TypeAdapter, create_model
 from services.common.events import ATTEMPT, DEAD_ID, DIED_AT, REASON, EventHandler, dead_queue, retry_queue
 from services.common.outbox import Outbox
 from services.common.rpc import TRANSIENT, Rpc, RpcProxy
-from services.contracts import EVENTS, AccountNotFound, Event, InvalidArgument, OperationMismatch, Outcome, Payment
+from services.contracts import (
+    EVENTS,
+    AccountNotFound,
+    Event,
+    InvalidArgument,
+    NotNow,
+    OperationMismatch,
+    Outcome,
+    Payment,
+)
 from services.openapi import SERVICES, entrypoints
 
 PERSISTENT = 2
 JSON = "application/json"
 #: Outcomes are a str on the wire; the other methods say theirs in their annotations.
-RESULTS: dict[str, Any] = {"pay": Outcome, "pay_all": list[Outcome]}
-ERRORS = (AccountNotFound, OperationMismatch, InvalidArgument)
+RESULTS: dict[str, Any] = {"pay": Outcome, "pay_all": list[Outcome], "refuse": Outcome}
+ERRORS = (AccountNotFound, OperationMismatch, InvalidArgument, NotNow)
 
 ABOUT = """\
 What crosses RabbitMQ between users, billing, orders and notifications.
@@ -39,7 +48,9 @@ EXAMPLES: dict[str, Any] = {
     "order_id": ID, "operation_id": ID, "price": 300, "amount": 300, "email": "ada@example.com",
     "open_account": {"user_id": "70c5c707-9d4f-497c-898a-8964cfa81748", "balance": 0},
     "get_account": {"user_id": "70c5c707-9d4f-497c-898a-8964cfa81748", "balance": 300},
-    "pay": "accepted", "pay_all": ["accepted"],
+    "pay": "accepted", "pay_all": ["accepted"], "wait": False, "refuse": "account_not_found",
+    "user_ids": ["70c5c707-9d4f-497c-898a-8964cfa81748"],
+    "open_accounts": ["70c5c707-9d4f-497c-898a-8964cfa81748"], "known_users": ["70c5c707-9d4f-497c-898a-8964cfa81748"],
 }
 EXAMPLES["payments"] = [{name: EXAMPLES[name] for name in Payment.model_fields}]
 
@@ -206,7 +217,10 @@ def aside_message(event: type[Event]) -> dict[str, Any]:
 
 def request_message(name: str, method: Callable[..., Any]) -> dict[str, Any]:
     arguments = {key: inline(TypeAdapter(hint).json_schema()) for key, hint in hints(method).items() if key != "return"}
-    kwargs = {"type": "object", "properties": arguments, "required": list(arguments), "additionalProperties": False}
+    required = [one.name for one in inspect.signature(method).parameters.values()
+                if one.name in arguments and one.default is inspect.Parameter.empty]
+    kwargs = {"type": "object", "properties": arguments, "required": required,
+              "description": "What is not known here is ignored"}
     schema = {"type": "object", "required": ["args", "kwargs"], "additionalProperties": False, "properties": {
         "args": {"type": "array", "maxItems": 0, "description": "Ours are all named"}, "kwargs": kwargs}}
     return rpc_message(f"{name}.request", first_line(method), schema,

@@ -51,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
                      help="leave out what is younger, for a running system (default: 0)")
     one.add_argument("--patience", type=seconds, default=5, metavar="SECONDS",
                      help="how long what looks wrong may be on its way (default: 5)")
+    add("pending", pending, "list the orders and users that are pending, with what went wrong").add_argument(
+        "--older-than", type=seconds, default=0, metavar="SECONDS", help="leave out what is younger (default: 0)")
     one = add("dead-letters", dead_letters, "list, show, replay or drop the events that could not be handled")
     one.add_argument("action", choices=["list", "show", "replay", "drop"])
     one.add_argument("id", nargs="*", help="of a letter, as `list` gives it")
@@ -207,6 +209,23 @@ def audit(arguments: argparse.Namespace) -> int:
         sys.exit("nameko-hw: a database does not answer; the audit needs those of all four services")
     print("\n".join(report.lines()))
     return 1 if report.violations else 0
+
+
+def pending(arguments: argparse.Namespace) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    from services.pending import listed
+
+    config = running_configuration()
+    count = 0
+    try:
+        for line in listed({name: config["DB_URIS"][f"{name}:Base"] for name in ("orders", "users")},
+                           arguments.older_than):
+            count += 1
+            print(line)
+    except OperationalError:
+        sys.exit("nameko-hw: a database does not answer; those of orders and users are needed")
+    print(f"{count} pending")
 
 
 def dead_letters(arguments: argparse.Namespace) -> None:

@@ -51,7 +51,7 @@ class BillingService:
 
         An account that somebody else holds is waited for, LOCK_TIMEOUT_S at the most, if `wait` says so; otherwise its
         payments are left out, and hold up nobody. Each statement of `store.pay` is a transaction by itself: a death
-        between two of them leaves some payments carried out, and their outcomes are found when they are asked for again.
+        between two of them leaves some payments carried out, whose outcomes are found when they are asked for again.
         """
         with self.db.autocommit() as connection:
             outcomes = store.pay(connection, payments, wait)

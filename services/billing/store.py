@@ -38,7 +38,8 @@ PAY_SQL = """
         from unnest($1, $2, $3, $4, $5) with ordinality as one (id, user_id, amount, debit, credit, number)
     ), locked as (
         select user_id, balance from accounts where user_id = any($2)
-        order by user_id for update{waiting}  -- in one order everywhere, so that no two transactions wait for each other
+        -- in one order everywhere, so that no two transactions wait for each other
+        order by user_id for update{waiting}
     ), decided as (
         select id, user_id, amount, debit, credit, number,
                case when balance >= total then 'accepted' else 'insufficient_funds' end as outcome,

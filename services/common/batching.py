@@ -93,7 +93,6 @@ class Batcher(Generic[Item, Result]):
                 raise
             yield from enumerate([error] * len(items))
 
-
     def _results(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
         results = self._work(items) if items else []
         if len(results) != len(items):

@@ -47,8 +47,11 @@ class OrderView(BaseModel):
 
 
 def payment(order: OrderView) -> Payment:
-    """What billing is asked for, as often as it takes: the id of the order makes it one payment."""
-    return Payment(operation_id=order.id, user_id=order.user_id, amount=order.price)
+    """What billing is asked for, as often as it takes: the id of the order makes it one payment.
+
+    Not checked here: an order that billing does not take is billing's to refuse, alone.
+    """
+    return Payment.model_construct(operation_id=order.id, user_id=order.user_id, amount=order.price)
 
 
 def verdict(order: OrderView, outcome: Outcome) -> OrderView:

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, or_, select
+from sqlalchemy import Connection, Row, or_, select
 from sqlalchemy.orm import Session
 
 from services.common.database import Prepared

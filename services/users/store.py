@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert
 from sqlalchemy.orm import Session
 
 from services.common.database import Prepared
@@ -14,7 +14,7 @@ from services.users.models import RefusedUser, User
 
 
 class Claimed(NamedTuple):
-    """The user that was stored for a request, None if another one has the address; and whether it is the first answer."""
+    """The user of a request, None if another one has the address; and whether this is the first answer to it."""
 
     user: UserView | None
     is_new: bool

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -22,14 +23,14 @@ from services.billing.domain import Kind
 from services.common.database import Autocommit
 from services.common.idempotency import KeyReused
 from services.common.migrations import SERVICES, configuration, upgrade
-from services.common.pages import PageQuery
+from services.common.pages import PageQuery, UserPageQuery
 from services.common.relay import claim, count_waiting, give_back, record, remove_old
-from services.contracts import OperationMismatch, Outcome, Payment
+from services.contracts import Outcome, Payment
 from services.local.postgres import Postgres
 from services.local.stack import ROOT
 from services.orders import models as orders
 from services.orders import store as orders_store
-from services.orders.domain import NewOrder, OrderView, Status, verdict
+from services.orders.domain import NewOrder, OrderView, Reason, Status, refused, verdict
 from services.orders.store import Asked, Claimed
 
 
@@ -71,17 +72,27 @@ def new_account(db: sessionmaker[Session], balance: int = 0) -> UUID:
 
 
 def pay(db: sessionmaker[Session], operation_id: UUID, user_id: UUID, amount: int) -> str | None:
-    return pay_all(db, Payment(operation_id=operation_id, user_id=user_id, amount=amount))[operation_id]
+    [outcome] = pay_all(db, Payment(operation_id=operation_id, user_id=user_id, amount=amount))
+    return outcome
 
 
-def pay_all(db: sessionmaker[Session], *payments: Payment) -> dict[UUID, Outcome]:
+def pay_all(db: sessionmaker[Session], *payments: Payment, wait: bool = True) -> list[Outcome]:
     with Autocommit(db.kw["bind"]) as connection:
-        return billing_store.pay(connection, payments)
+        return billing_store.pay(connection, payments, wait)
 
 
-def place(db: sessionmaker[Session], *asked: Asked, retry_after_s: float = 60) -> list[Claimed | KeyReused]:
+def refuse(db: sessionmaker[Session], payment: Payment) -> Outcome:
     with Autocommit(db.kw["bind"]) as connection:
-        return orders_store.claim_orders(connection, asked, retry_after_s)
+        return billing_store.refuse(connection, payment)
+
+
+def asked(key: str | None, new: NewOrder) -> Asked:
+    return Asked(uuid4(), uuid4(), key, new)
+
+
+def place(db: sessionmaker[Session], *requests: Asked, retry_after_s: float = 60) -> list[Claimed | KeyReused]:
+    with Autocommit(db.kw["bind"]) as connection:
+        return orders_store.claim_orders(connection, requests, retry_after_s)
 
 
 def balance(db: sessionmaker[Session], user_id: UUID) -> int:
@@ -147,21 +158,63 @@ def test_a_refusal_stays_a_refusal(billing_db: sessionmaker[Session]):
     assert balance(billing_db, user_id) == 110
 
 
-def test_a_payment_for_no_account_is_refused_for_ever(billing_db: sessionmaker[Session]):
+def test_a_payment_for_an_account_that_is_not_there_yet_is_decided_when_it_is(billing_db: sessionmaker[Session]):
     user_id, operation_id = uuid4(), uuid4()
     assert pay(billing_db, operation_id, user_id, 30) == Outcome.ACCOUNT_NOT_FOUND
     with billing_db.begin() as session:
+        assert session.get(billing.Operation, operation_id) is None
         billing_store.open_account(session, user_id)
-    assert pay(billing_db, operation_id, user_id, 30) == Outcome.ACCOUNT_NOT_FOUND
+    assert pay(billing_db, operation_id, user_id, 30) == Outcome.INSUFFICIENT_FUNDS
+
+
+def test_a_payment_that_is_refused_for_want_of_an_account_is_so_for_ever(billing_db: sessionmaker[Session]):
+    payment = Payment(operation_id=uuid4(), user_id=uuid4(), amount=30)
+    assert refuse(billing_db, payment) == Outcome.ACCOUNT_NOT_FOUND
+    with billing_db.begin() as session:
+        billing_store.open_account(session, payment.user_id)
+    assert pay_all(billing_db, payment) == [Outcome.ACCOUNT_NOT_FOUND]
+    assert refuse(billing_db, payment) == Outcome.ACCOUNT_NOT_FOUND
+
+
+def test_what_was_paid_cannot_be_refused(billing_db: sessionmaker[Session]):
+    payment = Payment(operation_id=uuid4(), user_id=new_account(billing_db, 100), amount=30)
+    assert pay_all(billing_db, payment) == [Outcome.ACCEPTED]
+    assert refuse(billing_db, payment) == Outcome.ACCEPTED
+    assert balance(billing_db, payment.user_id) == 70
 
 
 def test_an_operation_id_belongs_to_one_payment(billing_db: sessionmaker[Session]):
     user_id, operation_id = new_account(billing_db, 100), uuid4()
     pay(billing_db, operation_id, user_id, 30)
+    good = Payment(operation_id=uuid4(), user_id=user_id, amount=1)
     for other_user, other_amount in ((user_id, 31), (new_account(billing_db, 100), 30)):
-        with pytest.raises(OperationMismatch):
-            pay(billing_db, operation_id, other_user, other_amount)
-    assert balance(billing_db, user_id) == 70
+        wrong = Payment(operation_id=operation_id, user_id=other_user, amount=other_amount)
+        assert pay_all(billing_db, wrong, good) == [Outcome.MISMATCH, Outcome.ACCEPTED]
+    twice = [Payment(operation_id=good.operation_id, user_id=user_id, amount=amount) for amount in (1, 2)]
+    assert pay_all(billing_db, *twice) == [Outcome.ACCEPTED, Outcome.MISMATCH]
+    assert balance(billing_db, user_id) == 69
+
+
+def test_an_operation_id_of_another_kind_is_no_payment(billing_db: sessionmaker[Session]):
+    user_id = new_account(billing_db)
+    with billing_db.begin() as session:
+        deposit, _ = billing_store.claim_movement(session, None, Kind.DEPOSIT, user_id, 30)
+        billing_store.settle(session, deposit)
+    assert pay(billing_db, deposit.id, user_id, 30) == Outcome.MISMATCH
+    assert balance(billing_db, user_id) == 30
+
+
+def test_a_locked_account_is_left_out_and_holds_up_nobody(billing_db: sessionmaker[Session]):
+    held, free = new_account(billing_db, 100), new_account(billing_db, 100)
+    payments = [Payment(operation_id=uuid4(), user_id=user_id, amount=30) for user_id in (held, free, held)]
+    with billing_db.begin() as session:
+        session.execute(select(billing.Account).where(billing.Account.user_id == held).with_for_update())
+        started = time.monotonic()
+        assert pay_all(billing_db, *payments, wait=False) == [Outcome.BUSY, Outcome.ACCEPTED, Outcome.BUSY]
+        assert time.monotonic() - started < 1
+        assert session.get(billing.Operation, payments[0].operation_id) is None
+    assert pay_all(billing_db, *payments, wait=False) == [Outcome.ACCEPTED] * 3
+    assert (balance(billing_db, held), balance(billing_db, free)) == (40, 70)
 
 
 def test_payments_from_one_account_at_once_never_overdraw_it(billing_db: sessionmaker[Session]):
@@ -188,9 +241,10 @@ def test_payments_together_end_as_they_would_one_after_the_other(billing_db: ses
             else:
                 left[payment.user_id] -= payment.amount
                 expected[payment.operation_id] = Outcome.ACCEPTED
-        assert pay_all(billing_db, *payments) == expected
+        assert pay_all(billing_db, *payments) == [expected[payment.operation_id] for payment in payments]
         assert {user_id: balance(billing_db, user_id) for user_id in left} == left
-        assert pay_all(billing_db, *chance.sample(payments, len(payments))) == expected
+        again = chance.sample(payments, len(payments))
+        assert pay_all(billing_db, *again) == [expected[payment.operation_id] for payment in again]
         for user_id in left:  # each line of the statement tells the balance right after it
             with billing_db() as session:
                 lines, _ = billing_store.statement(session, user_id, PageQuery(limit=200))
@@ -203,9 +257,8 @@ def test_payments_together_end_as_they_would_one_after_the_other(billing_db: ses
 def test_a_payment_that_was_made_before_takes_nothing_from_those_that_come_with_it(billing_db: sessionmaker[Session]):
     user_id = new_account(billing_db, 100)
     first, second = (Payment(operation_id=uuid4(), user_id=user_id, amount=50) for _ in range(2))
-    assert pay_all(billing_db, first) == {first.operation_id: Outcome.ACCEPTED}
-    both = {first.operation_id: Outcome.ACCEPTED, second.operation_id: Outcome.ACCEPTED}
-    assert pay_all(billing_db, first, second, second) == both
+    assert pay_all(billing_db, first) == [Outcome.ACCEPTED]
+    assert pay_all(billing_db, first, second, second) == [Outcome.ACCEPTED] * 3
     assert balance(billing_db, user_id) == 0
 
 
@@ -215,7 +268,7 @@ def test_payments_that_come_together_in_any_order_and_again_are_made_once(billin
     batches = [random.sample(payments, 20) for _ in range(32)]
     with ThreadPoolExecutor(16) as pool:
         outcomes = list(pool.map(lambda batch: pay_all(billing_db, *batch), batches))
-    assert {outcome for some in outcomes for outcome in some.values()} == {Outcome.ACCEPTED}
+    assert {outcome for some in outcomes for outcome in some} == {Outcome.ACCEPTED}
     made = {payment for batch in batches for payment in batch}
     assert sum(balance(billing_db, user_id) for user_id in users) == 5000 - 7 * len(made)
 
@@ -224,19 +277,20 @@ def test_a_crash_before_the_commit_moves_nothing(billing_db: sessionmaker[Sessio
     user_id, operation_id = new_account(billing_db, 100), uuid4()
     with billing_db.kw["bind"].connect() as connection:
         [payment] = payments = [Payment(operation_id=operation_id, user_id=user_id, amount=30)]
-        assert billing_store.carry_out(connection, payments) == {payment.operation_id: Outcome.ACCEPTED}
+        assert billing_store.carry_out(connection, payments, wait=False) == {payment.operation_id: Outcome.ACCEPTED}
         connection.rollback()
     assert balance(billing_db, user_id) == 100
     assert pay(billing_db, operation_id, user_id, 30) == Outcome.ACCEPTED
 
 
 def test_an_order_ends_once(orders_db: sessionmaker[Session]):
-    [(order, _)] = place(orders_db, Asked(None, NewOrder(user_id=uuid4(), price=5)))
+    [(order, _, _)] = place(orders_db, asked(None, NewOrder(user_id=uuid4(), price=5)))
     paid = order.model_copy(update={"status": Status.PAID})
 
     def finish(_: int) -> int:
         with Autocommit(orders_db.kw["bind"]) as connection:
-            return len(orders_store.finish(connection, [paid], 60))
+            events, [now] = orders_store.finish(connection, [paid], 60)
+            return len(events)
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(finish, range(16))) == 1
@@ -248,11 +302,13 @@ def test_an_order_ends_once(orders_db: sessionmaker[Session]):
 
 
 def test_orders_that_end_together_each_have_their_own_end(orders_db: sessionmaker[Session]):
-    pending = [order for order, _ in place(orders_db, *[Asked(None, NewOrder(user_id=uuid4(), price=5))] * 4)]
-    outcomes = [Outcome.ACCEPTED, Outcome.INSUFFICIENT_FUNDS, Outcome.ACCOUNT_NOT_FOUND, Outcome.ACCEPTED]
+    requests = [asked(None, NewOrder(user_id=uuid4(), price=5)) for _ in range(4)]
+    pending = [order for order, _, _ in place(orders_db, *requests)]
+    outcomes = [Outcome.ACCEPTED, Outcome.INSUFFICIENT_FUNDS, Outcome.MISMATCH, Outcome.ACCEPTED]
     ended = [verdict(order, outcome) for order, outcome in zip(pending, outcomes, strict=True)]
     with Autocommit(orders_db.kw["bind"]) as connection:
-        events = orders_store.finish(connection, ended, 60)
+        events, now = orders_store.finish(connection, ended, 60)
+    assert now == ended
     assert [event.type for event in events] == ["order_paid", "order_rejected", "order_paid"]
     with orders_db() as session:
         assert [OrderView.model_validate(session.get_one(orders.Order, order.id)) for order in pending] == ended
@@ -262,31 +318,70 @@ def test_a_key_stores_one_order_and_knows_its_values(orders_db: sessionmaker[Ses
     key, new = str(uuid4()), NewOrder(user_id=uuid4(), price=5)
 
     with ThreadPoolExecutor(8) as pool:
-        placed = [one for pair in pool.map(lambda _: place(orders_db, *[Asked(key, new)] * 2), range(16))
+        placed = [one for pair in pool.map(lambda _: place(orders_db, asked(key, new), asked(key, new)), range(16))
                   for one in pair]
-    assert len({order.id for order, _ in placed}) == 1
-    assert sum(is_new for _, is_new in placed) == 1
+    assert len({order.id for order, _, _ in placed}) == 1
+    assert sum(is_new for _, is_new, _ in placed) == 1
     other = NewOrder(user_id=new.user_id, price=6)
-    reused, (order, is_new), (unkeyed, _) = place(orders_db, Asked(key, other), Asked(key, new), Asked(None, other))
+    reused, (order, is_new, _), (unkeyed, _, _) = place(
+        orders_db, asked(key, other), asked(key, new), asked(None, other))
     assert isinstance(reused, KeyReused)
     assert (order, is_new) == (placed[0][0], False)
     assert unkeyed.price == 6
 
 
 def test_keys_that_come_in_another_order_make_nobody_wait_for_ever(orders_db: sessionmaker[Session]):
-    asked = [Asked(str(uuid4()), NewOrder(user_id=uuid4(), price=5)) for _ in range(20)]
-    shuffled = [random.sample(asked, len(asked)) for _ in range(16)]
+    requests = [asked(str(uuid4()), NewOrder(user_id=uuid4(), price=5)) for _ in range(20)]
+    shuffled = [random.sample(requests, len(requests)) for _ in range(16)]
     with ThreadPoolExecutor(16) as pool:
         placed = list(pool.map(lambda some: place(orders_db, *some), shuffled))
-    assert sum(is_new for some in placed for _, is_new in some) == 20
+    assert {order.id for some in placed for order, _, _ in some} == {request.id for request in requests}
+
+
+@pytest.mark.parametrize("key", [None, "with a key"])
+def test_to_store_an_order_again_is_to_find_it_stored(orders_db: sessionmaker[Session], key: str | None):
+    """What a round that lost its reply may have done: the ids are the request's own."""
+    request = asked(key and str(uuid4()), NewOrder(user_id=uuid4(), price=5))
+    first, again = place(orders_db, request), place(orders_db, request)
+    assert first == again
+    assert first[0].is_new
+    with orders_db() as session:
+        assert session.scalars(select(func.count()).where(orders.Order.request_id == request.request_id)).one() == 1
+
+
+def test_a_locked_order_is_left_to_recovery_and_holds_up_nobody(orders_db: sessionmaker[Session]):
+    pending = [order for order, _, _ in place(orders_db, *[
+        asked(None, NewOrder(user_id=uuid4(), price=5)) for _ in range(3)])]
+    ended = [verdict(order, Outcome.ACCEPTED) for order in pending]
+    with orders_db.begin() as session:
+        session.execute(select(orders.Order).where(orders.Order.id == pending[1].id).with_for_update())
+        with Autocommit(orders_db.kw["bind"]) as connection:
+            events, now = orders_store.finish(connection, ended, 60)
+    assert len(events) == 2
+    assert [order.status for order in now] == [Status.PAID, Status.PENDING, Status.PAID]
+
+
+def test_a_promise_is_kept_also_by_the_list(orders_db: sessionmaker[Session]):
+    promised, forgotten, paid = (order for order, _, _ in place(orders_db, *[
+        asked(None, NewOrder(user_id=uuid4(), price=5)) for _ in range(3)]))
+    with Autocommit(orders_db.kw["bind"]) as connection:
+        assert orders_store.promise(connection, promised.id) == (promised, True)
+        ended = [refused(order, Reason.ACCOUNT_NOT_FOUND) for order in (promised, forgotten)]
+        orders_store.finish(connection, [*ended, verdict(paid, Outcome.ACCEPTED)], 60)
+        now, was_promised = orders_store.promise(connection, paid.id)  # too late: it has ended
+        assert (now.status, was_promised) == (Status.PAID, False)
+    with orders_db() as session:
+        for order, shown in ((promised, 1), (forgotten, 0), (paid, 1)):
+            found, _ = orders_store.newest(session, UserPageQuery(user_id=order.user_id))
+            assert len(found) == shown
 
 
 def test_two_recoveries_never_take_the_same_order(orders_db: sessionmaker[Session]):
-    place(orders_db, *[Asked(None, NewOrder(user_id=uuid4(), price=5))] * 20, retry_after_s=-1)
+    place(orders_db, *[asked(None, NewOrder(user_id=uuid4(), price=5)) for _ in range(20)], retry_after_s=-1)
 
     def take(_: int) -> list[UUID]:
-        with orders_db.begin() as session:
-            return [order.id for order in orders_store.claim_pending(session, 5, 60)]
+        with Autocommit(orders_db.kw["bind"]) as connection:
+            return [order.id for order in orders_store.claim_pending(connection, 5, 60)]
 
     with ThreadPoolExecutor(8) as pool:
         taken = [order_id for ids in pool.map(take, range(8)) for order_id in ids]

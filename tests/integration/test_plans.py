@@ -23,6 +23,8 @@ from services.orders import store as orders
 from services.orders.domain import NewOrder, Status
 from services.orders.store import Asked
 from services.users import store as users
+from services.users.domain import Status as UserStatus
+from services.users.domain import UserView
 
 ROWS = 50_000
 FROM_NUMBERS = f"from generate_series(1, {ROWS}) as n"
@@ -88,8 +90,12 @@ def plans_of(engine: Engine) -> Iterator[list[str]]:
 
 
 def finish(session: Session) -> None:
-    [(order, _)] = orders.claim_orders(session.connection(), [Asked(None, NewOrder(user_id=USER, price=1))], 60)
+    [(order, _, _)] = orders.claim_orders(session.connection(), [asked(None, NewOrder(user_id=USER, price=1))], 60)
     orders.finish(session.connection(), [order.model_copy(update={"status": Status.PAID})], 60)
+
+
+def asked(key: str | None, new: NewOrder) -> Asked:
+    return Asked(uuid4(), uuid4(), key, new)
 
 
 def page(of_user: bool, later: bool) -> UserPageQuery:
@@ -99,32 +105,41 @@ def page(of_user: bool, later: bool) -> UserPageQuery:
 
 
 OLD = Payment(operation_id=USER, user_id=USER, amount=1)
-NEW = OLD.model_copy(update={"operation_id": uuid4()})
+NEW, NEWER = (OLD.model_copy(update={"operation_id": uuid4()}) for _ in range(2))
 WINDOW = {"since": datetime.now(UTC) - timedelta(minutes=10), "until": datetime.now(UTC) - timedelta(minutes=5)}
+ADA = UserView(id=USER, name="Ada", email="ada@example.com", status=UserStatus.PENDING, created_at=datetime.now(UTC))
 SEVENTH = NewOrder(user_id=UUID(int=7), price=1)
 PAID = OrderPaid(order_id=uuid4(), user_id=USER, price=1)
 
 #: Service, what it asks, and the indexes that should answer it.
 ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
-    "recovery of users": ("users", lambda s: users.claim_pending(s, 50, 15), {"users_pending"}),
-    "pending users": ("users", lambda s: users.count_pending(s), {"users_pending"}),
+    "recovery of users": ("users", lambda s: users.claim_pending(s.connection(), 50, 15), {"users_pending"}),
+    "pending users": ("users", lambda s: users.count_pending(s.connection(), 60), {"users_pending"}),
+    "accounts that are open": ("users", lambda s: users.activate(s.connection(), [ADA]), {"users_pkey"}),
+    "users in trouble": ("users", lambda s: users.note_trouble(s.connection(), {USER: "x"}, 15), {"users_pkey"}),
+    "who is a user": ("users", lambda s: users.known(s.connection(), [USER]), {"users_pkey"}),
     "a user": ("users", lambda s: users.get(s, USER), {"users_pkey"}),
-    "payments": ("billing", lambda s: billing.pay(s.connection(), [NEW]), {"accounts_pkey"}),
+    "payments": ("billing", lambda s: billing.pay(s.connection(), [NEW], wait=False), {"accounts_pkey"}),
+    "payments that wait": ("billing", lambda s: billing.pay(s.connection(), [NEWER], wait=True), {"accounts_pkey"}),
+    "a refusal": ("billing", lambda s: billing.refuse(s.connection(), OLD), {"operations_pkey"}),
+    "accounts to open": ("billing", lambda s: billing.open_accounts(s.connection(), [USER]), set()),
     "payments made before": ("billing", lambda s: billing.known(s.connection(), [OLD]), {"operations_pkey"}),
     "an account": ("billing", lambda s: billing.get_account(s, USER), {"accounts_pkey"}),
     "the statement": ("billing", lambda s: billing.statement(s, USER, page(False, False)), {"operations_statement"}),
     "a later page": ("billing", lambda s: billing.statement(s, USER, page(False, True)), {"operations_statement"}),
     "an order under a key": (
-        "orders", lambda s: orders.claim_orders(s.connection(), [Asked("key-7", SEVENTH)], 60),
+        "orders", lambda s: orders.claim_orders(s.connection(), [asked("key-7", SEVENTH)], 60),
         {"orders_idempotency_key_key"}),
     "the end of orders": ("orders", finish, {"orders_pkey"}),
+    "a promise": ("orders", lambda s: orders.promise(s.connection(), USER), {"orders_pkey"}),
+    "orders in trouble": ("orders", lambda s: orders.note_trouble(s.connection(), {USER: "x"}, 15), {"orders_pkey"}),
     "an order": ("orders", lambda s: orders.get(s, USER), {"orders_pkey"}),
     "orders": ("orders", lambda s: orders.newest(s, page(False, False)), {"orders_newest"}),
     "later orders": ("orders", lambda s: orders.newest(s, page(False, True)), {"orders_newest"}),
     "orders of a user": ("orders", lambda s: orders.newest(s, page(True, False)), {"orders_newest_of_user"}),
     "later orders of a user": ("orders", lambda s: orders.newest(s, page(True, True)), {"orders_newest_of_user"}),
-    "recovery of orders": ("orders", lambda s: orders.claim_pending(s, 50, 15), {"orders_pending"}),
-    "pending orders": ("orders", lambda s: orders.count_pending(s), {"orders_pending"}),
+    "recovery of orders": ("orders", lambda s: orders.claim_pending(s.connection(), 50, 15), {"orders_pending"}),
+    "pending orders": ("orders", lambda s: orders.count_pending(s.connection(), 60), {"orders_pending"}),
     "events to relay": ("orders", lambda s: relay.claim(s.connection(), 200, 15), {"outbox_waiting"}),
     "waiting events": ("orders", lambda s: relay.count_waiting(s.connection()), {"outbox_waiting"}),
     "events to mark": ("orders", lambda s: relay.record(s.connection(), [str(USER)]), {"outbox_event_id_key"}),
