@@ -41,6 +41,10 @@ LETTERS_BY_ORDER = "select order_id, kind, user_id from letters where order_id =
 PAYMENTS = f"select id from operations where kind = 'payment' and outcome = 'accepted' and {IN_WINDOW}"
 LETTERS = f"select order_id from letters where order_id is not null and {IN_WINDOW}"
 REUSED_KEYS = "select idempotency_key from {table} where idempotency_key is not null group by 1 having count(*) > 1"
+USERS_BY_ID = "select id from users where id = any(:ids)"
+REPEATED_REQUESTS = f"""
+    select request_id, count(*) from orders where request_id is not null and {IN_WINDOW}
+    group by request_id having count(*) > 1"""
 REPEATED = f"""
     select body->>'order_id', count(*) from outbox where {IN_WINDOW} group by body->>'order_id' having count(*) > 1"""
 KEYED = (("users", "users"), ("billing", "operations"), ("orders", "orders"), ("notifications", "letters"))
@@ -79,12 +83,14 @@ class Audit:
     def run(self) -> Report:
         with ExitStack() as stack:
             for service in SERVICES:
-                engine = create_engine(with_driver(self.urls[service]), connect_args={"connect_timeout": 10})
+                engine = create_engine(with_driver(self.urls[service]), connect_args={"connect_timeout": 10},
+                                       hide_parameters=True)
                 stack.callback(engine.dispose)
                 self.databases[service] = engine
             self._accounts()
             self._orders()
             self._strays()
+            self._requests()
             self._events()
             self._keys()
         return self.report
@@ -121,18 +127,29 @@ class Audit:
         letters: dict[Any, list[str]] = {}
         for row in self._rows("notifications", LETTERS_BY_ORDER, ids=ids):
             letters.setdefault(row.order_id, []).append(row.kind)
+        refused = [order.user_id for order in orders if order.reason == "account_not_found"]
+        users = {row.id for row in self._rows("users", USERS_BY_ID, ids=refused)} if refused else set()
         for order in orders:
-            payment = payments.get(order.id)
-            expected = LETTER_FOR.get(order.reason or order.status)
-            found = letters.get(order.id, [])
-            if order.status == "pending":
-                yield order.id, f"order {order.id}: still pending, created {order.created_at:%Y-%m-%d %H:%M:%S}"
-            elif (order.status == "paid") != (payment is not None):
-                yield order.id, f"order {order.id}: {order.status}, but billing has {'a' if payment else 'no'} payment"
-            elif payment and (payment.user_id, payment.amount) != (order.user_id, order.price):
-                yield order.id, f"order {order.id}: its payment is of another account or amount"
-            elif found != ([expected] if expected else []):
-                yield order.id, f"order {order.id}: {order.status}, its letters are {found or 'none'}"
+            if order.reason == "account_not_found" and order.user_id in users:
+                yield order.id, f"order {order.id}: refused for want of an account, but its user {order.user_id} exists"
+            elif why := self._wrong(order, payments.get(order.id), letters.get(order.id, [])):
+                yield order.id, f"order {order.id}: {why}"
+
+    def _wrong(self, order: Any, payment: Any, letters: list[str]) -> str | None:
+        """Why an order does not agree with its payment and its letters; None if it does."""
+        expected = LETTER_FOR.get(order.reason or order.status)
+        is_own = payment is not None and (payment.user_id, payment.amount) == (order.user_id, order.price)
+        if order.status == "pending":
+            return f"still pending, created {order.created_at:%Y-%m-%d %H:%M:%S}"
+        if order.reason == "operation_mismatch":  # for good: its id belongs to another operation
+            payment = payment if is_own else None
+        if (order.status == "paid") != (payment is not None):
+            return f"{order.status}, but billing has {'a' if payment else 'no'} payment"
+        if payment is not None and not is_own:
+            return "its payment is of another account or amount"
+        if letters != ([expected] if expected else []):
+            return f"{order.status}, its letters are {letters or 'none'}"
+        return None
 
     def _strays(self) -> None:
         """Invariants 2 and 3 from the other side: payments and letters whose order does not exist."""
@@ -150,6 +167,11 @@ class Audit:
         known = {order.id for order in self._rows("orders", ORDERS_BY_ID, ids=ids)}
         for order_id in set(ids) - known:
             self._violation(f"{what} for order {order_id}: there is no such order")
+
+    def _requests(self) -> None:
+        """Invariant 1 before any money moves: no request of a client has made two orders, with or without a key."""
+        for request_id, count in self._stream("orders", REPEATED_REQUESTS, **self.window):
+            self._violation(f"request {request_id}: has made {count} orders")
 
     def _events(self) -> None:
         """Invariant 3 at its source: no order is told of twice."""

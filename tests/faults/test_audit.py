@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from services.local.stack import Stack
-from tests.books import database, wait_until_quiet
-from tests.client import Api
+from tests.books import database, one, rows, wait_until_quiet
+from tests.client import Api, new_email
 from tests.commands import audit, nameko_hw
 
 
@@ -53,17 +53,67 @@ HARM = [
      "order {id}: paid, its letters are ['order_rejected']"),
     ("notifications", "update letters set order_id = :other where order_id = :id",
      "update letters set order_id = :id where order_id = :other", "order {id}: paid, its letters are none"),
+    ("notifications", "update letters set order_id = :other where order_id = :id",
+     "update letters set order_id = :id where order_id = :other", "letter for order {other}: there is no such order"),
+    ("orders", "update orders set status = 'rejected', reason = 'account_not_found' where id = :id",
+     "update orders set status = 'paid', reason = null where id = :id",
+     "order {id}: refused for want of an account, but its user {user} exists"),
+    ("orders", "update orders set status = 'rejected', reason = 'operation_mismatch' where id = :id",
+     "update orders set status = 'paid', reason = null where id = :id",
+     "order {id}: rejected, but billing has a payment"),
+    ("orders", """insert into orders (id, request_id, user_id, price, status, reason, retry_at, idempotency_key)
+                  select :other, request_id, user_id, 10000, 'rejected', 'operation_mismatch', now(), 'of the copy'
+                  from orders where id = :id""", "delete from orders where id = :other",
+     "request {request}: has made 2 orders"),
+    ("orders", """insert into outbox (event_id, type, body, published_at)
+                  select :other, type, body, now() from outbox where body->>'order_id' = cast(:id as text)""",
+     "delete from outbox where event_id = :other", "order {id}: was told of 2 times"),
+    ("billing", "update operations set outcome = null, balance = null where id = :id",
+     "update operations set outcome = 'accepted', balance = 70 where id = :id",
+     "operation {id}: neither accepted nor refused"),
 ]
+
+#: Service, table: what the database itself keeps from having two effects, once the constraint is gone.
+KEYED = [("users", "users"), ("billing", "operations"), ("orders", "orders"), ("notifications", "letters")]
 
 
 @pytest.mark.parametrize("service, change, back, says", HARM)
 def test_each_kind_of_violation_is_found_and_named(stack: Stack, order: dict, service, change, back, says):
-    values = {name: value for name, value in
-              {"user": order["user_id"], "id": order["id"], "other": str(uuid4())}.items() if f":{name}" in change}
-    with changed(stack, service, change, back, **values):
+    known = {"user": order["user_id"], "id": order["id"], "other": str(uuid4())}
+    request_id = one(stack, "orders", "select request_id from orders where id = :id", id=order["id"])
+    with changed(stack, service, change, back, **{name: known[name] for name in known if f":{name}" in change + back}):
         report = nameko_hw(stack, "audit", "--patience", "0.1")
         assert report.returncode == 1, report.stdout + report.stderr
-        assert f"VIOLATION  {says.format(user=order['user_id'], id=order['id'])}" in report.stdout
+        assert f"VIOLATION  {says.format(**known, request=request_id)}" in report.stdout
+    assert "clean: no violations" in audit(stack)
+
+
+@pytest.mark.parametrize("service, table", KEYED)
+def test_a_key_with_two_effects_is_found(stack: Stack, order: dict, service: str, table: str):
+    with Api(stack.url) as api:
+        key = str(uuid4())
+        user = api.post("/users", {"name": "Ada", "email": new_email()}, key).json()
+        assert api.deposit(user["id"], 10, key).ok and api.order(user["id"], 1, key).ok
+        assert api.post("/notifications", {"user_id": user["id"], "subject": "Hello", "body": ""}, key).ok
+        api.letters(user["id"], 2)
+        wait_until_quiet(stack)
+    constraint = f"{table}_idempotency_key_key"
+    others = [name for (name,) in rows(stack, service, """
+        select column_name from information_schema.columns where table_name = :table and column_name not in
+        ('id', 'request_id', 'event_id', 'order_id', 'email', 'price', 'amount')""", table=table)]
+    own = {"users": "id, email", "letters": "id, email", "orders": "id, price", "operations": "id, amount"}[table]
+    fresh = {"users": "gen_random_uuid(), 'copy-' || email", "letters": "gen_random_uuid(), email",
+             "orders": "gen_random_uuid(), price", "operations": "gen_random_uuid(), amount"}[table]
+    with changed(stack, service, f"alter table {table} drop constraint {constraint}",
+                 f"""delete from {table} where ctid <> (select min(ctid) from {table} where idempotency_key = '{key}')
+                     and idempotency_key = '{key}';
+                     alter table {table} add constraint {constraint} unique (idempotency_key)"""):
+        columns = ", ".join(others)
+        with database(stack, service) as connection:
+            connection.execute(text(f"insert into {table} ({own}, {columns}) select {fresh}, {columns} from {table} "
+                                    f"where idempotency_key = :key"), {"key": key})
+        report = nameko_hw(stack, "audit", "--patience", "0.1")
+        assert f"VIOLATION  {table}: the Idempotency-Key {key!r} has more than one effect" in report.stdout
     assert "clean: no violations" in audit(stack)
 
 
