@@ -14,16 +14,8 @@ from pydantic import TypeAdapter, create_model
 from services.common.events import ATTEMPT, DEAD_ID, DIED_AT, REASON, EventHandler, dead_queue, retry_queue
 from services.common.outbox import Outbox
 from services.common.rpc import TRANSIENT, Rpc, RpcProxy
-from services.contracts import (
-    EVENTS,
-    AccountNotFound,
-    Event,
-    InvalidArgument,
-    NotNow,
-    OperationMismatch,
-    Outcome,
-    Payment,
-)
+from services.contracts import (EVENTS, AccountNotFound, Event, InvalidArgument, NotNow, OperationMismatch, Outcome,
+                                Payment)
 from services.openapi import SERVICES, entrypoints
 
 PERSISTENT = 2

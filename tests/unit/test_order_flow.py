@@ -1,0 +1,148 @@
+"""What a client is told of its order, for everything that may come of settling it; and what recovery does about it."""
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+
+from services.common import recovery
+from services.common.database import TryAgain
+from services.common.problems import Problem, Unavailable
+from services.common.recovery import NotYet, recover
+from services.common.rpc import RpcRefused, RpcUnavailable
+from services.contracts import Outcome
+from services.orders.domain import NewOrder, OrderView, Reason, Status, refused, verdict
+from services.orders.service import AccountBusy, NoAccount, OrdersService, settled
+from services.orders.store import Claimed
+
+CONFIG = {"RPC_TIMEOUT_S": 1, "REQUEST_TIMEOUT_S": 3}
+PENDING = OrderView(id=uuid4(), user_id=uuid4(), price=5, status=Status.PENDING, reason=None,
+                    created_at=datetime.now(UTC))
+PAID = verdict(PENDING, Outcome.ACCEPTED)
+REJECTED = verdict(PENDING, Outcome.INSUFFICIENT_FUNDS)
+NOT_FOUND = refused(PENDING, Reason.ACCOUNT_NOT_FOUND)
+
+
+def raising(error: Exception):
+    def raise_it(*_):
+        raise error
+    return raise_it
+
+
+def place(claimed: Claimed = Claimed(PENDING, True, False), settle=lambda order: PAID, busy=lambda order: PAID,
+          refuse=lambda order: NOT_FOUND, promise=lambda order: (order, True)):
+    """Answer `POST /orders` by a service whose steps are given."""
+    service = OrdersService()
+    service.config = CONFIG
+    service._store, service._settle, service._settle_busy = lambda asked: claimed, settle, busy
+    service._refuse, service._promise = refuse, promise
+    return OrdersService.create_order(service, 3, {"key": None, "body": NewOrder(user_id=PENDING.user_id, price=5)})
+
+
+@pytest.mark.parametrize("steps, status, order", [
+    ({}, 201, PAID),
+    ({"settle": lambda order: REJECTED}, 201, REJECTED),
+    ({"settle": lambda order: PENDING}, 202, PENDING),  # somebody else held the order
+    ({"settle": raising(RpcUnavailable("silent"))}, 202, PENDING),
+    ({"settle": raising(RpcRefused("MethodNotFound"))}, 202, PENDING),
+    ({"settle": raising(TryAgain("", {}, Exception()))}, 202, PENDING),
+    ({"settle": raising(AccountBusy())}, 201, PAID),
+    ({"settle": raising(AccountBusy()), "busy": raising(AccountBusy())}, 202, PENDING),
+    ({"settle": raising(NoAccount()), "refuse": raising(NoAccount())}, 202, PENDING),
+    ({"settle": raising(Unavailable()), "promise": lambda order: (PAID, False)}, 201, PAID),  # it has ended meanwhile
+    ({"settle": raising(Unavailable()), "promise": lambda order: (NOT_FOUND, True)}, 201, NOT_FOUND),
+    ({"claimed": Claimed(NOT_FOUND, False, True)}, 201, NOT_FOUND),  # it was answered 202 before
+    ({"claimed": Claimed(PAID, False, False), "settle": raising(KeyError("not asked"))}, 201, PAID),
+])
+def test_the_answer_says_how_the_order_is(steps, status, order):
+    reply = place(**steps)
+    assert (reply.status, reply.body) == (status, order)
+    assert reply.headers["Location"] == f"/orders/{PENDING.id}"
+    assert ("Retry-After" in reply.headers) == (status == 202)
+
+
+@pytest.mark.parametrize("steps", [
+    {"settle": raising(NoAccount())}, {"claimed": Claimed(NOT_FOUND, False, False)},
+    {"settle": raising(Unavailable()), "promise": lambda order: (NOT_FOUND, False)},
+])
+def test_no_such_account_is_404_unless_it_was_promised(steps):
+    with pytest.raises(Problem) as caught:
+        place(**steps)
+    assert caught.value.view.status == 404
+
+
+@pytest.mark.parametrize("steps, error", [
+    ({"settle": raising(KeyError("a defect"))}, KeyError),
+    ({"settle": raising(Unavailable()), "promise": raising(Unavailable("the database went away"))}, Unavailable),
+])
+def test_a_defect_is_seen_as_one_and_a_promise_that_is_not_written_down_is_not_given(steps, error):
+    with pytest.raises(error):
+        place(**steps)
+
+
+@pytest.mark.parametrize("outcome, result", [
+    ("accepted", Status.PAID), ("insufficient_funds", Status.REJECTED), ("operation_mismatch", Status.REJECTED),
+    ("busy", AccountBusy), ("account_not_found", NoAccount), ("from_the_future", RpcRefused), (None, RpcRefused),
+])
+def test_an_outcome_ends_the_order_or_leaves_it_pending(outcome, result):
+    order = settled(PENDING, outcome)
+    assert isinstance(order, result) if isinstance(result, type) else order.status == result
+
+
+class Rows:
+    """Rows that are due, `batch` at a time, and what recovery did with them."""
+
+    def __init__(self, count: int, results=lambda row: row) -> None:
+        self.due = [SimpleNamespace(id=number) for number in range(count)]
+        self.results, self.settled, self.noted = results, [], {}
+
+    def recover(self, interval_s: float = 60) -> None:
+        recover({"RECOVERY_INTERVAL_S": interval_s, "RECOVERY_BATCH": 10}, self.claim, self.settle, self.noted.update)
+
+    def claim(self):
+        batch, self.due = self.due[:10], self.due[10:]
+        return batch
+
+    def settle(self, rows):
+        self.settled += [row.id for row in rows]
+        return [self.results(row) for row in rows]
+
+
+def test_recovery_goes_on_while_something_is_due():
+    rows = Rows(35)
+    rows.recover()
+    assert rows.settled == list(range(35)) and rows.noted == {}
+
+
+def test_recovery_makes_room_for_the_next_round_in_time():
+    rows = Rows(35)
+    rows.recover(interval_s=-1)
+    assert rows.settled == list(range(10))
+
+
+@pytest.mark.parametrize("error", [KeyError("a defect"), RpcRefused("InvalidArgument")])
+def test_recovery_notes_the_trouble_of_a_row_and_goes_on(error):
+    rows = Rows(25, lambda row: error if row.id == 3 else row)
+    rows.recover()
+    assert rows.settled == list(range(25))
+    assert list(rows.noted) == [3] and type(error).__name__ in rows.noted[3]
+
+
+def test_rows_that_have_to_wait_are_no_trouble():
+    rows = Rows(25, lambda row: NotYet() if row.id % 2 else row)
+    rows.recover()
+    assert rows.settled == list(range(25)) and rows.noted == {}
+
+
+def test_recovery_stops_in_an_outage_which_is_no_trouble_of_the_rows():
+    rows = Rows(25, lambda row: RpcUnavailable("silent"))
+    rows.recover()
+    assert rows.settled == list(range(10)) and rows.noted == {}
+
+
+def test_what_is_stuck_is_an_alarm_that_is_logged_when_it_changes(caplog: pytest.LogCaptureFixture):
+    recovery._reported.clear()
+    for stuck in (0, 2, 2, 3, 0):
+        recovery.report("orders", 5, stuck, 300)
+    logged = [record.getMessage() for record in caplog.records]
+    assert [line.split(" pending")[0] for line in logged] == ["orders: 2", "orders: 3", "orders: 0"]
