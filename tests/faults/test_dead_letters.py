@@ -13,7 +13,7 @@ from tests.commands import nameko_hw
 from tests.faults.test_outages import killed
 from tests.integration.test_events import broken_table
 
-MANY = 5_000
+MANY = 1_000
 
 
 def listed(stack: Stack) -> list[str]:
