@@ -201,6 +201,17 @@ def test_in_an_outage_all_is_held_and_tried_again_after_growing_pauses(handler: 
     assert answers(messages) == [["ack"]] * 3 and handler.inbox.kept == []
 
 
+def test_a_batch_that_meets_an_outage_is_held_whole(handler: Any):
+    messages = deliver(handler, body(), body(), body())
+    handler.container.workers.pop(0)()
+    handler.container.handle = raising(AWAY)
+    handler.container.run()
+    assert answers(messages) == [["ack"], [], []]
+    handler.container.handle = lambda batch: [True] * len(batch)
+    run_threads(handler)
+    assert answers(messages) == [["ack"]] * 3 and handler.container.handled == [1, 2, 2]
+
+
 def test_one_line_says_that_an_outage_begins_and_one_that_it_ends(handler: Any, caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO")
     handler.container.handle = raising(AWAY)
