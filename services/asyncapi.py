@@ -11,7 +11,7 @@ from nameko.rpc import RPC_QUEUE_TEMPLATE, RPC_REPLY_QUEUE_TEMPLATE, RPC_REPLY_Q
 from nameko.standalone.events import get_event_exchange
 from pydantic import TypeAdapter, create_model
 
-from services.common.events import ATTEMPT, DEAD_ID, DIED_AT, REASON, EventHandler, dead_queue, retry_queue
+from services.common.events import EventHandler
 from services.common.outbox import Outbox
 from services.common.rpc import TRANSIENT, Rpc, RpcProxy
 from services.contracts import (EVENTS, AccountNotFound, Event, InvalidArgument, NotNow, OperationMismatch, Outcome,
@@ -28,7 +28,8 @@ ABOUT = """\
 What crosses RabbitMQ between users, billing, orders and notifications.
 
 Events are facts. A service writes one in the transaction of what it tells of (outbox), publishes it with confirms
-and `mandatory`, and may do so more than once; a handler acts once for each `event_id` (inbox).
+and `mandatory`, and may do so more than once; a handler acts once for each `event_id`. What it cannot handle
+goes to a table of its own database, with the reason, rather than back to the broker.
 RPC is Nameko's: a request goes to the exchange with the method as routing key, the reply comes to the routing key in
 `reply_to` with the request's `correlation_id`. Both are AMQP properties, written here as `$message.header`.
 A caller that hears nothing until its deadline does not know the outcome, and asks again with the same ids.
@@ -93,25 +94,12 @@ def events_out(service: Any) -> Part:
 
 
 def events_in(service: Any) -> Part:
-    """What a service handles, and where an event waits that could not be handled."""
+    """What a service handles."""
     for method, handler in entrypoints(service, EventHandler):
         event = handler.event
         queue = handler_queue(service.name, method.__name__, handler)
-        retry = retry_queue(queue, 1)
-        pattern = retry.name.replace("1000ms", "{pause_ms}ms")
         yield "channel", queue.name, queue_channel(
             queue.name, [event.TYPE], f"Bound to {event.SOURCE}.events with {event.TYPE}")
-        yield "channel", pattern.replace("{pause_ms}", "pause"), queue_channel(
-            pattern, [f"{event.TYPE}.aside"],
-            "Where a failed event waits before its next attempt; it expires back into the handler's queue. "
-            "The pauses are those of EVENT_RETRY_PAUSES_S",
-            {"parameters": {"pause_ms": {"description": "The pause in milliseconds", "examples": ["1000"]}}},
-            {"x-message-ttl": "pause_ms"} | {
-                key: value for key, value in retry.queue_arguments.items() if key != "x-message-ttl"})
-        yield "channel", dead_queue(queue).name, queue_channel(
-            dead_queue(queue).name, [f"{event.TYPE}.aside"],
-            "What could not be handled, with the reason; `nameko-hw dead-letters` lists and replays it")
-        yield "message", f"{event.TYPE}.aside", aside_message(event)
         yield "operation", f"{service.name}.handle.{event.TYPE}", operation(
             "receive", queue.name, event.TYPE, first_line(method), ack=True)
 
@@ -177,13 +165,11 @@ def exchange_channel(exchange: Any, routing_key: str | None, messages: list[str]
                 "vhost": "/"}}}}
 
 
-def queue_channel(name: str, messages: list[str], text: str, more: dict[str, Any] | None = None,
-                  arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+def queue_channel(name: str, messages: list[str], text: str) -> dict[str, Any]:
     """A queue; all of ours are durable, shared by the replicas of a service, and never deleted."""
-    described = {"address": name, "description": text, "messages": references(messages), **(more or {}),
-                 "bindings": {"amqp": {"is": "queue", "bindingVersion": "0.3.0", "queue": {
-                     "name": name, "durable": True, "exclusive": False, "autoDelete": False, "vhost": "/"}}}}
-    return described | ({"x-arguments": arguments} if arguments else {})
+    return {"address": name, "description": text, "messages": references(messages),
+            "bindings": {"amqp": {"is": "queue", "bindingVersion": "0.3.0", "queue": {
+                "name": name, "durable": True, "exclusive": False, "autoDelete": False, "vhost": "/"}}}}
 
 
 def references(messages: list[str]) -> dict[str, Any]:
@@ -195,16 +181,6 @@ def event_message(event: type[Event]) -> dict[str, Any]:
     schema["required"] = list(schema["properties"])  # a producer always gives the event_id
     return {"name": event.TYPE, "title": event.__name__, "summary": first_line(event), "contentType": JSON,
             "payload": schema, "examples": [{"payload": example(schema["properties"])}]}
-
-
-def aside_message(event: type[Event]) -> dict[str, Any]:
-    """An event in a retry queue or among the dead letters: any payload, with the reason in the headers."""
-    texts = {REASON: "What went wrong", DEAD_ID: "An id for the command line", DIED_AT: "When, RFC 3339"}
-    return {"name": f"{event.TYPE}.aside", "summary": f"What came as {event.TYPE} and could not be handled (yet)",
-            "headers": {"type": "object", "required": [ATTEMPT, *texts], "properties": {
-                ATTEMPT: {"type": "integer", "minimum": 0, "description": "Attempts that failed"},
-                **{name: {"type": "string", "description": text} for name, text in texts.items()}}},
-            "payload": {"description": "Whatever came"}}
 
 
 def request_message(name: str, method: Callable[..., Any]) -> dict[str, Any]:

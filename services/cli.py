@@ -229,30 +229,28 @@ def pending(arguments: argparse.Namespace) -> None:
 
 
 def dead_letters(arguments: argparse.Namespace) -> None:
-    from services.common.publisher import BROKER_DOWN
-    from services.dead_letters import opened, replay
+    from sqlalchemy.exc import OperationalError
 
-    if arguments.action == "list":
-        arguments.all = True
-    if bool(arguments.id) == arguments.all:
-        sys.exit(f"nameko-hw: say which letters to {arguments.action}: their ids, or --all")
-    uri = running_configuration()["AMQP_URI"]
+    from services.common.migrations import SERVICES
+    from services.dead_letters import DeadLetters
+
+    action = arguments.action
+    if bool(arguments.id) == (arguments.all or action == "list"):
+        sys.exit(f"nameko-hw: say which letters to {action}: their ids, or --all")
+    uris = running_configuration()["DB_URIS"]
+    letters = DeadLetters({service: uris[f"{service}:Base"] for service in SERVICES})
+    count = 0
     try:
-        with opened(uri) as letters:
-            missing = set(arguments.id) - {letter.id for letter in letters}
-            if missing:
-                sys.exit(f"nameko-hw: there is no dead letter {', '.join(sorted(missing))}")
-            chosen = [letter for letter in letters if arguments.all or letter.id in arguments.id]
-            if arguments.action == "replay":
-                replay(uri, chosen)
-            for letter in chosen:
-                if arguments.action == "drop":
-                    letter.message.ack()
-                print(letter.details() if arguments.action == "show" else letter.line())
-    except BROKER_DOWN:
-        sys.exit("nameko-hw: the broker does not answer")
+        if missing := letters.missing(arguments.id):
+            sys.exit(f"nameko-hw: there is no dead letter {', '.join(missing)}")
+        take = {"list": letters.look, "show": letters.look, "replay": letters.replay, "drop": letters.drop}[action]
+        for letter in take(arguments.id):
+            print(letter.details() if action == "show" else letter.line())
+            count += 1
+    except OperationalError:
+        sys.exit("nameko-hw: a database does not answer")
     done = {"list": "kept", "show": "shown", "replay": "replayed", "drop": "dropped"}
-    print(f"{len(chosen)} {'dead letter' if len(chosen) == 1 else 'dead letters'} {done[arguments.action]}")
+    print(f"{count} {'dead letter' if count == 1 else 'dead letters'} {done[action]}")
 
 
 def openapi(arguments: argparse.Namespace) -> None:

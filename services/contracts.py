@@ -28,7 +28,11 @@ Line = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$", max_length=2
 
 
 class Event(BaseModel):
-    """A fact that a service tells the others. `event_id` is what a handler remembers, to handle it once."""
+    """A fact that a service tells the others. `event_id` is what a handler remembers, to handle it once.
+
+    Fields that are not known here are ignored: they come from a newer producer. A new field needs a default, for the
+    events of an older one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     SOURCE: ClassVar[str]

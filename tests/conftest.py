@@ -24,6 +24,8 @@ QUICK = {
     "DB_TIMEOUT_S": "2",
     "DRAIN_TIMEOUT_S": "5",
     "EVENT_RETRY_PAUSES_S": "[0.2, 0.4, 0.8]",
+    "INBOX_INTERVAL_S": "0.2",
+    "INBOX_LEASE_S": "5",
 }
 
 

@@ -40,6 +40,8 @@ class Settings(BaseModel):
     OUTBOX_BATCH: Count
     OUTBOX_LEASE_S: Seconds
     OUTBOX_KEEP_S: Seconds
+    INBOX_INTERVAL_S: Seconds
+    INBOX_LEASE_S: Seconds
     EVENT_BATCH: Count
     EVENT_RETRY_PAUSES_S: Annotated[list[Seconds], Field(min_length=1, max_length=20)]
     BODY_LIMIT_BYTES: Annotated[int, Field(ge=1024, le=2**30)]
@@ -79,6 +81,7 @@ class Settings(BaseModel):
             ("REQUEST_TIMEOUT_S", "RPC_TIMEOUT_S"),
             ("DRAIN_TIMEOUT_S", "REQUEST_TIMEOUT_S"),
             ("OUTBOX_LEASE_S", "PUBLISH_TIMEOUT_S"),
+            ("INBOX_LEASE_S", "DB_TIMEOUT_S"),
         ):
             if getattr(self, longer) <= getattr(self, shorter):
                 raise ValueError(f"{longer} should be above {shorter}")

@@ -12,12 +12,16 @@ RPCS = Histogram(
 EVENTS_PUBLISHED = Counter(
     "nameko_hw_events_published_total", "Events that the broker has confirmed", ["service"])
 EVENTS_HANDLED = Counter(
-    "nameko_hw_events_handled_total", "Events from the broker: handled, duplicate, waited, retried or dead",
+    "nameko_hw_events_handled_total", "Attempts at events: handled, duplicate, retried (to be) or dead",
     ["service", "event", "outcome"])
 OUTBOX_WAITING = Gauge(
     "nameko_hw_outbox_waiting", "Events that are committed but not yet published", ["service"])
 OUTBOX_LAG = Gauge(
     "nameko_hw_outbox_lag_seconds", "Age of the oldest event that is not yet published", ["service"])
+INBOX_WAITING = Gauge(
+    "nameko_hw_inbox_waiting", "Events that failed and are to be tried again", ["service"])
+DEAD_LETTERS = Gauge(
+    "nameko_hw_dead_letters", "Events that could not be handled, and wait for a person", ["service"])
 PENDING = Gauge(
     "nameko_hw_pending", "Orders or users whose outcome is not known yet", ["service"])
 STUCK = Gauge(

@@ -1,7 +1,7 @@
 """Events out: written in the transaction of what they tell of, published afterwards, at least once.
 
 What a crash leaves: before the commit, nothing; after it, a row whose lease ends, so that any replica's relay
-publishes it (see `relay.py`); after the publish, a row that is published again, which the handlers' inbox drops.
+publishes it (see `relay.py`); after the publish, a row that is published again, which its handlers find done.
 (Richardson, "Microservices Patterns", 2018: transactional outbox, polling publisher.)
 """
 from collections.abc import Sequence

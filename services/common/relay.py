@@ -125,7 +125,7 @@ class Relay:
     def _record(self) -> int:
         """Wait for the confirms, write down what the broker has, give back the rest; say how many it has.
 
-        This need not follow each `_send`: what a crash leaves unrecorded is published again, and dropped by the inbox.
+        This need not follow each `_send`: what a crash leaves unrecorded is published again, and found done.
         """
         sent, self._under_way = self._under_way, []
         if not sent:

@@ -1,14 +1,13 @@
 """The broker of embedded mode: kombu's memory transport, with what Nameko and we need on top.
 
 It forgets everything when the process ends, so at its start embedded mode publishes every event that the
-outboxes still hold again, and the inbox drops those that were handled (see `embedded.py`).
+outboxes still hold again, and their handlers find those that were handled done (see `embedded.py`).
 """
 from collections import defaultdict
 from queue import Empty
 from time import monotonic
 from typing import Any
 
-import eventlet
 from eventlet import Timeout
 from eventlet.event import Event
 from kombu.transport import TRANSPORT_ALIASES, memory, virtual
@@ -26,10 +25,9 @@ class Message(virtual.Message):
 
 
 class Channel(memory.Channel):
-    """A channel with publisher confirms, mandatory routing and queues whose messages expire into another."""
+    """A channel with publisher confirms and mandatory routing."""
 
     Message = Message
-    expiry: dict[str, tuple[float, str]] = {}  # queue -> seconds that a message stays, queue that it goes to then
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         super().__init__(connection, **kwargs)
@@ -52,16 +50,7 @@ class Channel(memory.Channel):
         for callback in self.events["basic_ack"]:
             callback(self.sent, False)
 
-    def _new_queue(self, queue: str, arguments: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super()._new_queue(queue, **kwargs)
-        if arguments and "x-dead-letter-routing-key" in arguments:
-            self.expiry[queue] = arguments["x-message-ttl"] / 1000, arguments["x-dead-letter-routing-key"]
-
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        if queue in self.expiry:
-            pause_s, queue = self.expiry[queue]
-            eventlet.spawn_after(pause_s, self._put, queue, message)
-            return
         super()._put(queue, message, **kwargs)
         Transport.wake_all()
 

@@ -83,7 +83,7 @@ def publish_again(postgres: Postgres) -> None:
     """Put every event that the outboxes still hold on its way again.
 
     The broker of this mode lives in memory: what it had not delivered when the last run ended, it has
-    forgotten. The inbox drops what was handled.
+    forgotten. The handlers find done what was handled.
     """
     for service in sorted({event.SOURCE for event in EVENTS}):
         engine = create_engine(postgres.url(service))

@@ -1,6 +1,6 @@
 """Notifications: letters, stored rather than sent, and the addresses that they go to.
 
-Owns        the tables `letters` and `contacts`
+Owns        the tables `letters`, `contacts` and `inbox`
 HTTP        POST /notifications, GET /notifications
 Calls       nobody
 Events out  none

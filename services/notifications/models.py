@@ -5,11 +5,17 @@ from uuid import UUID, uuid4
 from sqlalchemy import CheckConstraint, DateTime, Index, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
+from services.common.inbox import InboxRow
+
 
 class Base(DeclarativeBase):
     """The database of notifications."""
 
     type_annotation_map = {datetime: DateTime(timezone=True)}
+
+
+class Inbox(InboxRow, Base):
+    """Events that failed."""
 
 
 class Contact(Base):
@@ -22,7 +28,7 @@ class Contact(Base):
 
 
 class Letter(Base):
-    """A letter. `event_id` is the inbox: unique, so that an event that is delivered again stores nothing.
+    """A letter. `event_id` is unique, so that an event that is handled again stores nothing.
 
     The address of a letter to a user is looked up when it is read, so it does not matter which of the order's
     event and the user's is handled first.

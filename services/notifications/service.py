@@ -2,6 +2,7 @@
 from services.common.database import Database
 from services.common.events import event_handler
 from services.common.http import Reply, http
+from services.common.inbox import Inbox
 from services.common.pages import Page, UserPageQuery
 from services.contracts import OrderPaid, OrderRejected, UserRegistered
 from services.notifications import models, store
@@ -13,6 +14,7 @@ class NotificationsService:
 
     name = "notifications"
     db = Database(models.Base)
+    inbox = Inbox(models.Inbox)
 
     @event_handler(OrderPaid)
     def on_order_paid(self, events: list[OrderPaid]) -> list[bool]:

@@ -13,9 +13,8 @@ from uuid import uuid4
 import amqp
 import psycopg2
 import pytest
-from kombu import Connection, Exchange, Queue
+from kombu import Connection, Exchange
 
-from services.common.events import dead_queue, retry_queue
 from services.common.migrations import SERVICES
 from services.local import rabbitmq as local_rabbitmq
 from services.local.net import HOST, free_port, wait_for
@@ -130,13 +129,14 @@ def test_the_scenario_of_helm_test_passes_with_the_permissions_of_each_service(s
         assert "AccessRefused" not in log.read_text() and "ACCESS_REFUSED" not in log.read_text()
 
 
-def test_what_cannot_be_handled_may_be_put_aside(services: Services, rabbitmq: RabbitMQ):
-    handled = "evt-users-user_registered--notifications.on_user_registered"
-    with broker(rabbitmq, "users") as users, broker(rabbitmq, "admin") as admin:
+def test_what_cannot_be_handled_is_a_dead_letter(services: Services, rabbitmq: RabbitMQ, postgres: Postgres):
+    with broker(rabbitmq, "users") as users:
         users.Producer().publish({"not": "an event"}, exchange=Exchange("users.events", passive=True),
                                  routing_key="user_registered")
-        dead = dead_queue(Queue(handled)).bind(admin.channel())
-        wait_for(dead.get, READY_S, "a dead letter")
+    with (closing(connect(postgres, "notifications", "notifications", password("notifications"))) as connection,
+          connection.cursor() as cursor):
+        dead = "select 1 from inbox where handler = 'on_user_registered' and next_attempt_at is null"
+        wait_for(lambda: cursor.execute(dead) or cursor.fetchone(), READY_S, "a dead letter")
 
 
 def broker(rabbitmq: RabbitMQ, user: str) -> Connection:
@@ -171,14 +171,6 @@ def declare(channel: amqp.Channel, exchange: str) -> None:
 
 def publish(channel: amqp.Channel, exchange: str, routing_key: str) -> None:
     channel.basic_publish(amqp.Message("{}"), exchange, routing_key)
-
-
-def test_the_handler_of_events_may_declare_its_queues_for_retries(services: Services, rabbitmq: RabbitMQ):
-    handled = Queue("evt-orders-order_paid--notifications.on_order_paid")
-    with broker(rabbitmq, "notifications") as connection:
-        for queue in (retry_queue(handled, 5), dead_queue(handled)):
-            queue.bind(connection.channel()).declare()
-            publish(connection.default_channel, "", queue.name)
 
 
 def test_nobody_has_the_password_of_another(rabbitmq: RabbitMQ):

@@ -10,12 +10,10 @@ from amqp.exceptions import NotFound
 from kombu import Connection, Exchange, Message, Queue
 
 from services.asyncapi import document
-from services.common.events import dead_queue
 from services.local.net import wait_for
 from services.local.stack import Stack
-from tests.broker import HANDLERS, dead_letters, publish
 from tests.client import Api
-from tests.docs.idl import ASYNCAPI, DOCS, follow, load, validator
+from tests.docs.idl import ASYNCAPI, DOCS, load, validator
 
 LETTER_S = 20
 Json = Any
@@ -127,8 +125,6 @@ def test_described_exchanges_and_queues_are_there_with_these_properties(stack: S
     with Connection(stack.amqp_uri) as connection:
         for channel in described["channels"].values():
             amqp = channel["bindings"]["amqp"]
-            if "{" in (channel["address"] or "") or (channel["address"] or "").endswith(".dead"):
-                continue  # these are declared when they are needed first
             for passive in (True, False):  # it is there; and with these properties, as the broker refuses others
                 with connection.channel() as at_broker:
                     if amqp["is"] == "queue":
@@ -140,18 +136,6 @@ def test_described_exchanges_and_queues_are_there_with_these_properties(stack: S
 def test_what_is_not_described_is_not_there(stack: Stack) -> None:
     with Connection(stack.amqp_uri) as connection, connection.channel() as at_broker, pytest.raises(NotFound):
         Queue("rpc-orders")(at_broker).queue_declare(passive=True)
-
-
-@pytest.mark.parametrize("event", HANDLERS)
-def test_what_cannot_be_handled_goes_where_it_is_described(stack: Stack, described: Json, event: str) -> None:
-    [channel] = [one for one in described["channels"].values() if one["address"] == dead_queue(HANDLERS[event]).name]
-    [message] = [follow(described, one) for one in channel["messages"].values()]
-    exchange = HANDLERS[event].name.split("-")[1] + ".events"
-    publish(stack, exchange, event, {"nonsense": 1})
-    letters: list[Message] = []
-    wait_for(lambda: letters.extend(dead_letters(stack, event)) or letters, LETTER_S, "the dead letter")
-    [letter] = [one for one in letters if json.loads(one.body) == {"nonsense": 1}]
-    validator(described, message["headers"]).validate(letter.headers)
 
 
 def exchange_of(amqp: Json) -> Any:

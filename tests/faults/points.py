@@ -15,7 +15,7 @@ from services.local.stack import ROOT
 #: Which services run a file of `common`: those that can die there.
 RUN_BY = {
     "http.py": SERVICES, "web.py": SERVICES, "timers.py": ("users", "orders"), "relay.py": ("users", "orders"),
-    "events.py": ("notifications",),
+    "events.py": ("notifications",), "inbox.py": ("notifications",),
 }
 #: Within rpc.py the caller's side and the server's side run in different services.
 RPC_SIDES = {"RpcProxy": ("users", "orders"), "RpcConsumer": ("billing",)}

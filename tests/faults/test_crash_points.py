@@ -19,7 +19,7 @@ from services.local import supervisor
 from services.local.net import free_port, wait_for
 from services.local.stack import Stack
 from tests.books import rows, violations, wait_until_quiet
-from tests.broker import dead_letters, publish
+from tests.broker import dead_letters, fill_inbox, publish
 from tests.client import Api
 from tests.commands import audit
 from tests.faults.points import Point, all_points
@@ -33,6 +33,7 @@ SETTINGS = {
     "RPC_TIMEOUT_S": "0.8", "REQUEST_TIMEOUT_S": "2", "DB_TIMEOUT_S": "1", "PUBLISH_TIMEOUT_S": "1",
     "OUTBOX_LEASE_S": "1.5", "OUTBOX_INTERVAL_S": "0.3", "RECOVERY_AFTER_S": "2.1", "RECOVERY_INTERVAL_S": "0.3",
     "DRAIN_TIMEOUT_S": "4", "EVENT_RETRY_PAUSES_S": "[0.2, 0.4, 0.8]",
+    "INBOX_INTERVAL_S": "0.3", "INBOX_LEASE_S": "1.5",
 }
 
 
@@ -66,6 +67,10 @@ def test_the_points_are_those_of_the_flow():
         "billing: acknowledge in services/common/rpc.py:RpcConsumer.handle_result#2",
         "orders: publish in services/common/relay.py:Relay._send#1",
         "notifications: acknowledge in services/common/events.py:EventHandler._finish#1",
+        "notifications: commit in services/common/inbox.py:Inbox.keep#1",
+        "notifications: acknowledge in services/common/events.py:EventHandler._keep#1",
+        "notifications: commit in services/common/inbox.py:Inbox.succeeded#1",
+        "notifications: commit in services/common/inbox.py:Inbox.failed#1",
     ):
         assert expected in names, "\n".join(sorted(names))
 
@@ -107,6 +112,7 @@ def poke(stack: Stack) -> bool:
     with suppress(KombuError, OSError):
         publish(stack, "orders.events", "order_paid", {"price": "nothing"})
         publish(stack, "nameko-rpc", "billing.pay", "nonsense")
+    fill_inbox(stack)
     return True
 
 

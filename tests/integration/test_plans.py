@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session
 
-from services import audit
+from services import audit, dead_letters
 from services.billing import store as billing
-from services.common import relay
+from services.common import inbox, relay
 from services.common.database import BY_INDEX
 from services.common.migrations import SERVICES, upgrade
 from services.common.pages import UserPageQuery
@@ -48,7 +48,10 @@ FILL = {
         select {NTH}, {ONE_OF_100}, 1, 'paid', 'key-' || n, now(), {MOMENT} {FROM_NUMBERS}"""],
     "notifications": [f"insert into contacts (user_id, email) select {NTH}, n || '@example.com' {FROM_NUMBERS}", f"""
         insert into letters (id, event_id, order_id, user_id, kind, subject, body, created_at)
-        select {NTH}, {NTH}, {NTH}, {ONE_OF_100}, 'order_paid', 'Paid', 'Paid', {MOMENT} {FROM_NUMBERS}"""],
+        select {NTH}, {NTH}, {NTH}, {ONE_OF_100}, 'order_paid', 'Paid', 'Paid', {MOMENT} {FROM_NUMBERS}""", f"""
+        insert into inbox (handler, key, body, headers, attempts, reason, next_attempt_at)
+        select 'on_order_paid', n, '', '{{}}', 1, 'a test', case when n % 2 = 0 then now() + n * interval '1 second' end
+        {FROM_NUMBERS}"""],
 }
 
 
@@ -154,6 +157,17 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
     "later letters": ("notifications", lambda s: notifications.newest(s, page(False, True)), {"letters_newest"}),
     "letters to a user": (
         "notifications", lambda s: notifications.newest(s, page(True, False)), {"letters_newest_of_user"}),
+    "an event that failed": (
+        "notifications", lambda s: inbox.KEEP.run(
+            s.connection(), "on_order_paid", "new", b"", None, None, "{}", 1, "a test", timedelta(seconds=1)), set()),
+    "an event to try again": (
+        "notifications", lambda s: inbox.CLAIM.run(s.connection(), timedelta(seconds=15)), {"inbox_due", "inbox_pkey"}),
+    "an event that is handled": ("notifications", lambda s: inbox.REMOVE.run(s.connection(), 7), {"inbox_pkey"}),
+    "an event that failed again": (
+        "notifications", lambda s: inbox.FAIL.run(s.connection(), 7, 1, 2, "a test", None), {"inbox_pkey"}),
+    "events in the inbox": ("notifications", lambda s: inbox.COUNT.run(s.connection()), {"inbox_due", "inbox_dead"}),
+    "dead letters": ("notifications", lambda s: s.execute(text(dead_letters.STATEMENTS["look"]), {
+        "after": 7, "newest": ROWS, "all": True, "ids": []}), {"inbox_dead"}),
     "orders to audit": (
         "orders", lambda s: s.execute(text(audit.ORDERS), {**WINDOW, "moment": WINDOW["since"], "id": str(USER)}),
         {"orders_newest"}),

@@ -28,7 +28,7 @@ def test_the_defaults_are_good():
     ("AMQP_URI", None), ("WEB_SERVER_ADDRESS", "127.0.0.1"), ("WEB_SERVER_ADDRESS", "x:99999"),
     ("BODY_LIMIT_BYTES", -1),
     ("EVENT_RETRY_PAUSES_S", []), ("EVENT_RETRY_PAUSES_S", [-1]), ("DB_URIS", {"orders:Base": "mysql://x"}),
-    ("RECOVERY_AFTER_S", 1), ("OUTBOX_LEASE_S", 1), ("SPELLED_WRONG", 1),
+    ("RECOVERY_AFTER_S", 1), ("OUTBOX_LEASE_S", 1), ("INBOX_LEASE_S", 1), ("SPELLED_WRONG", 1),
 ])
 def test_a_wrong_value_is_named(key, value):
     with pytest.raises(BadConfiguration) as caught:
