@@ -1,7 +1,8 @@
 """What two or more services need, and nothing else. The list is closed:
 
 config, container      the settings, checked before anything starts; draining
-database, migrations   sessions with a deadline on every wait; how the tables come to be
+database, migrations   sessions with deadlines, errors by what they say of the outcome; how the tables come to be
+names                  look-ups of host names that do not stop the event loop
 http, web, problems    the `http` entrypoint, the server behind it, and its errors (RFC 9457)
 pages, idempotency     keyset pagination; one effect for each Idempotency-Key
 publisher, consumer    messages that the broker has confirmed; messages from the broker

@@ -86,7 +86,7 @@ def publish_again(postgres: Postgres) -> None:
     forgotten. The inbox drops what was handled.
     """
     for service in sorted({event.SOURCE for event in EVENTS}):
-        engine = create_engine(postgres.url(service))
+        engine = create_engine(postgres.url(service), hide_parameters=True)
         with engine.begin() as connection:
             connection.execute(text("update outbox set published_at = null, claimed_until = '-infinity'"))
         engine.dispose()
