@@ -16,6 +16,13 @@ from sqlalchemy.orm import Session
 
 from services.common.names import NAMES
 
+#: Refuses as a statement that writes would. (A standby, or default_transaction_read_only.)
+CHECK_WRITABLE = """do $$ begin
+    if current_setting('transaction_read_only')::boolean then
+        raise exception using errcode = '25006', message = 'the database is read-only';
+    end if;
+end $$"""
+
 WRITABLE = "target_session_attrs"
 T = TypeVar("T")
 
@@ -98,6 +105,11 @@ class Database(nameko_sqlalchemy.Database):
     def autocommit(self) -> "Autocommit":
         """See Autocommit."""
         return Autocommit(self._engine)
+
+    def check_writable(self) -> None:
+        """Raise DatabaseAway unless the database can be written to; then the connections to it are dropped as well."""
+        with self.autocommit() as connection:
+            connection.exec_driver_sql(CHECK_WRITABLE)
 
 
 class Autocommit:

@@ -3,7 +3,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import sqlalchemy.exc
 from eventlet import Timeout
 from psycopg2 import extensions
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 
 from services.common.config import check
 from services.common.database import (DATABASE_DOWN, NOTHING_DONE, Database, DatabaseAway, DriverFailed, TryAgain,
@@ -21,6 +20,7 @@ from services.common.problems import OUTCOME_UNKNOWN, PASSING, Unavailable, from
 from services.local.net import wait_for
 from services.local.postgres import Postgres
 from services.orders.models import Base
+from tests.standby import plain, set_read_only
 from tests.unit.test_config import config
 
 SECRET = "ada@example.com"
@@ -76,11 +76,6 @@ def make_database() -> Iterator[Callable[..., Database]]:
 @pytest.fixture
 def database(postgres: Postgres, make_database: Callable[..., Database]) -> Database:
     return make_database(postgres.url("orders"))
-
-
-def plain(url: str) -> str:
-    """The URL as libpq reads it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 class Cutter:
@@ -287,21 +282,6 @@ def test_a_session_that_goes_on_after_it_lost_its_connection_is_an_outage(postgr
             except DatabaseAway:
                 pass
     assert from_exception(caught.value).view.status == 503
-
-
-def set_read_only(server: Postgres, read_only: bool) -> None:
-    """Turn a server into a standby, or into a primary, as far as its clients can see; returns when they can."""
-    with closing(psycopg2.connect(plain(server.url("postgres")))) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute(f"alter system set default_transaction_read_only = {'on' if read_only else 'off'}")
-        cursor.execute("select pg_reload_conf()")
-    wait_for(lambda: is_read_only(server) == read_only, 5, "the server to have changed")
-
-
-def is_read_only(server: Postgres) -> bool:
-    with closing(psycopg2.connect(plain(server.url("postgres")))) as connection, connection.cursor() as cursor:
-        cursor.execute("show transaction_read_only")
-        return bool(cursor.fetchone() == ("on",))
 
 
 @pytest.fixture(scope="module")
