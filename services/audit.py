@@ -83,8 +83,8 @@ class Audit:
     def run(self) -> Report:
         with ExitStack() as stack:
             for service in SERVICES:
-                engine = create_engine(with_driver(self.urls[service]), connect_args={"connect_timeout": 10},
-                                       hide_parameters=True)
+                engine = create_engine(with_driver(self.urls[service]), hide_parameters=True,
+                                       connect_args={"connect_timeout": 10})
                 stack.callback(engine.dispose)
                 self.databases[service] = engine
             self._accounts()

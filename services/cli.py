@@ -164,7 +164,8 @@ def door(arguments: argparse.Namespace) -> None:
     ports: dict[str, list[int]] = {}
     for service, _, port in (target.partition("=") for target in arguments.target):
         ports.setdefault(service, []).append(port_number(port))
-    serve(listen(arguments.port), ports, config["REQUEST_TIMEOUT_S"], config["BODY_LIMIT_BYTES"])
+    serve(listen(arguments.port), ports, config["REQUEST_TIMEOUT_S"], config["BODY_LIMIT_BYTES"],
+          config["MAX_CONNECTIONS"])
 
 
 def listen(port: int) -> Any:

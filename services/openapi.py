@@ -35,7 +35,8 @@ PROBLEMS = {
     413: "The body is too long",
     415: "The body is not application/json",
     422: "Well-formed, but a field is wrong, or the Idempotency-Key was used with other values",
-    503: "Something that is needed does not answer now; try again, with the same Idempotency-Key",
+    503: ("Something that is needed does not answer now; send it again with the same Idempotency-Key, or, without one, "
+          "look first at what may have been done"),
 }
 ANSWERS = {200: "Done", 201: "Created", 202: "Stored, but the outcome of the payment is not known yet"}
 
@@ -141,6 +142,6 @@ def parameters(route: Route) -> list[dict[str, Any]]:
             found.append({"name": name, "in": "query", "schema": schema | (options[0] if options else {})})
     if route.method == "POST":
         found.append({"name": IDEMPOTENCY_KEY, "in": "header",
-                      "description": "One effect for each key, however often the request is sent",
-                      "schema": {"type": "string", "pattern": f"^{KEY_PATTERN}$"}})
+                      "description": "One effect for each key, however often the request is sent; quoted or bare",
+                      "schema": {"type": "string", "pattern": f"^({KEY_PATTERN})$"}})
     return found

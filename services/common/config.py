@@ -44,6 +44,7 @@ class Settings(BaseModel):
     INBOX_LEASE_S: Seconds
     EVENT_BATCH: Count
     EVENT_RETRY_PAUSES_S: Annotated[list[Seconds], Field(min_length=1, max_length=20)]
+    MAX_CONNECTIONS: Count
     BODY_LIMIT_BYTES: Annotated[int, Field(ge=1024, le=2**30)]
     LOGGING: dict[str, Any]
 

@@ -9,6 +9,7 @@ from nameko.containers import ServiceContainer
 
 from services.common.config import BadConfiguration, check
 from services.common.database import with_driver
+from services.common.names import install
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class Container(ServiceContainer):
             self.settings = check(config)
         except BadConfiguration as error:
             sys.exit(str(error))
+        install()
         urls = {key: with_driver(url) for key, url in self.settings.DB_URIS.items()}
         super().__init__(service_cls, {**config, "DB_URIS": urls})
 

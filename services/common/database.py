@@ -1,17 +1,30 @@
 """Sessions on a service's own PostgreSQL database, with a deadline on every wait."""
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import nameko_sqlalchemy.database
 import psycopg2
 import sqlalchemy.event
 import sqlalchemy.exc
+from eventlet import Timeout
 from eventlet.hubs import trampoline
 from psycopg2 import extensions
-from sqlalchemy import Connection, CursorResult, Engine, ExceptionContext, make_url
+from sqlalchemy import Connection, CursorResult, Dialect, Engine, ExceptionContext, make_url
 from sqlalchemy.orm import Session
+
+from services.common.names import NAMES
+
+#: Refuses as a statement that writes would. (A standby, or default_transaction_read_only.)
+CHECK_WRITABLE = """do $$ begin
+    if current_setting('transaction_read_only')::boolean then
+        raise exception using errcode = '25006', message = 'the database is read-only';
+    end if;
+end $$"""
+
+WRITABLE = "target_session_attrs"
+T = TypeVar("T")
 
 
 class DatabaseAway(sqlalchemy.exc.OperationalError):
@@ -70,6 +83,7 @@ class Database(nameko_sqlalchemy.Database):
             "max_overflow": 0,
             "pool_timeout": settings.DB_TIMEOUT_S,
             "pool_use_lifo": True,
+            "hide_parameters": True,  # letters and addresses have no place in a log
             "connect_args": {
                 "application_name": self.container.service_name,
                 "options": f"-c statement_timeout={milliseconds} -c lock_timeout={lock_milliseconds}"
@@ -78,6 +92,7 @@ class Database(nameko_sqlalchemy.Database):
         }
         super().setup()
         sqlalchemy.event.listen(self.engine, "handle_error", classify)
+        sqlalchemy.event.listen(self.engine, "do_connect", partial(_connect, settings.DB_TIMEOUT_S + 1))
         self._engine = self.engine  # which nameko-sqlalchemy deletes when it stops, while the outbox still relays
 
     def get_dependency(self, worker_ctx: Any) -> "Sessions":
@@ -91,6 +106,11 @@ class Database(nameko_sqlalchemy.Database):
     def autocommit(self) -> "Autocommit":
         """See Autocommit."""
         return Autocommit(self._engine)
+
+    def check_writable(self) -> None:
+        """Raise DatabaseAway unless the database can be written to; then the connections to it are dropped as well."""
+        with self.autocommit() as connection:
+            connection.exec_driver_sql(CHECK_WRITABLE)
 
 
 class Autocommit:
@@ -164,9 +184,8 @@ def classify(context: ExceptionContext) -> Exception | None:
         if closed:  # a deadline of ours broke into the wait, see _wait: nothing is wrong with the other connections
             context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
         return None
-    kind = _kind(original, closed)
-    if kind is None:
-        return None
+    kind = _kind(original, closed) or type(error)
+    _hide_values(original)
     context.is_disconnect = context.is_disconnect or kind is DatabaseAway
     return kind(error.statement, error.params, original, hide_parameters=True,
                 connection_invalidated=context.is_disconnect, ismulti=error.ismulti)
@@ -184,6 +203,13 @@ def _kind(error: psycopg2.Error, closed: bool) -> type[sqlalchemy.exc.DBAPIError
     return DriverFailed
 
 
+def _hide_values(error: psycopg2.Error) -> None:
+    """Leave of the server's message what names no value: its detail and the line that it shows do."""
+    if error.pgcode:
+        shown = "a value that is refused" if error.pgcode.startswith("22") else error.diag.message_primary
+        error.args = (f"{shown} (SQLSTATE {error.pgcode})",)
+
+
 def _is_closed(connection: Connection | None) -> bool:
     """Whether there is no connection to the server (any more)."""
     if connection is None or connection.closed or connection.invalidated:
@@ -193,11 +219,52 @@ def _is_closed(connection: Connection | None) -> bool:
 
 
 def with_driver(url: str) -> str:
-    """The URL with psycopg2 spelled out; SQLAlchemy 2.1 takes another driver where none is named."""
+    """The URL with what we need spelled out: psycopg2, for SQLAlchemy 2.1 takes another driver where none is named,
+    and a server that can be written to, whatever became of it since, unless the URL has another wish."""
     parsed = make_url(url)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg2")
+    if WRITABLE not in parsed.query:
+        parsed = parsed.update_query_dict({WRITABLE: "read-write"})
     return parsed.render_as_string(hide_password=False)
+
+
+def _connect(timeout_s: float, dialect: Dialect, record: Any, args: Any, options: dict[str, Any]) -> Any:
+    """Connect to the first host of the URL that is as it wishes; psycopg2.OperationalError after `timeout_s` seconds.
+
+    SQLAlchemy's `do_connect` event. libpq would look the names up itself, and stop the event loop meanwhile; and
+    under our wait callback it would wait for a host that is silent, and never come to the next.
+    """
+    hosts = str(options.get("host", "")).split(",")
+    ports = str(options.get("port", "")).split(",")
+    if "hostaddr" in options or "service" in options:
+        return None  # libpq knows
+    places = list(zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=True))
+    failure: Exception = psycopg2.OperationalError("there is no host")
+    for (host, port), host_s in _shares(places, timeout_s):
+        try:
+            to = {**options, "host": host, "port": port} if host else options
+            for address, address_s in _shares(_addresses(host, host_s), host_s):
+                try:
+                    with Timeout(address_s, psycopg2.OperationalError(f"{host} did not answer in {address_s:.1f} s")):
+                        return dialect.connect(**to, **({"hostaddr": address} if address else {}))
+                except psycopg2.OperationalError as error:
+                    failure = error
+        except OSError as error:
+            failure = psycopg2.OperationalError(f"{host}: {error}")
+    raise failure
+
+
+def _shares(items: Sequence[T], timeout_s: float) -> Iterator[tuple[T, float]]:
+    """Each of `items` with its share of the time that is left."""
+    deadline = time.monotonic() + timeout_s
+    for number, item in enumerate(items):
+        yield item, max(0.0, deadline - time.monotonic()) / (len(items) - number)
+
+
+def _addresses(host: str, timeout_s: float) -> list[str]:
+    """Where `host` is; nothing to say of a Unix socket."""
+    return [""] if not host or host.startswith(("/", "@")) else NAMES.addresses(host, timeout_s)
 
 
 def _wait(connection: Any, timeout_s: float) -> None:

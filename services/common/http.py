@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 
 CLOSE = {"Connection": "close"}
 IDEMPOTENCY_KEY = "Idempotency-Key"
-KEY_PATTERN = r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?"
+#: A key of 1 to 255 printable ASCII characters, bare, or as a String of RFC 9651.
+KEY_PATTERN = (r'[\x21\x23-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?'
+               r'|"([\x21\x23-\x5b\x5d-\x7e]|\\["\\])'
+               r'(([\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){0,253}([\x21\x23-\x5b\x5d-\x7e]|\\["\\]))?"')
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,12 @@ def http(method: str, path: str, **route: Any) -> Callable[[Callable[..., Reply]
 
 
 def _key(request: Request) -> str | None:
+    """The Idempotency-Key; quoted, as draft-ietf-httpapi-idempotency-key-header has it, or bare, which is the same."""
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is not None and not re.fullmatch(KEY_PATTERN, key):
-        raise bad_field(IDEMPOTENCY_KEY, "should be 1 to 255 printable ASCII characters", 400)
+        raise bad_field(IDEMPOTENCY_KEY, "should be 1 to 255 printable ASCII characters, which may be quoted", 400)
+    if key is not None and key.startswith('"'):
+        return re.sub(r"\\(.)", r"\1", key[1:-1])
     return key
 
 

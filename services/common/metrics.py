@@ -9,6 +9,8 @@ RPCS = Histogram(
     "nameko_hw_rpc_seconds", "RPCs as their caller sees them, by outcome", ["service", "method", "outcome"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+BROKER_UP = Gauge(
+    "nameko_hw_broker_up", "1 while the broker answers, else 0", ["service"])
 EVENTS_PUBLISHED = Counter(
     "nameko_hw_events_published_total", "Events that the broker has confirmed", ["service"])
 EVENTS_HANDLED = Counter(

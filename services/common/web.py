@@ -6,6 +6,7 @@ every worker is busy.
 import json
 import logging
 import mimetypes
+import socket
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -15,22 +16,25 @@ from typing import Any
 
 import eventlet
 from eventlet import Timeout
-from nameko.web.server import HttpOnlyProtocol, WebServer
+from nameko.web.server import WebServer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from sqlalchemy import text
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import Map
 from werkzeug.wrappers import Request, Response
 
+from services.common import metrics
 from services.common.database import Database
-from services.common.problems import Problem, Unavailable
+from services.common.problems import RETRY_AFTER, Problem, Unavailable, unavailable
+from services.common.protocol import Protocol, raw
 from services.common.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
 OPENAPI_FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 HEALTH_TIMEOUT_S = 2
+ASK_BROKER_EVERY_S = 2
 LINGER_S = 0.3
+FULL_AGAIN_S = 0.1
 BACKLOG = 1024  # connections that wait to be accepted
 PATH_VALUES = "nameko_hw.path_values"  # in the WSGI environment: the values that the path of a route names
 SWAGGER_UI = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
@@ -54,17 +58,6 @@ DOCS_START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui"});\n'
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-class Protocol(HttpOnlyProtocol):
-    """eventlet's HTTP protocol, with a problem where it would answer a broken request in HTML."""
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        body = Problem(code, "malformed-request", "The request is not well-formed HTTP.").response().get_data()
-        self.close_connection = True
-        self.wfile.write(
-            b"HTTP/1.1 %d Error\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
-            b"Connection: close\r\n\r\n%s" % (code, len(body), body))
-
-
 class Server(WebServer):
     """Nameko's web server with our errors, limits, health and documentation.
 
@@ -74,6 +67,10 @@ class Server(WebServer):
     publisher = Publisher()
     _is_accepting: bool
     _starting: bool
+    _broker_is_up = False
+    _watching: Any = None
+    _connections = 0
+    _refused = 0
 
     @property
     def bind_addr(self) -> Any:
@@ -81,12 +78,56 @@ class Server(WebServer):
 
     def start(self) -> None:
         self.url_map = self.make_url_map()
+        self._watching = self.container.spawn_managed_thread(self._watch_broker)
         if self.bind_addr and not self._starting:
             self._starting = True
             self._sock = eventlet.listen(self.bind_addr, backlog=BACKLOG, reuse_port=False)
             self._sock.settimeout(None)  # accept for ever, see Nameko's own server
             self._serv = self.get_wsgi_server(self._sock, self.get_wsgi_app())
             self._gt = self.container.spawn_managed_thread(self.run)
+
+    def run(self) -> None:
+        """Accept connections, MAX_CONNECTIONS at a time; one that is too many is told so, and closed."""
+        limit = self.container.settings.MAX_CONNECTIONS
+        while self._is_accepting:
+            try:
+                sock, address = self._sock.accept()
+            except OSError as error:  # no file handle is left, or the client has gone already
+                log.warning("a connection was not accepted: %s", error)
+                eventlet.sleep(FULL_AGAIN_S)
+                continue
+            if self._connections < limit:
+                self._serve(sock, address)
+            elif self._refused < limit / 10:
+                eventlet.spawn_n(self._refuse, sock)
+            else:
+                sock.close()
+
+    def _serve(self, sock: Any, address: Any) -> None:
+        self._connections += 1
+        sock.settimeout(self._serv.socket_timeout)
+        self.container.spawn_managed_thread(partial(self.process_request, sock, address))
+
+    def process_request(self, sock: Any, address: Any) -> None:
+        try:
+            super().process_request(sock, address)
+        finally:
+            self._connections -= 1
+
+    def _refuse(self, sock: Any) -> None:
+        """Answer 503, and wait a moment for the client to have it: closing at once would take it back."""
+        self._refused += 1
+        try:
+            with Timeout(LINGER_S, TimeoutError()):
+                sock.sendall(raw(unavailable("The service has too many connections.")))
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(65_536):
+                    pass
+        except OSError:
+            pass  # it is closed anyhow
+        finally:
+            sock.close()
+            self._refused -= 1
 
     def drain(self) -> None:
         """Accept no more connections, answer what comes on those there are, and close each after its answer.
@@ -111,14 +152,14 @@ class Server(WebServer):
         self._sock.settimeout(0)
         try:
             while True:
-                sock, address = self._sock.accept()
-                sock.settimeout(self._serv.socket_timeout)
-                self.container.spawn_managed_thread(partial(self.process_request, sock, address))
+                self._serve(*self._sock.accept())
         except OSError:
             return  # nobody is waiting
 
     def stop(self) -> None:
         """End; `drain` has been called by the entrypoints."""
+        if self._watching is not None:
+            self._watching.kill()
 
     def get_wsgi_app(self) -> WsgiApp:
         return self.app
@@ -138,7 +179,7 @@ class Server(WebServer):
         """The WSGI application."""
         request = Request(environ)
         own = {
-            "/health/live": live, "/health/ready": self.ready, "/metrics": metrics,
+            "/": front_page, "/health/live": live, "/health/ready": self.ready, "/metrics": show_metrics,
         }.get(request.path)
         if request.path == "/openapi.json" or request.path.startswith("/docs"):
             own = documentation
@@ -153,24 +194,34 @@ class Server(WebServer):
         return entrypoint.handle_request(request)
 
     def ready(self, request: Request | None = None) -> Response:
-        """The database and the broker answer, asked now, and the service is not about to stop."""
+        """The service can do something useful: its database can be written to, asked now, and it is not about to stop.
+
+        Without the broker it still can, so its state is only told, as of the last time that it was asked.
+        """
         if not self._is_accepting:
             return Problem(503, "not-ready", "the service is stopping").response()
-        checks = {"database": self._ask_database, "broker": self._ask_broker}
-        failed = {name: "does not answer" for name, ask in checks.items() if not _answers(ask)}
-        if failed:
-            return Problem(503, "not-ready", "; ".join(f"{name} {why}" for name, why in failed.items()),
-                           headers={"Retry-After": "1"}).response()
-        return _json({"status": "ready"})
+        if why := _failure(self._ask_database):
+            log.warning("not ready: the database: %s", why)
+            return Problem(503, "not-ready", "the database does not answer, or cannot be written to",
+                           headers=RETRY_AFTER).response()
+        return _json({"status": "ready", "broker": "up" if self._broker_is_up else "away"})
 
     def _ask_database(self) -> None:
         for extension in self.container.dependencies:
             if isinstance(extension, Database):
-                with extension.session() as session:
-                    session.execute(text("select 1"))
+                extension.check_writable()
 
-    def _ask_broker(self) -> None:
-        self.publisher.ask()
+    def _watch_broker(self) -> None:
+        """Ask the broker for a sign of life over and over, so that nobody has to wait for it who wants to know."""
+        while True:
+            why = _failure(self.publisher.ask)
+            if self._broker_is_up and why:
+                log.warning("the broker is away: %s", why)
+            elif not self._broker_is_up and not why:
+                log.info("the broker is there")
+            self._broker_is_up = not why
+            metrics.BROKER_UP.labels(self.container.service_name).set(self._broker_is_up)
+            eventlet.sleep(ASK_BROKER_EVERY_S)
 
 
 def routing_problem(error: HTTPException) -> Problem:
@@ -186,9 +237,16 @@ def live(request: Request) -> Response:
     return _json({"status": "live"})
 
 
-def metrics(request: Request) -> Response:
+def show_metrics(request: Request) -> Response:
     """Everything that this process counts, for Prometheus."""
     return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def front_page(request: Request) -> Response:
+    """There is no page of our own yet, so lead to the documentation."""
+    if request.method not in ("GET", "HEAD"):
+        return routing_problem(MethodNotAllowed(["GET", "HEAD"])).response()
+    return Response(status=302, headers={"Location": "/docs"})
 
 
 def documentation(request: Request) -> Response:
@@ -209,14 +267,14 @@ def documentation(request: Request) -> Response:
     return Problem(404, "not-found", "There is nothing at this path.").response()
 
 
-def _answers(ask: Callable[[], None]) -> bool:
+def _failure(ask: Callable[[], None]) -> str:
+    """What went wrong when it was asked, in a word; nothing if it answered in time."""
     try:
         with Timeout(HEALTH_TIMEOUT_S, Unavailable("no answer")):
             ask()
     except Exception as error:
-        log.warning("not ready: %s", type(error).__name__)
-        return False
-    return True
+        return type(error).__name__
+    return ""
 
 
 def _json(body: dict[str, Any]) -> Response:

@@ -19,6 +19,7 @@ from werkzeug.wrappers import Request
 from services.billing.service import BillingService
 from services.common import web
 from services.common.migrations import SERVICES, upgrade
+from services.common.protocol import Protocol
 from services.contracts import EVENTS
 from services.local import broker
 from services.local.frontdoor import FrontDoor, ready
@@ -49,8 +50,9 @@ def serve(listener: socket.socket, folder: Path, config: dict[str, Any], on_read
         for server in SERVERS:
             runner.add_service(server)
         runner.start()
-        door = eventlet.spawn(wsgi.server, listener, front_door(runner), protocol=web.Protocol, log_output=False,
-                              debug=False, socket_timeout=config["REQUEST_TIMEOUT_S"], keepalive=60)
+        door = eventlet.spawn(wsgi.server, listener, front_door(runner), max_size=config["MAX_CONNECTIONS"],
+                              protocol=Protocol, log_output=False, debug=False,
+                              socket_timeout=config["REQUEST_TIMEOUT_S"], keepalive=60)
         died = [eventlet.spawn(container.wait) for container in runner.containers]
         for one in died:
             one.link(lambda _: stop.ready() or stop.send())
@@ -75,7 +77,7 @@ def front_door(runner: ServiceRunner) -> FrontDoor:
     return FrontDoor({name: server.app for name, server in servers.items()}, own={
         "/health/live": lambda environ, start: web.live(Request(environ))(environ, start),
         "/health/ready": ready(checks),
-        "/metrics": lambda environ, start: web.metrics(Request(environ))(environ, start),
+        "/metrics": lambda environ, start: web.show_metrics(Request(environ))(environ, start),
     })
 
 
@@ -86,7 +88,7 @@ def publish_again(postgres: Postgres) -> None:
     forgotten. The handlers find done what was handled.
     """
     for service in sorted({event.SOURCE for event in EVENTS}):
-        engine = create_engine(postgres.url(service))
+        engine = create_engine(postgres.url(service), hide_parameters=True)
         with engine.begin() as connection:
             connection.execute(text("update outbox set published_at = null, claimed_until = '-infinity'"))
         engine.dispose()

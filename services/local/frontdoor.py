@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import Any
 
-from eventlet import wsgi
+from eventlet import Timeout, wsgi
 from werkzeug.wrappers import Request, Response
 
-from services.common.problems import Problem
-from services.common.web import Protocol, live
+from services.common.problems import RETRY_AFTER, Problem, unavailable
+from services.common.protocol import Protocol
+from services.common.web import live
 from services.local.net import HOST
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 #: The first part of a path, and the service that answers there. The documentation is the same in all of them.
 ROUTES = {
     "users": "users", "billing": "billing", "orders": "orders", "notifications": "notifications",
-    "docs": "users", "openapi.json": "users",
+    "": "users", "docs": "users", "openapi.json": "users",
 }
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
               "transfer-encoding", "upgrade"}  # RFC 9110, section 7.6.1
@@ -51,7 +52,7 @@ def ready(ask: dict[str, Callable[[], bool]]) -> WsgiApp:
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         waiting = [name for name, is_ready in ask.items() if not is_ready()]
         if waiting:
-            problem = Problem(503, "not-ready", f"{', '.join(waiting)}: not ready", headers={"Retry-After": "1"})
+            problem = Problem(503, "not-ready", f"{', '.join(waiting)}: not ready", headers=RETRY_AFTER)
             return problem.response()(environ, start_response)
         return Response(json.dumps({"status": "ready"}), content_type="application/json")(environ, start_response)
 
@@ -75,7 +76,12 @@ class Backend:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         try:
             # a little more than the limit, so that the service itself refuses what is too long
-            body = environ["wsgi.input"].read(self.body_limit + 1)
+            with Timeout(self.timeout_s, TimeoutError("the body did not arrive in time")):
+                body = environ["wsgi.input"].read(self.body_limit + 1)
+        except TimeoutError:
+            problem = Problem(408, "request-timeout", "The request did not arrive in time.",
+                              headers={"Connection": "close"})
+            return problem.response()(environ, start_response)
         except (OSError, ValueError):
             problem = Problem(400, "malformed-body", "body: could not be read to its end.")
             return problem.response()(environ, start_response)
@@ -83,8 +89,7 @@ class Backend:
             response = self.forward(Request(environ), body)
         except (OSError, http.client.HTTPException) as error:
             log.warning("%s does not answer: %s", self.service, type(error).__name__)
-            response = Problem(503, "unavailable", f"{self.service} does not answer now. Try again.",
-                               headers={"Retry-After": "1"}).response()
+            response = unavailable(f"{self.service} does not answer now.").response()
         return response(environ, start_response)
 
     def forward(self, request: Request, body: bytes) -> Response:
@@ -119,21 +124,26 @@ class Backend:
 
     def is_ready(self) -> bool:
         """Ask the service itself."""
+        return bool(self.health())
+
+    def health(self) -> dict[str, str]:
+        """What the service says of itself, if it is ready."""
         [port, *_] = self._in_turn()
         try:
             with closing(http.client.HTTPConnection(HOST, port, timeout=self.timeout_s)) as connection:
                 connection.request("GET", "/health/ready")
-                return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
+                answer = connection.getresponse()
+                return dict(json.load(answer)) if answer.status == 200 else {}
+        except (OSError, ValueError, http.client.HTTPException):
+            return {}
 
 
-def serve(listener: Any, ports: dict[str, list[int]], timeout_s: float, body_limit: int) -> None:
+def serve(listener: Any, ports: dict[str, list[int]], timeout_s: float, body_limit: int, connections: int) -> None:
     """Serve the front door on `listener` until the process is ended; run under `eventlet.monkey_patch()`."""
     backends = {service: Backend(service, ports_, timeout_s, body_limit) for service, ports_ in ports.items()}
     door = FrontDoor(dict(backends), own={
         "/health/live": lambda environ, start: live(Request(environ))(environ, start),
         "/health/ready": ready({service: backend.is_ready for service, backend in backends.items()}),
     })
-    wsgi.server(listener, door, protocol=Protocol, log_output=False, debug=False,
+    wsgi.server(listener, door, max_size=connections, protocol=Protocol, log_output=False, debug=False,
                 socket_timeout=timeout_s, keepalive=60)

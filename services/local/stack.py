@@ -114,9 +114,10 @@ class Stack:
         wait_for(self.is_ready, READY_S, f"the services to be ready; their logs are in {self.folder / 'logs'}")
 
     def is_ready(self) -> bool:
-        """Whether every replica of every service, and the front door, say so."""
+        """Whether every replica of every service, and the front door, say so, and see the broker."""
         backends = [Backend(service, [port], timeout_s=5) for service, ports in self.ports.items() for port in ports]
-        return all(one.is_ready() for one in [*backends, Backend("front door", [self.port], timeout_s=5)])
+        return (all(one.health().get("broker") == "up" for one in backends)
+                and Backend("front door", [self.port], timeout_s=5).is_ready())
 
     def keep_servers_running(self) -> None:
         """Start a private server again that has died; the supervisor does the same for the services."""

@@ -1,4 +1,5 @@
 """A lost connection is an unknown outcome, and each error of PostgreSQL means what it says of the outcome."""
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -10,16 +11,19 @@ import pytest
 import sqlalchemy.exc
 from eventlet import Timeout
 from psycopg2 import extensions
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 
 from services.common.config import check
-from services.common.database import DATABASE_DOWN, NOTHING_DONE, Database, DatabaseAway, DriverFailed, TryAgain
+from services.common.database import (DATABASE_DOWN, NOTHING_DONE, Database, DatabaseAway, DriverFailed, TryAgain,
+                                      with_driver)
 from services.common.problems import OUTCOME_UNKNOWN, PASSING, Unavailable, from_exception
 from services.local.net import wait_for
 from services.local.postgres import Postgres
 from services.orders.models import Base
+from tests.standby import plain, set_read_only
 from tests.unit.test_config import config
 
+SECRET = "ada@example.com"
 RAISE = "do $$ begin raise exception using errcode = '{}'; end $$"
 
 
@@ -72,11 +76,6 @@ def make_database() -> Iterator[Callable[..., Database]]:
 @pytest.fixture
 def database(postgres: Postgres, make_database: Callable[..., Database]) -> Database:
     return make_database(postgres.url("orders"))
-
-
-def plain(url: str) -> str:
-    """The URL as libpq reads it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 class Cutter:
@@ -283,3 +282,77 @@ def test_a_session_that_goes_on_after_it_lost_its_connection_is_an_outage(postgr
             except DatabaseAway:
                 pass
     assert from_exception(caught.value).view.status == 503
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, Postgres]]:
+    """Two servers, of which the first is read-only."""
+    folders = tmp_path_factory.mktemp("pair")
+    with Postgres(folders / "one") as one, Postgres(folders / "two") as two:
+        set_read_only(one, True)
+        yield one, two
+
+
+def test_of_several_hosts_the_writable_one_is_taken_also_after_a_failover(pair, make_database):
+    one, two = pair
+    database = make_database(with_driver(
+        f"postgresql://postgres@/postgres?host=127.0.0.1:{one.port}&host=localhost:{two.port}"))
+
+    def port() -> int:
+        with database.autocommit() as connection:
+            connection.exec_driver_sql("create table if not exists writable ()")
+            return int(connection.exec_driver_sql("show port").scalar_one())
+
+    assert port() == two.port
+    set_read_only(one, False)
+    set_read_only(two, True)
+    with pytest.raises(DatabaseAway):
+        port()
+    assert port() == one.port
+    set_read_only(one, True)
+    set_read_only(two, False)
+    with pytest.raises(DatabaseAway):
+        port()
+    assert port() == two.port
+
+
+def test_a_host_that_is_silent_leaves_time_for_the_next(pair, make_database):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        database = make_database(with_driver(
+            f"postgresql://postgres@/postgres?host=127.0.0.1:{port}&host=127.0.0.1:{pair[1].port}"), DB_TIMEOUT_S=0.5)
+        with database.autocommit() as connection:
+            assert int(connection.exec_driver_sql("show port").scalar_one()) == pair[1].port
+
+
+def test_a_read_only_database_is_an_outage_on_every_connection(pair, make_database):
+    database = make_database(pair[0].url("postgres"))
+    with pytest.raises(DatabaseAway), database.autocommit() as connection:
+        first = backend(connection)
+        with database.autocommit() as other:
+            second = backend(other)
+            other.exec_driver_sql("create table never ()")
+    with database.autocommit() as connection, database.autocommit() as other:
+        assert {first, second}.isdisjoint({backend(connection), backend(other)})
+    careful = make_database(with_driver(pair[0].url("postgres")))
+    with pytest.raises(DatabaseAway, match="read-only"), careful.autocommit():
+        pass
+
+
+@pytest.mark.parametrize("statement", [
+    "insert into letters values (:secret), (:secret)", "insert into letters values (:secret || null)",
+    "select cast(:secret as integer)", "select nothing from letters where body = :secret",
+    "insert into letters select :secret from pg_sleep(5)", "select :secret from pg_terminate_backend(pg_backend_pid())",
+])
+@pytest.mark.parametrize("way", ["autocommit", "session"])
+def test_an_error_holds_no_value_of_a_statement(postgres, make_database, caplog, statement, way):
+    database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.2)
+    with database.session() as session:
+        session.execute(text("create table if not exists letters (body text primary key)"))
+    try:
+        with getattr(database, way)() as connection:
+            connection.execute(text(statement), {"secret": SECRET})
+    except sqlalchemy.exc.DBAPIError:
+        logging.getLogger("services").exception("failed")
+    assert "Traceback" in caplog.text
+    assert SECRET not in caplog.text

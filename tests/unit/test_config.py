@@ -74,8 +74,10 @@ def test_a_service_does_not_start_on_a_wrong_setting(command, tmp_path: Path):
 
 
 @pytest.mark.parametrize("given, used", [
-    ("postgresql://u:p%40@h/db", "postgresql+psycopg2://u:p%40@h/db"),
-    ("postgresql+psycopg2://u@h/db", "postgresql+psycopg2://u@h/db"),
+    ("postgresql://u:p%40@h/db", "postgresql+psycopg2://u:p%40@h/db?target_session_attrs=read-write"),
+    ("postgresql+psycopg2://u@/db?host=a:5432&host=b:5433",
+     "postgresql+psycopg2://u@/db?host=a%3A5432&host=b%3A5433&target_session_attrs=read-write"),
+    ("postgresql+psycopg2://u@h/db?target_session_attrs=any", "postgresql+psycopg2://u@h/db?target_session_attrs=any"),
 ])
-def test_psycopg2_is_spelled_out(given, used):
+def test_the_driver_and_a_writable_server_are_spelled_out(given, used):
     assert with_driver(given) == used

@@ -4,7 +4,8 @@ from sqlalchemy import create_engine, text
 
 LOCK = 7_016_996_765_293_437_281  # any constant: one migration of a database at a time
 
-engine = create_engine(context.config.attributes["url"], connect_args={"connect_timeout": 10})
+engine = create_engine(context.config.attributes["url"], hide_parameters=True,
+                       connect_args={"connect_timeout": 10})
 with engine.connect() as connection:
     connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": LOCK})
     connection.commit()

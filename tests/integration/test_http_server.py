@@ -1,0 +1,146 @@
+"""The HTTP server of a service: what a connection may cost, spoken to over sockets."""
+import json
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import eventlet
+import pytest
+from eventlet.green import socket
+
+from services.common.config import check
+from services.common.web import Server
+from services.local.net import free_port
+from tests.unit.test_config import config
+
+REQUEST_S = 0.6
+SLACK_S = 1.0
+GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Running(Server):
+    """A server in this process, on a port of its own, whose broker answers."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.publisher = SimpleNamespace(ask=lambda: None)
+        self.port = port
+        self.container = SimpleNamespace(
+            service_name="orders", config={"WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"}, dependencies=[],
+            spawn_managed_thread=eventlet.spawn, settings=check({
+                **config(), "REQUEST_TIMEOUT_S": REQUEST_S, "RPC_TIMEOUT_S": 0.1, "MAX_CONNECTIONS": 10}))
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+
+@pytest.fixture
+def server() -> Iterator[Running]:
+    running = Running(free_port())
+    running.start()
+    yield running
+    running.drain()
+    running.stop()
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the server closes the connection."""
+    received = b""
+    while data := connection.recv(65_536):
+        received += data
+    return received
+
+
+def trickle(connection: socket.socket, data: bytes) -> None:
+    """Send a byte now and then, while anybody listens."""
+    try:
+        for number in range(len(data)):
+            connection.sendall(data[number:number + 1])
+            eventlet.sleep(REQUEST_S / 4)
+    except OSError:
+        pass
+
+
+@pytest.mark.parametrize("begin", [b"", GET[:-2]])
+def test_a_head_that_trickles_in_is_given_up(server: Running, begin: bytes):
+    started = time.monotonic()
+    with server.connect() as connection:
+        connection.sendall(begin)
+        sending = eventlet.spawn(trickle, connection, b"x" * 1000)
+        answer = everything(connection)
+        sending.kill()
+    assert REQUEST_S - 0.1 < time.monotonic() - started < REQUEST_S + SLACK_S
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body)["type"] == "urn:nameko-hw:problem:request-timeout"
+
+
+def test_a_body_that_nobody_reads_and_that_trickles_in_is_given_up(server: Running):
+    started = time.monotonic()
+    with server.connect() as connection:
+        connection.sendall(GET[:-2] + b"Content-Length: 1000\r\n\r\n")
+        sending = eventlet.spawn(trickle, connection, b"x" * 1000)
+        assert everything(connection).startswith(b"HTTP/1.1 200 ")
+        sending.kill()
+    assert time.monotonic() - started < REQUEST_S + SLACK_S
+
+
+def test_an_idle_connection_is_kept_and_each_request_has_its_own_time(server: Running):
+    with server.connect() as connection:
+        for _ in range(3):
+            eventlet.sleep(REQUEST_S * 0.7)
+            connection.sendall(GET[:9])
+            eventlet.sleep(REQUEST_S * 0.7)
+            connection.sendall(GET[9:])
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        eventlet.sleep(REQUEST_S * 2)
+        connection.sendall(GET)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_deadline_of_the_head_does_not_cut_the_answer(server: Running):
+    server.app = lambda environ, start: eventlet.sleep(REQUEST_S * 2) or Server.app(server, environ, start)
+    server._serv.app = server.app
+    with server.connect() as connection:
+        connection.sendall(GET)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_connection_that_is_too_many_is_told_so(server: Running):
+    open_ = [server.connect() for _ in range(10)]
+    for connection in open_:
+        connection.sendall(GET)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    with server.connect() as connection:
+        connection.sendall(GET)
+        head, _, body = everything(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"Retry-After: 1" in head and b"Connection: close" in head
+    assert "Idempotency-Key" in json.loads(body)["detail"]
+    open_.pop().close()
+    eventlet.sleep(0.05)
+    with server.connect() as connection:
+        connection.sendall(GET)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    for connection in open_:
+        connection.sendall(GET)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        connection.close()
+
+
+def test_many_connections_too_many_are_closed_and_forgotten(server: Running):
+    kept = [server.connect() for _ in range(10)]
+    eventlet.sleep(0.05)
+    flood = [server.connect() for _ in range(200)]
+    answers = []
+    for connection in flood:
+        try:
+            answers.append(everything(connection)[:13])
+        except ConnectionResetError:
+            answers.append(b"")
+        connection.close()
+    assert set(answers) <= {b"HTTP/1.1 503 ", b""}
+    for connection in kept:
+        connection.close()
+    eventlet.sleep(0.5)
+    assert (server._connections, server._refused) == (0, 0)

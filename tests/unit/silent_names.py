@@ -1,0 +1,80 @@
+"""A process whose name server takes questions and never answers; run in a network of its own by test_names.py."""
+import eventlet
+
+eventlet.monkey_patch()
+
+import fcntl  # noqa: E402
+import struct  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
+
+from eventlet import Timeout, patcher  # noqa: E402
+
+from services.common.config import check  # noqa: E402
+from services.common.database import Database  # noqa: E402
+from services.common.names import install  # noqa: E402
+from services.common.problems import Unavailable  # noqa: E402
+from services.common.publisher import ConfirmedChannel  # noqa: E402
+from services.orders.models import Base  # noqa: E402
+from tests.unit.test_config import config  # noqa: E402
+
+LOOP_S = 0.3
+DEADLINE_S = 1.5
+socket = patcher.original("socket")
+SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
+
+
+def server() -> object:
+    """The name server, after the loopback interface has been switched on."""
+    silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    fcntl.ioctl(silent.fileno(), SIOCSIFFLAGS, struct.pack("16sh", b"lo", IFF_UP | IFF_RUNNING))
+    silent.bind(("127.0.0.1", 53))
+    return silent
+
+
+def connect_to_database() -> None:
+    database = Database(Base)
+    database.container = SimpleNamespace(
+        settings=check({**config(), "DB_TIMEOUT_S": 0.2}), service_name="orders",
+        config={"DB_URIS": {"orders:Base": "postgresql+psycopg2://postgres@database.example/orders"}})
+    database.setup()
+    with database.autocommit():
+        pass
+
+
+def connect_to_broker() -> None:
+    ConfirmedChannel("amqp://broker.example", timeout_s=1)
+
+
+def outcome(connect: Callable[[], None]) -> str:
+    """How it failed; it must be in time, and the event loop must have gone on."""
+    longest = [0.0]
+
+    def turn() -> None:
+        last = time.monotonic()
+        while True:
+            eventlet.sleep(0.01)
+            longest[0] = max(longest[0], time.monotonic() - last)
+            last = time.monotonic()
+
+    turning = eventlet.spawn(turn)
+    eventlet.sleep(0)
+    started, name = time.monotonic(), ""
+    try:
+        with Timeout(DEADLINE_S, Unavailable("too late")):
+            connect()
+    except Exception as error:
+        name = type(error).__name__
+    took_s = time.monotonic() - started
+    eventlet.sleep(0.02)
+    turning.kill()
+    if took_s > DEADLINE_S + LOOP_S or longest[0] > LOOP_S:
+        return f"took {took_s:.1f} s, the loop stood still for {longest[0]:.1f} s, {name}"
+    return name
+
+
+if __name__ == "__main__":
+    name_server = server()
+    install()
+    print(outcome(connect_to_database), outcome(connect_to_broker))
