@@ -18,5 +18,8 @@ OUTBOX_WAITING = Gauge(
     "nameko_hw_outbox_waiting", "Events that are committed but not yet published", ["service"])
 OUTBOX_LAG = Gauge(
     "nameko_hw_outbox_lag_seconds", "Age of the oldest event that is not yet published", ["service"])
+BROKER_REFUSALS = Counter(
+    "nameko_hw_broker_refusals_total", "Messages or logins that the broker refused for good, by reason",
+    ["service", "reason"])
 PENDING = Gauge(
     "nameko_hw_pending", "Orders or users whose outcome is not known yet", ["service"])
