@@ -24,6 +24,9 @@ INBOX_WAITING = Gauge(
     "nameko_hw_inbox_waiting", "Events that failed and are to be tried again", ["service"])
 DEAD_LETTERS = Gauge(
     "nameko_hw_dead_letters", "Events that could not be handled, and wait for a person", ["service"])
+BROKER_REFUSALS = Counter(
+    "nameko_hw_broker_refusals_total", "Messages or logins that the broker refused for good, by reason",
+    ["service", "reason"])
 PENDING = Gauge(
     "nameko_hw_pending", "Orders or users whose outcome is not known yet", ["service"])
 STUCK = Gauge(

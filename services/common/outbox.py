@@ -35,7 +35,7 @@ class OutboxRow:
 
     @declared_attr.directive
     def __table_args__(cls) -> tuple[Any, ...]:
-        return (Index("outbox_waiting", "id", postgresql_where=text("published_at is null")),)
+        return (Index("outbox_waiting", "claimed_until", "id", postgresql_where=text("published_at is null")),)
 
 
 class Outbox(DependencyProvider):

@@ -2,6 +2,9 @@
 
 An event is published from memory right after its commit, under a lease that its row was written with. What a
 crash leaves in the table is found there, by any replica, once its lease is over.
+
+An event that no queue takes, or that the broker refuses, waits the longer the older it is, and holds up no other.
+While the broker is away, one event at a time finds out whether it is back.
 """
 import logging
 import time
@@ -18,13 +21,15 @@ from sqlalchemy import Connection
 from services.common import metrics
 from services.common.database import Database, Prepared
 from services.common.problems import OUTCOME_UNKNOWN, Unavailable
-from services.common.publisher import LazyPublisher, Message
+from services.common.publisher import LazyPublisher, Message, Refused
 from services.contracts import Event
 
 log = logging.getLogger(__name__)
 
 JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
-REMOVE_EVERY_S, REMOVE_BATCH = 10, 1000
+REMOVE_EVERY_S, REMOVE_BATCH, REMOVE_BATCHES = 10, 1000, 100
+LONGEST_PROBE = 5   # intervals that an event waits which has found the broker away: another one may be the next to try
+SAY_AGAIN_S = 60.0  # that events have no queue is logged once in so long
 
 
 class Envelope(NamedTuple):
@@ -39,6 +44,28 @@ class Envelope(NamedTuple):
         return cls(str(fact.event_id), fact.TYPE, fact.model_dump_json())
 
 
+class Outage:
+    """Something that is away: says so once when that begins, and once when it ends."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._began: float | None = None
+
+    @property
+    def is_on(self) -> bool:
+        return self._began is not None
+
+    def begin(self, why: str) -> None:
+        if self._began is None:
+            self._began = time.monotonic()
+            log.warning("events wait in the outbox: %s is away (%s)", self.what, why)
+
+    def end(self) -> None:
+        if self._began is not None:
+            log.info("the outbox goes on: %s is back after %.0f s", self.what, time.monotonic() - self._began)
+            self._began = None
+
+
 class Relay:
     """Publishes the events of one service's outbox. `run` it in a thread of its own."""
 
@@ -48,11 +75,14 @@ class Relay:
         self.settings = container.settings
         self.database = database
         self.publisher = publisher
-        self._fresh: list[Envelope] = []  # committed, under our lease, not yet published
-        self._under_way: list[str] = []   # event ids: sent, in this order, and not yet recorded
+        self._fresh: list[Envelope] = []      # committed, under our lease, not yet published
+        self._under_way: list[Envelope] = []  # sent, in this order, and not yet recorded
         self._wake = Wake()
         self._stopping = False
-        self._look_at = self._remove_at = 0.0
+        self._look_at = self._measure_at = self._remove_at = self._say_at = 0.0
+        self._looked_to = 0                   # the id up to which old events have been looked for
+        self._batch = self.settings.OUTBOX_BATCH  # how many to claim: one while the broker is away, then more again
+        self._no_broker, self._no_database = Outage("the broker"), Outage("the database")
 
     def publish_soon(self, events: Sequence[Envelope]) -> None:
         """Publish events that are committed; their lease is ours, so nobody else does so unless we die."""
@@ -73,16 +103,20 @@ class Relay:
         stopping = False
         while not stopping:
             stopping, self._wake = self._stopping, Wake()
-            try:
-                self._round(stopping)
-            except OUTCOME_UNKNOWN as error:
-                log.warning("the outbox waits: %s", type(error).__name__)
-            except Exception:
-                log.exception("the outbox waits")
+            self.work(stopping)
             with Timeout(0 if self._stopping else max(self._look_at - time.monotonic(), 0), False):
                 self._wake.wait()
             if not self._stopping:
                 eventlet.sleep(self.settings.OUTBOX_GATHER_S)
+
+    def work(self, is_last: bool = False) -> None:
+        """Do one round; whatever fails in it is tried again by another, when the leases are over."""
+        try:
+            self._round(is_last)
+        except OUTCOME_UNKNOWN as error:
+            self._no_database.begin(type(error).__name__)
+        except Exception:
+            log.exception("the outbox waits")
 
     def _round(self, is_last: bool) -> None:
         while self._fresh:
@@ -94,66 +128,114 @@ class Relay:
         if is_last or now >= self._look_at:
             self._look_at = now + self.settings.OUTBOX_INTERVAL_S
             self._record()
-            while self._relay_left_over():
-                pass
+            self._relay_left_over()
+        if now >= self._measure_at:
+            self._measure_at = now + self.settings.OUTBOX_INTERVAL_S
             self._measure()
         if now >= self._remove_at:
             self._remove_at = now + REMOVE_EVERY_S
-            while self._remove_old() == REMOVE_BATCH:
-                pass
+            self._remove_old()
 
-    def _relay_left_over(self) -> bool:
-        """Publish events that no relay holds any more; say whether there may be more of them at once."""
-        with self.database.autocommit() as connection:
-            events = claim(connection, self.settings.OUTBOX_BATCH, self.settings.OUTBOX_LEASE_S)
-        if not events:
-            return False
-        self._send(events)
-        return self._record() == self.settings.OUTBOX_BATCH
+    def _relay_left_over(self) -> None:
+        """Publish events that no relay holds any more, until there are none, fresh ones come, or a second is over."""
+        while True:
+            with self.database.autocommit() as connection:
+                events = claim(connection, self._batch, self.settings.OUTBOX_LEASE_S)
+            self._no_database.end()
+            if events:
+                self._send(events)
+                self._record()
+            if not events or self._no_broker.is_on:
+                return
+            if self._fresh or time.monotonic() >= self._look_at:
+                self._look_at = 0.0  # go on in the next round
+                return
 
     def _send(self, events: Sequence[Envelope]) -> None:
         """Send events; `_record` asks later whether they have arrived."""
-        self._under_way += [event.event_id for event in events]
+        self._under_way += events
         try:
-            self.publisher.publish_lazily([
-                Message(event.body.encode(), self.exchange, event.type, encoded=JSON) for event in events])
+            self.publisher.publish_lazily([self._message(event) for event in events])
         except Unavailable as error:
-            log.warning("%d events wait in the outbox: %s", len(self._under_way), error)
-            lost, self._under_way = self._under_way, []
-            self._give_back(lost)
+            sent, self._under_way = self._under_way, []
+            self._send_again_or_give_back(sent, error)
 
-    def _record(self) -> int:
-        """Wait for the confirms, write down what the broker has, give back the rest; say how many it has.
+    def _message(self, event: Envelope) -> Message:
+        return Message(event.body.encode(), self.exchange, event.type, properties={"message_id": event.event_id},
+                       encoded=JSON)
+
+    def _record(self) -> None:
+        """Wait for the confirms, write down what the broker has, give back the rest.
 
         This need not follow each `_send`: what a crash leaves unrecorded is published again, and found done.
         """
         sent, self._under_way = self._under_way, []
         if not sent:
-            return 0
+            return
         try:
             taken = self.publisher.confirms()
         except Unavailable as error:
-            log.warning("%d events wait in the outbox: %s", len(sent), error)
-            self._give_back(sent)
-            return 0
-        published = [event_id for event_id, is_taken in zip(sent, taken, strict=True) if is_taken]
+            self._send_again_or_give_back(sent, error)
+            return
+        self._no_broker.end()
+        self._batch = min(2 * self._batch, self.settings.OUTBOX_BATCH)
+        self._settle([event for event, is_taken in zip(sent, taken, strict=True) if is_taken],
+                     [event for event, is_taken in zip(sent, taken, strict=True) if not is_taken])
+
+    def _send_again_or_give_back(self, events: list[Envelope], error: Unavailable) -> None:
+        """Deal with events that may be lost: if one is refused find out which, else wait for the broker."""
+        if isinstance(error, Refused):
+            self._send_alone(events)
+        else:
+            self._broker_is_away(error, events)
+
+    def _broker_is_away(self, error: Unavailable, events: list[Envelope]) -> None:
+        """Let go of `events`: at once if there are many, and of the one that asked whether it is back, for a while."""
+        self._no_broker.begin(str(error))
+        self._batch = 1
+        self._give_back(events, 0 if len(events) > 1 else LONGEST_PROBE * self.settings.OUTBOX_INTERVAL_S)
+
+    def _send_alone(self, events: list[Envelope]) -> None:
+        """Publish each event by itself, so that one that is refused does not hold up the others."""
+        published: list[Envelope] = []
+        refused: list[Envelope] = []
+        for number, event in enumerate(events):
+            try:
+                [is_taken] = self.publisher.publish([self._message(event)])
+            except Refused:
+                is_taken = False
+            except Unavailable as error:
+                self._broker_is_away(error, events[number:])
+                break
+            (published if is_taken else refused).append(event)
+        self._settle(published, refused)
+
+    def _settle(self, published: list[Envelope], not_taken: list[Envelope]) -> None:
+        """Write down what the broker has; what it has not taken waits the longer the older it is."""
         if published:
             with self.database.autocommit() as connection:
-                record(connection, published)
-        if len(published) < len(sent):
-            log.warning("%d events have no queue yet, and wait in the outbox", len(sent) - len(published))
-            self._give_back([event_id for event_id, is_taken in zip(sent, taken, strict=True) if not is_taken])
-        metrics.EVENTS_PUBLISHED.labels(self.service).inc(len(published))
-        return len(published)
+                record(connection, [event.event_id for event in published])
+            metrics.EVENTS_PUBLISHED.labels(self.service).inc(len(published))
+        if not_taken:
+            self._give_back(not_taken, self.settings.OUTBOX_LEASE_S)
+            if time.monotonic() >= self._say_at:
+                self._say_at = time.monotonic() + SAY_AGAIN_S
+                log.warning("%d events wait in the outbox: no queue takes them yet, or the broker refuses them: %s",
+                            len(not_taken), ", ".join(sorted({event.type[:50] for event in not_taken})))
 
-    def _give_back(self, event_ids: list[str]) -> None:
+    def _give_back(self, events: list[Envelope], longest_pause_s: float) -> None:
         """End our lease on events, for any relay to publish them."""
         with self.database.autocommit() as connection:
-            give_back(connection, event_ids)
+            give_back(connection, [event.event_id for event in events], longest_pause_s)
 
-    def _remove_old(self) -> int:
-        with self.database.autocommit() as connection:
-            return remove_old(connection, REMOVE_BATCH, self.settings.OUTBOX_KEEP_S)
+    def _remove_old(self) -> None:
+        """Look through a bounded number of events for old ones; the next time go on there, or from the start again."""
+        keep_s = self.settings.OUTBOX_KEEP_S
+        for _ in range(REMOVE_BATCHES):
+            with self.database.autocommit() as connection:
+                _, self._looked_to = remove_old(connection, REMOVE_BATCH, keep_s, self._looked_to)
+            if not self._looked_to:
+                return
 
     def _measure(self) -> None:
         with self.database.autocommit() as connection:
@@ -165,27 +247,31 @@ class Relay:
 CLAIM = Prepared("claim_events", ["integer", "interval"], """
     update outbox set claimed_until = now() + $2
     where id in (select id from outbox where published_at is null and claimed_until < now()
-                 order by id limit $1 for update skip locked)
+                 order by claimed_until, id limit $1 for update skip locked)
     returning id, cast(event_id as text) as event_id, type, cast(body as text) as body""")
 
 RECORD = Prepared("record_events", ["uuid[]"], "update outbox set published_at = now() where event_id = any($1)")
 
-GIVE_BACK = Prepared("give_back_events", ["uuid[]"], """
-    update outbox set claimed_until = '-infinity' where event_id = any($1)""")
+#: A pause as long as the event is old doubles from time to time, and needs no count of the attempts.
+GIVE_BACK = Prepared("give_back_events", ["uuid[]", "interval"], """
+    update outbox set claimed_until = now() + least(greatest(now() - created_at, interval '1 second'), $2)
+    where event_id = any($1)""")
 
 COUNT_WAITING = Prepared("count_waiting_events", [], """
     select count(*) as waiting, coalesce(extract(epoch from now() - min(created_at)), 0) as age_s
     from outbox where published_at is null""")
 
-#: Looks at the oldest rows only, so that it costs the same however many there are.
-REMOVE_OLD = Prepared("remove_old_events", ["integer", "interval"], """
-    delete from outbox where id in (
-        select id from (select id, published_at from outbox order by id limit $1) as oldest
-        where published_at < now() - $2)""")
+#: Looks at so many rows only, so that it costs the same however many there are, or wait in between.
+REMOVE_OLD = Prepared("remove_old_events", ["integer", "interval", "bigint"], """
+    with looked_at as (select id, created_at, published_at from outbox where id > $3 order by id limit $1),
+    removed as (delete from outbox where id in (select id from looked_at where published_at < now() - $2) returning id)
+    select (select count(*) from removed) as removed,
+           case when count(*) = $1 and max(created_at) < now() - $2 then max(id) else 0 end as looked_to
+    from looked_at""")
 
 
 def claim(connection: Connection, batch: int, lease_s: float) -> list[Envelope]:
-    """Take a lease on up to `batch` events that wait, oldest first, passing over those that others hold."""
+    """Take a lease on up to `batch` events that wait, the longest free ones first, passing over what others hold."""
     rows = sorted(CLAIM.run(connection, batch, timedelta(seconds=lease_s)), key=lambda row: row.id)
     return [Envelope(row.event_id, row.type, row.body) for row in rows]
 
@@ -195,9 +281,9 @@ def record(connection: Connection, event_ids: list[str]) -> None:
     RECORD.run(connection, event_ids)
 
 
-def give_back(connection: Connection, event_ids: list[str]) -> None:
-    """End the lease on these events."""
-    GIVE_BACK.run(connection, event_ids)
+def give_back(connection: Connection, event_ids: list[str], longest_pause_s: float) -> None:
+    """End the lease on these events after a pause as long as each is old, of 1 to `longest_pause_s` seconds."""
+    GIVE_BACK.run(connection, event_ids, timedelta(seconds=longest_pause_s))
 
 
 def count_waiting(connection: Connection) -> tuple[int, float]:
@@ -206,6 +292,10 @@ def count_waiting(connection: Connection) -> tuple[int, float]:
     return int(row.waiting), float(row.age_s)
 
 
-def remove_old(connection: Connection, batch: int, keep_s: float) -> int:
-    """Remove those of the `batch` oldest events that were published more than `keep_s` seconds ago; say how many."""
-    return REMOVE_OLD.run(connection, batch, timedelta(seconds=keep_s)).rowcount
+def remove_old(connection: Connection, batch: int, keep_s: float, after: int) -> tuple[int, int]:
+    """Of the `batch` events with an id above `after`, remove those published more than `keep_s` seconds ago.
+
+    Return how many those were, and the id to go on after; 0 when there can be no more.
+    """
+    row = REMOVE_OLD.run(connection, batch, timedelta(seconds=keep_s), after).one()
+    return int(row.removed), int(row.looked_to)

@@ -29,7 +29,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from services.common import metrics
 from services.common.consumer import QueueConsumer
 from services.common.problems import PASSING, Unavailable
-from services.common.publisher import Message, Publisher, encode
+from services.common.publisher import Message, Publisher, Refused, Unencodable, encode
 from services.contracts import BusinessError, InvalidArgument, NotNow
 
 log = logging.getLogger(__name__)
@@ -162,16 +162,18 @@ class RpcConsumer(nameko.rpc.RpcConsumer):
         reply = reply_with(result, serialize(exc_info[1]) if exc_info else None)
         try:
             encode(reply)
-        except Exception as error:  # delivered again, it would fail again
-            log.error("an RPC's result cannot be sent: %s", type(error).__name__)
+        except Unencodable as error:  # delivered again, it would fail again
+            log.error("an RPC's result: %s", error)
             reply = reply_with(None, serialize(UnserializableValueError(None)))
         try:
             self.publisher.publish([reply])
+        except Refused:
+            pass  # it has been logged; delivered again, the request would end the same way
         except Unavailable as unavailable:
             log.warning("an RPC reply was not sent: %s", unavailable)
             self.queue_consumer.requeue_message(message)
-        else:
-            self.queue_consumer.ack_message(message)
+            return result, exc_info
+        self.queue_consumer.ack_message(message)
         return result, exc_info
 
 

@@ -26,7 +26,8 @@ from tests.faults.points import Point, all_points
 from tests.load import Load
 
 DIED_S = 60
-NOBODY_HEARS = "order_dreamt_of"  # an event that no queue takes, so that its lease is given back
+#: Events that no queue takes, and that no broker does, so that their leases are given back.
+NOBODY_HEARS, NOBODY_CAN_SEND = "order_dreamt_of", "x" * 300
 
 #: Recovery as quick as the deadlines allow.
 SETTINGS = {
@@ -83,13 +84,15 @@ def test_a_death_before_and_after_any_point_loses_and_doubles_nothing(mortal: St
         plan.write_text(f"before {where}\nafter {where}")
     for service in ("users", "orders"):
         rows(mortal, service, f"""insert into outbox (event_id, type, body)
-            values (gen_random_uuid(), '{NOBODY_HEARS}', '{{}}') returning 1""")
+            values (gen_random_uuid(), '{NOBODY_HEARS}', '{{}}'),
+                   (gen_random_uuid(), '{NOBODY_CAN_SEND}', '{{}}') returning 1""")
     with Load(mortal.url, clients=2) as load:
         wait_for(lambda: poke(mortal) and not any(plan.exists() for plan in plans), DIED_S, "all deaths")
     assert load.failures == []
     wait_for(mortal.is_ready, 60, "all services to be back")
     for service in ("users", "orders"):
-        rows(mortal, service, f"delete from outbox where type = '{NOBODY_HEARS}' returning 1")
+        rows(mortal, service, f"""delete from outbox
+            where type in ('{NOBODY_HEARS}', '{NOBODY_CAN_SEND}') returning 1""")
     wait_until_quiet(mortal)
     assert violations(mortal) == []
 

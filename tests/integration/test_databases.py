@@ -415,7 +415,7 @@ def test_a_claim_that_is_not_finished_is_free_again_when_its_lease_is_over(order
         assert claim(connection, 10, 60) == []
         connection.execute(text("update outbox set claimed_until = claimed_until - interval '61 s'"))
         assert claim(connection, 10, 60) == first
-        give_back(connection, [first[1].event_id])
+        give_back(connection, [first[1].event_id], 0)
         assert claim(connection, 10, 60) == [first[1]]
         record(connection, [event.event_id for event in first[:2]])
         assert count_waiting(connection)[0] == 1
@@ -435,8 +435,9 @@ def test_only_old_events_that_were_published_are_removed_and_so_many_at_a_time(o
         connection.execute(text("""update outbox set published_at = now() - interval '2 hours'
                                    where (body->>'number')::int not in (2, 9)"""))
         connection.execute(text("update outbox set published_at = now() where (body->>'number')::int = 9"))
-        assert remove_old(connection, 5, 3600) == 4  # the five oldest, but for number 2, which waits
-        assert remove_old(connection, 5, 3600) == 4
-        assert remove_old(connection, 5, 3600) == 0
+        removed, looked_to = remove_old(connection, 5, 3600, 0)
+        assert removed == 4  # the five oldest, but for number 2, which waits
+        assert remove_old(connection, 5, 3600, looked_to)[0] == 4
+        assert remove_old(connection, 5, 3600, 0) == (0, 0)
         left = connection.execute(text("select body->>'number' from outbox order by id")).scalars().all()
     assert left == ["2", "9"]

@@ -147,8 +147,8 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
     "waiting events": ("orders", lambda s: relay.count_waiting(s.connection()), {"outbox_waiting"}),
     "events to mark": ("orders", lambda s: relay.record(s.connection(), [str(USER)]), {"outbox_event_id_key"}),
     "events to give back": (
-        "orders", lambda s: relay.give_back(s.connection(), [str(USER)]), {"outbox_event_id_key"}),
-    "old events": ("orders", lambda s: relay.remove_old(s.connection(), 1000, 60), {"outbox_pkey"}),
+        "orders", lambda s: relay.give_back(s.connection(), [str(USER)], 15), {"outbox_event_id_key"}),
+    "old events": ("orders", lambda s: relay.remove_old(s.connection(), 1000, 60, 7), {"outbox_pkey"}),
     "letters to store": (
         "notifications", lambda s: notifications.add_letters(s.connection(), Kind.ORDER_PAID, [(PAID, "Yes", "Yes")]),
         set()),

@@ -1,0 +1,317 @@
+"""The relay with a simulated database, broker and clock: nothing is lost, whatever fails in whatever order.
+
+Hypothesis makes up the histories (Claessen and Hughes, "QuickCheck", 2000; stateful testing).
+"""
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy.exc import OperationalError
+
+from services.common import relay as module
+from services.common.problems import Unavailable
+from services.common.publisher import Message, Refused
+from services.common.relay import Envelope, Relay
+
+SETTINGS = SimpleNamespace(OUTBOX_BATCH=4, OUTBOX_INTERVAL_S=1.0, OUTBOX_LEASE_S=15.0, OUTBOX_GATHER_S=0,
+                           OUTBOX_KEEP_S=100.0, PUBLISH_TIMEOUT_S=5.0)
+CONTAINER = SimpleNamespace(service_name="orders", config={}, settings=SETTINGS)
+
+
+class Row(SimpleNamespace):
+    """A row of the outbox."""
+
+
+class World:
+    """The clock, the database and the broker, each of which fails as it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.rows: dict[str, Row] = {}
+        self.db_fails = ""                 # "before" or "after" its commit: the next statement only
+        self.broker_fails = ""             # "away", "silent": until it is mended
+        self.loses = False                 # ... or what is under way, with the next confirms
+        self.unroutable: set[str] = set()
+        self.refused: set[str] = set()
+        self.has: set[str] = set()         # what the broker has confirmed to somebody
+        self.got: list[str] = []           # what it has got
+        self.log: list[str] = []
+
+    # the clock
+    def monotonic(self) -> float:
+        return self.now
+
+    # the database
+    @contextmanager
+    def autocommit(self) -> Iterator["World"]:
+        fails, self.db_fails = self.db_fails, ""
+        if fails == "before":
+            raise OperationalError("", {}, Exception())
+        yield self
+        if fails == "after":
+            raise OperationalError("", {}, Exception())
+
+    def insert(self, number: int) -> list[Envelope]:
+        """Commit events under the lease of this process."""
+        made = [Envelope(f"{len(self.rows) + one}", "order_paid", "{}") for one in range(number)]
+        for one in made:
+            self.rows[one.event_id] = Row(event=one, created_at=self.now, published=False,
+                                          claimed_until=self.now + SETTINGS.OUTBOX_LEASE_S)
+        return made
+
+    def claim(self, _: Any, batch: int, lease_s: float) -> list[Envelope]:
+        free = sorted((row for row in self.rows.values() if not row.published and row.claimed_until < self.now),
+                      key=lambda row: (row.claimed_until, int(row.event.event_id)))[:batch]
+        for row in free:
+            row.claimed_until = self.now + lease_s
+        return [row.event for row in free]
+
+    def record(self, _: Any, ids: list[str]) -> None:
+        for one in ids:
+            assert one in self.has, "an event is marked that the broker has not confirmed"
+            self.rows[one].published = True
+
+    def give_back(self, _: Any, ids: list[str], longest_pause_s: float) -> None:
+        for one in ids:
+            row = self.rows[one]
+            row.claimed_until = self.now + min(max(self.now - row.created_at, 1), longest_pause_s) - 1e-6
+        self.log.append(f"gave back {len(ids)}")
+
+    def count_waiting(self, _: Any) -> tuple[int, float]:
+        return 0, 0.0
+
+    def remove_old(self, *_: Any) -> tuple[int, int]:
+        return 0, 0
+
+
+class Publisher:
+    """Takes events to the broker of a world, as LazyPublisher does."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.under_way: list[str] = []
+
+    def publish_lazily(self, messages: list[Message]) -> None:
+        self._fail_if_told_to()
+        self.under_way += [message.properties["message_id"] for message in messages]
+
+    def confirms(self) -> list[bool]:
+        self._fail_if_told_to()
+        if any(one in self.world.refused for one in self.under_way):
+            self.under_way = []
+            raise Refused("the channel is closed")
+        self.world.got += self.under_way
+        if self.world.loses:
+            self.world.loses, self.under_way = False, []
+            raise Unavailable("did not confirm in time")
+        taken = [one not in self.world.unroutable for one in self.under_way]
+        self.world.has |= {one for one, is_taken in zip(self.under_way, taken, strict=True) if is_taken}
+        self.under_way = []
+        return taken
+
+    def publish(self, messages: list[Message]) -> list[bool]:
+        self.publish_lazily(messages)
+        return self.confirms()
+
+    def _fail_if_told_to(self) -> None:
+        if self.world.broker_fails:
+            self.under_way = []
+            self.world.now += SETTINGS.PUBLISH_TIMEOUT_S if self.world.broker_fails == "silent" else 0
+            raise Unavailable(self.world.broker_fails)
+
+
+STATEMENTS = ("claim", "record", "give_back", "count_waiting", "remove_old")
+
+
+@contextmanager
+def simulated(world: World) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in STATEMENTS:
+            patch.setattr(module, name, getattr(world, name))
+        patch.setattr(module, "time", world)
+        yield
+
+
+def a_relay(world: World) -> Relay:
+    return Relay(CONTAINER, world, Publisher(world))
+
+
+class Histories(RuleBasedStateMachine):
+    """Commits, rounds and deaths of a relay, beside another replica's, while database and broker fail."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.world = World()
+        self.simulation = simulated(self.world)
+        self.simulation.__enter__()
+        self.relays = [a_relay(self.world), a_relay(self.world)]
+
+    @rule(number=st.integers(1, 9), which=st.integers(0, 1))
+    def commit(self, number: int, which: int) -> None:
+        self.relays[which].publish_soon(self.world.insert(number))
+
+    @rule(number=st.integers(1, 9))
+    def commit_and_die_before_publishing(self, number: int) -> None:
+        self.world.insert(number)
+
+    @rule(which=st.integers(0, 1), is_last=st.booleans())
+    def work(self, which: int, is_last: bool) -> None:
+        started = self.world.now
+        self.relays[which].work(is_last)
+        assert self.world.now - started < 60, "a round waits without end"
+
+    @rule(which=st.integers(0, 1))
+    def die(self, which: int) -> None:
+        self.relays[which] = a_relay(self.world)
+
+    @rule(seconds=st.floats(0.1, 20))
+    def wait(self, seconds: float) -> None:
+        self.world.now += seconds
+
+    @rule(how=st.sampled_from(["before", "after"]))
+    def let_the_database_fail(self, how: str) -> None:
+        self.world.db_fails = how
+
+    @rule(how=st.sampled_from(["away", "silent", ""]))
+    def let_the_broker_fail_or_mend(self, how: str) -> None:
+        self.world.broker_fails = how
+
+    @rule()
+    def lose_the_next_confirms(self) -> None:
+        self.world.loses = True
+
+    @rule(number=st.integers(1, 99), what=st.sampled_from(["unroutable", "refused"]))
+    def take_an_event_amiss(self, number: int, what: str) -> None:
+        getattr(self.world, what).add(str(number))
+
+    @invariant()
+    def every_event_is_published_or_somebody_will_publish_it(self) -> None:
+        if hasattr(self, "world"):
+            for row in self.world.rows.values():
+                assert row.published or row.claimed_until <= self.world.now + SETTINGS.OUTBOX_LEASE_S
+
+    def teardown(self) -> None:
+        """All is mended but what the broker takes amiss: within two leases, everything else is published."""
+        if not hasattr(self, "world"):
+            return
+        self.world.db_fails = self.world.broker_fails = ""
+        self.world.loses = False
+        amiss = self.world.unroutable | self.world.refused
+        deadline = self.world.now + 2 * SETTINGS.OUTBOX_LEASE_S + 2
+        while self.world.now < deadline:
+            self.relays[0].work()
+            self.world.now += SETTINGS.OUTBOX_INTERVAL_S
+        try:
+            assert {one for one, row in self.world.rows.items() if not row.published} <= amiss, "events are lost"
+            assert {one for one, row in self.world.rows.items() if row.published} <= self.world.has
+            self.mend_what_is_amiss()
+        finally:
+            self.simulation.__exit__(None, None, None)
+
+    def mend_what_is_amiss(self) -> None:
+        """... and the rest as soon as the broker takes it."""
+        self.world.unroutable.clear()
+        self.world.refused.clear()
+        deadline = self.world.now + SETTINGS.OUTBOX_LEASE_S + 2
+        while self.world.now < deadline:
+            self.relays[0].work()
+            self.world.now += SETTINGS.OUTBOX_INTERVAL_S
+        assert all(row.published for row in self.world.rows.values())
+
+
+def test_no_history_loses_an_event_or_marks_one_that_the_broker_has_not():
+    run_state_machine_as_test(Histories, settings=settings(
+        max_examples=300, stateful_step_count=40, deadline=None, derandomize=True, database=None,
+        suppress_health_check=list(HealthCheck)))
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    with simulated(world):
+        yield world
+
+
+def test_events_whose_confirms_fail_are_given_back_at_once(world):
+    relay = a_relay(world)
+    relay.publish_soon(world.insert(3))
+    world.loses = True
+    relay.work()
+    assert world.log == ["gave back 3"]
+    assert all(row.published for row in world.rows.values()), "the same round finds them"
+    assert sorted(world.got) == ["0", "0", "1", "1", "2", "2"]
+
+
+def test_events_that_cannot_be_sent_are_given_back_at_once(world):
+    relay = a_relay(world)
+    relay.publish_soon(world.insert(3))
+    world.broker_fails = "away"
+    relay.work()
+    assert world.log[0] == "gave back 3"
+
+
+def test_while_the_broker_is_away_one_event_at_a_time_asks_for_it_and_two_lines_are_logged(world, caplog):
+    caplog.set_level(logging.INFO)
+    relay = a_relay(world)
+    relay.publish_soon(world.insert(40))
+    world.broker_fails = "away"
+    for _ in range(30):
+        relay.work()
+        world.now += 1
+    assert world.log == ["gave back 40", *["gave back 1"] * 30]
+    assert [one.getMessage() for one in caplog.records] == [
+        "events wait in the outbox: the broker is away (away)"]
+    world.broker_fails = ""
+    for _ in range(2):
+        relay.work()
+        world.now += 5
+    assert [one.getMessage() for one in caplog.records][1:] == ["the outbox goes on: the broker is back after 30 s"]
+    assert all(row.published for row in world.rows.values())
+
+
+def test_an_outage_of_the_database_is_logged_once_too(world, caplog):
+    caplog.set_level(logging.INFO)
+    relay = a_relay(world)
+    for _ in range(5):
+        world.db_fails = "before"
+        relay.work()
+        world.now += 1
+    relay.work()
+    assert [one.getMessage() for one in caplog.records] == [
+        "events wait in the outbox: the database is away (OperationalError)",
+        "the outbox goes on: the database is back after 5 s"]
+
+
+def test_events_that_no_queue_takes_do_not_hold_up_those_behind_them_and_are_logged_once(world, caplog):
+    relay = a_relay(world)
+    world.insert(50)
+    world.unroutable = set(world.rows)
+    good = {one.event_id for one in world.insert(3)}
+    world.now += 16
+    relay.work()
+    assert {one for one, row in world.rows.items() if row.published} == good
+    assert len(caplog.records) == 1
+    for _ in range(20):
+        world.now += 1
+        relay.work()
+    tries = world.got.count("0")
+    assert tries == 2, "at the age of 16 s, and 15 s later"
+    assert len(caplog.records) == 1
+
+
+def test_an_event_that_the_broker_refuses_does_not_hold_up_the_others(world):
+    relay = a_relay(world)
+    relay.publish_soon(world.insert(9))
+    world.refused = {"0", "4"}
+    relay.work()
+    assert {one for one, row in world.rows.items() if not row.published} == {"0", "4"}
+    world.refused = set()
+    world.now += 16
+    relay.work()
+    assert all(row.published for row in world.rows.values())
