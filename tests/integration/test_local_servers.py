@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 
 from services.local import rabbitmq as module
 from services.local.net import HOST, free_port, port_is_free, wait_for
-from services.local.postgres import NOBODY, Postgres
+from services.local.postgres import NOBODY, Postgres, program
 from services.local.rabbitmq import NotInstalled, RabbitMQ
 from services.local.supervisor import CannotStart, FolderInUse, dies_with_parent
 
@@ -148,6 +148,17 @@ def test_postgres_starts_over_after_a_first_start_that_was_killed(tmp_path):
     (tmp_path / "data.new" / "base").mkdir(parents=True)
     with Postgres(tmp_path) as postgres:
         assert query(postgres, "select 1", "postgres") == [(1,)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root reaches below another user's private folder")
+def test_root_starts_postgres_and_its_programs_below_a_private_folder(tmp_path, monkeypatch):
+    private = tmp_path / "root"
+    private.mkdir(mode=0o700)
+    (private / "bin").symlink_to(program("postgres").parent)
+    monkeypatch.setattr("services.local.postgres.program", lambda name: private / "bin" / name)
+    with Postgres(private / "postgres") as postgres:
+        assert query(postgres, "select 1", "postgres") == [(1,)]
+        assert psutil.Process(postgres.pid).uids().effective == NOBODY
 
 
 def test_a_frozen_postgres_can_be_stopped(postgres):
