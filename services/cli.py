@@ -14,7 +14,7 @@ def main() -> None:
     """Run one subcommand; exit 1 with one line on an error that the user can mend."""
     arguments = parser().parse_args()
     os.chdir(ROOT)
-    from services.local.rabbitmq import NotInstalled
+    from services.local.needs import NotInstalled
     from services.local.supervisor import CannotStart, FolderInUse
     try:
         sys.exit(arguments.command(arguments) or 0)
