@@ -20,6 +20,10 @@ def main() -> None:
         sys.exit(arguments.command(arguments) or 0)
     except (CannotStart, FolderInUse, NotInstalled, TimeoutError) as error:
         sys.exit(f"nameko-hw: {error}")
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"nameko-hw: {error.filename}: {error.strerror}. If another user made it, remove it with sudo")
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -129,7 +133,8 @@ def run(arguments: argparse.Namespace) -> None:
     config = configuration()
     logging.config.dictConfig(config["LOGGING"])
     folder = Path(os.environ.get("NAMEKO_HW_FOLDER", ROOT / ".run" / "embedded"))
-    serve(listen(arguments.port), folder, config, on_ready=lambda: welcome(arguments.port))
+    listener = listen(arguments.port)
+    serve(listener, folder, config, on_ready=lambda: welcome(listener.getsockname()[1]))
 
 
 def welcome(port: int) -> None:
@@ -145,8 +150,10 @@ Ctrl-C stops everything.
 
 
 def stack(arguments: argparse.Namespace) -> None:
+    from services.local.net import free_port
     from services.local.stack import serve
-    serve(ROOT / ".run" / "stack", arguments.port, on_ready=lambda: welcome(arguments.port))
+    port = arguments.port or free_port()
+    serve(ROOT / ".run" / "stack", port, on_ready=lambda: welcome(port))
 
 
 def door(arguments: argparse.Namespace) -> None:

@@ -98,7 +98,7 @@ def main() -> None:
     except Failed as failed:
         sys.exit(str(failed))
     except PermissionError as error:
-        sys.exit(f"{error.filename} belongs to another user, or may not be written: remove it, or become that user")
+        sys.exit(f"{error.filename}: {error.strerror}. If another user made it, remove it with sudo")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -146,5 +146,5 @@ def test_a_folder_of_another_user_is_named(tmp_path, monkeypatch):
     tmp_path.chmod(0o500)
     monkeypatch.setattr(installing, "LOGS", tmp_path / "setup")
     monkeypatch.setattr(sys, "argv", ["installing", "pip", "local"])
-    with pytest.raises(SystemExit, match="belongs to another user"):
+    with pytest.raises(SystemExit, match="setup: Permission denied. If another user made it, remove it"):
         installing.main()
