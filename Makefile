@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help needs-run needs-stack needs-test needs-npm needs-bench demo run stack shell test faults bench lint style types postman openapi asyncapi idl diagrams docs clean
+.PHONY: help needs-stack needs-test needs-bench demo run stack shell test faults bench lint style types postman openapi asyncapi idl diagrams docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,12 +75,14 @@ clean:  ## remove the virtual environment and all data of the local modes
 	rm -rf $(VENV) bench/.venv .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules postman/report.html
 
 # What the system must have is found, and where we may installed, before anything else.
-needs-run needs-stack needs-test needs-npm needs-bench:
-	@[ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is missing: sudo apt-get install python3"; exit 1; }
-	@$(PYTHON) -m services.local.needs $(@:needs-%=%)
+needs = [ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is missing: sudo apt-get install python3"; exit 1; }; \
+	$(PYTHON) -m services.local.needs
+
+needs-stack needs-test needs-bench:
+	@$(needs) $(@:needs-%=%)
 
 $(VENV)/bin/python:
-	@$(MAKE) --no-print-directory needs-run
+	@$(needs) run
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/run: $(VENV)/bin/python setup.cfg constraints.txt
@@ -96,6 +98,6 @@ $(VENV)/bench: $(VENV)/run
 	@touch $@
 
 %/node_modules: %/package-lock.json
-	@$(MAKE) --no-print-directory needs-npm
+	@$(needs) npm
 	@$(PYTHON) -m services.local.installing npm $*
 	@touch $@

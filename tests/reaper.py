@@ -4,6 +4,7 @@ Run by tests/scratch.py as `python -m tests.reaper FOLDER`, in a session of its 
 """
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -14,7 +15,7 @@ import psutil
 from services.local.net import POLL_S
 
 MARK = "NAMEKO_HW_TESTS"  # in the environment of all that belongs to a run; holds its folder
-GRACE_S = 5.0  # servers whose parent died stop by themselves, and Erlang's port programs a moment after their node
+GRACE_S = 10.0  # servers whose parent died stop by themselves, and Erlang's port programs a moment after their node
 GIVE_UP_S = 30.0
 
 
@@ -42,7 +43,15 @@ def reap(folder: str) -> None:
                 with suppress(psutil.Error):
                     process.kill()
         time.sleep(POLL_S)
+    for pid_file in Path(folder).rglob("postmaster.pid"):
+        forget_shared_memory(pid_file)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_shared_memory(pid_file: Path) -> None:
+    """Remove the segment by which a killed PostgreSQL guards its data; line 7 of its pid file names it."""
+    with suppress(OSError, IndexError):
+        subprocess.run(["ipcrm", "--shmem-id", pid_file.read_text().splitlines()[6].split()[1]], capture_output=True)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
     "max_connections": "300",
+    "dynamic_shared_memory_type": "mmap",  # a killed server leaves files in its folder, not in /dev/shm
     "fsync": "on",  # durability is the product: these two are not to be traded for speed
     "synchronous_commit": "on",
 }
