@@ -1,4 +1,4 @@
-"""Install packages and show how far it is: a line every few seconds, the whole output in a file, its end on a failure.
+"""Install packages and show how far it is: a line every ten seconds, the whole output in a file, its end on a failure.
 
 Run before there is a virtual environment, so the standard library is all that it uses:
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LOGS = ROOT / ".run" / "setup"
-EVERY_S = 5
+EVERY_S = 10
 TAIL_LINES = 20
 
 
@@ -27,12 +27,12 @@ class Failed(RuntimeError):
 
 def watched(what: str, argv: Sequence[str], log: Path, how_far: Callable[[str], str],
             env: Mapping[str, str] | None = None) -> None:
-    """Run an installer, its output going to `log`, and say every few seconds what `how_far` makes of that.
+    """Run an installer of `what`, its output going to `log`; say every ten seconds what `how_far` makes of that.
 
     Raises Failed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    say(f"{what}...")
+    say(f"Installing {what}...")
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(argv, cwd=ROOT, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
@@ -73,7 +73,7 @@ def pip(extra: str) -> None:
         unpacked = len(list(packages.glob("*.dist-info"))) - before
         return f"{unpacked} of {len(collected[1].split(', '))} unpacked"
 
-    watched(f"Installing Python's packages ({extra})",
+    watched(f"Python's packages ({extra})",
             [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off",
              "-c", "constraints.txt", "-e", f".[{extra}]"], LOGS / f"pip-{extra}.log", how_far)
 
@@ -85,7 +85,7 @@ def npm(folder: str) -> None:
     def how_far(output: str) -> str:
         return f"{len(re.findall(r'http (?:fetch|cache).*[.]tgz', output))} of {total} fetched"
 
-    watched(f"Installing npm's packages ({folder})",
+    watched(f"npm's packages ({folder})",
             ["npm", "--prefix", folder, "ci", "--no-audit", "--no-fund", "--loglevel=http"],
             LOGS / f"npm-{folder.replace('/', '-')}.log", how_far,
             env={"PUPPETEER_SKIP_DOWNLOAD": "1", "SCARF_ANALYTICS": "false"})

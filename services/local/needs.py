@@ -120,11 +120,11 @@ def _as_root() -> list[str] | None:
 def _apt_get(as_root: list[str], packages: list[str]) -> None:
     apt_get = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=60",
                "-o", "APT::Status-Fd=1"]
-    what = f"Installing Debian's packages ({', '.join(packages)})"
+    say(f"Missing: Debian's {', '.join(packages)}")
     with _no_service_stays(as_root):
         with suppress(Failed):  # an update may fail in part and still be enough
-            watched("Reading Debian's lists of packages", [*apt_get, "update"], LOGS / "apt-update.log", _apt_percent)
-        watched(what, [*apt_get, "install", "-y", "--no-install-recommends", *packages],
+            watched("Debian's lists of packages", [*apt_get, "update"], LOGS / "apt-update.log", _apt_percent)
+        watched("Debian's packages", [*apt_get, "install", "-y", "--no-install-recommends", *packages],
                 LOGS / "apt-install.log", _apt_percent)
 
 

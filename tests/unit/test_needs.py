@@ -125,19 +125,19 @@ def test_an_installer_says_how_far_it_is_and_at_its_end_how_long_it_took(tmp_pat
             go.touch()
         return f"{len(output.split())} of 1"
 
-    installing.watched("Installing it", ["sh", "-c", waits], tmp_path / "logs" / "it.log", how_far)
+    installing.watched("it", ["sh", "-c", waits], tmp_path / "logs" / "it.log", how_far)
     first, *others, last = capfd.readouterr().out.splitlines()
     assert first == "Installing it..."
-    assert others[-1].startswith("Installing it: 1 of 1, ")
-    assert last.startswith("Installing it: done in ")
+    assert others[-1].startswith("it: 1 of 1, ")
+    assert last.startswith("it: done in ")
     assert (tmp_path / "logs" / "it.log").read_text() == "one\n"
 
 
 def test_a_failed_installer_shows_the_end_of_its_output(tmp_path):
     with pytest.raises(installing.Failed) as failed:
-        installing.watched("Installing it", ["sh", "-c", "seq 100; exit 7"], tmp_path / "it.log", str)
+        installing.watched("it", ["sh", "-c", "seq 100; exit 7"], tmp_path / "it.log", str)
     first, *lines = str(failed.value).splitlines()
-    assert first == f"Installing it: failed with code 7; the end of {tmp_path / 'it.log'}:"
+    assert first == f"it: failed with code 7; the end of {tmp_path / 'it.log'}:"
     assert lines == [str(number) for number in range(81, 101)]
 
 
