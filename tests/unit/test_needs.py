@@ -23,7 +23,7 @@ fi
 echo "E: no such package"
 exit {install}
 """
-FAKE_HELPER = "#!/bin/sh\necho \"$*\" >> {folder}/disabled\n"
+FAKE_HELPER = "#!/bin/sh\n[ $DPKG_MAINTSCRIPT_PACKAGE ] && echo \"$*\" >> {folder}/disabled\n"
 
 
 @pytest.fixture
