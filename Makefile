@@ -1,5 +1,6 @@
 # Two commands set everything up by themselves: `make demo` and `make test`. `make help` lists the rest.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for one in python3.11 python3 python3.12 python3.13; do \
+	$$one -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$one && break; done)
 PORT ?= 8000
 DURATION ?= 60
 SEED ?= 1
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run stack shell test faults bench lint style types postman openapi asyncapi idl diagrams docs clean
+.PHONY: help needs-stack needs-test needs-bench demo run stack shell test faults bench lint style types postman openapi asyncapi idl diagrams docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,29 +23,32 @@ demo: $(VENV)/run  ## play the assignment's eight steps and print them (the firs
 run: $(VENV)/run  ## serve everything in one process on http://127.0.0.1:8000 (PORT=...)
 	@$(BIN)/nameko-hw run
 
-stack: $(VENV)/run  ## serve with one process a service, RabbitMQ and PostgreSQL (PORT=...)
+stack: needs-stack $(VENV)/run  ## serve with one process a service, RabbitMQ and PostgreSQL (PORT=...)
 	@$(BIN)/nameko-hw stack
 
 shell: $(VENV)/run  ## open `nameko shell` against the running stack
 	@$(BIN)/nameko-hw shell
 
-test:  ## set up whatever is missing, lint, and run all tests
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint postman/node_modules docs/lint/node_modules
+test: needs-test  ## set up whatever is missing, lint, and run all tests
+	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/test postman/node_modules docs/lint/node_modules
+	@$(MAKE) --no-print-directory --jobs=2 lint
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-faults: $(VENV)/test  ## kill and freeze everything at random under load (DURATION=60 SEED=1), then audit
+faults: needs-stack $(VENV)/test  ## kill and freeze everything at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)
 
-bench: $(VENV)/bench  ## measure it, and a peer on other frameworks, for 15 minutes (PAIRS=5 SECONDS=6)
+bench: needs-bench $(VENV)/bench  ## measure it, and a peer on other frameworks, for 15 minutes (PAIRS=5 SECONDS=6)
 	@$(BIN)/python -m bench --pairs $(PAIRS) --seconds $(SECONDS)
 
 lint: style types  ## flake8, isort and mypy
 
 style: $(VENV)/test
+	@echo "Checking the style..."
 	@$(BIN)/flake8 services tests bench
 	@$(BIN)/isort --check-only --quiet services tests bench
 
 types: $(VENV)/test
+	@echo "Checking the types..."
 	@$(BIN)/mypy
 
 postman: postman/node_modules  ## run the Postman suite against BASE_URL=... and write postman/report.html
@@ -70,28 +74,30 @@ docs: $(VENV)/test  ## build the documentation as a site, build/site/index.html
 clean:  ## remove the virtual environment and all data of the local modes
 	rm -rf $(VENV) bench/.venv .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules postman/report.html
 
-# Debian splits venv off Python; where we may, we add it.
+# What the system must have is found, and where we may installed, before anything else.
+needs = [ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is missing: sudo apt-get install python3"; exit 1; }; \
+	$(PYTHON) -m services.local.needs
+
+needs-stack needs-test needs-bench:
+	@$(needs) $(@:needs-%=%)
+
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version) if not (3, 11) <= sys.version_info < (3, 14) else 0'
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get -qq update && apt-get -qq install -y python3-venv; }
+	@$(needs) run
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/run: $(VENV)/bin/python setup.cfg constraints.txt
-	@echo "Installing the packages..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local]'
+	@$(BIN)/python -m services.local.installing pip local
 	@touch $@
 
 $(VENV)/test: $(VENV)/run
-	@echo "Installing the packages for the tests..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@$(BIN)/python -m services.local.installing pip test
 	@touch $@
 
 $(VENV)/bench: $(VENV)/run
-	@echo "Installing the packages for the benchmark..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m services.local.installing pip bench
 	@touch $@
 
 %/node_modules: %/package-lock.json
-	@command -v npm >/dev/null || { echo "npm is needed: sudo apt-get install npm"; exit 1; }
-	@cd $* && PUPPETEER_SKIP_DOWNLOAD=1 npm ci --no-audit --no-fund --loglevel=error
+	@$(needs) npm
+	@$(PYTHON) -m services.local.installing npm $*
 	@touch $@

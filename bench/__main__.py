@@ -12,7 +12,7 @@ from typing import Any
 from bench import growth, limits, machine, memory, replicas, report
 from bench.contenders import Ours, Peer, Servers, install_peer, running
 from bench.load import ensure_wrk, in_turns
-from services.local.rabbitmq import NotInstalled
+from services.local.needs import NotInstalled
 from services.local.stack import ROOT
 from services.local.supervisor import CannotStart
 

@@ -1,7 +1,6 @@
 """One run: so many clients for so many seconds; then every order that was counted must be finished."""
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -9,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contenders import Contender, seconds_of
+from services.local import needs
 from services.local.net import wait_for
-from services.local.rabbitmq import install_package
 
 SCRIPT = Path(__file__).parent / "orders.lua"
 SETTLED_S = 120
 WARM_UP_CLIENTS, WARM_UP_S = 16, 3
-HOW_TO_INSTALL = "wrk is not installed: sudo apt-get install wrk (Debian, Ubuntu) or brew install wrk (macOS)"
 
 
 @dataclass(frozen=True)
@@ -100,5 +98,4 @@ def cpu(contender: Contender) -> dict[str, float]:
 
 def ensure_wrk() -> None:
     """Install wrk where it is missing, if we are root or sudo lets us; NotInstalled, which says what to do."""
-    if not shutil.which("wrk"):
-        install_package("wrk", HOW_TO_INSTALL)
+    needs.ensure([needs.WRK])

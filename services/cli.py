@@ -14,12 +14,16 @@ def main() -> None:
     """Run one subcommand; exit 1 with one line on an error that the user can mend."""
     arguments = parser().parse_args()
     os.chdir(ROOT)
-    from services.local.rabbitmq import NotInstalled
+    from services.local.needs import NotInstalled
     from services.local.supervisor import CannotStart, FolderInUse
     try:
         sys.exit(arguments.command(arguments) or 0)
     except (CannotStart, FolderInUse, NotInstalled, TimeoutError) as error:
         sys.exit(f"nameko-hw: {error}")
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"nameko-hw: {error.filename}: {error.strerror}. If another user made it, remove it with sudo")
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -131,7 +135,8 @@ def run(arguments: argparse.Namespace) -> None:
     config = configuration()
     logging.config.dictConfig(config["LOGGING"])
     folder = Path(os.environ.get("NAMEKO_HW_FOLDER", ROOT / ".run" / "embedded"))
-    serve(listen(arguments.port), folder, config, on_ready=lambda: welcome(arguments.port))
+    listener = listen(arguments.port)
+    serve(listener, folder, config, on_ready=lambda: welcome(listener.getsockname()[1]))
 
 
 def welcome(port: int) -> None:
@@ -147,8 +152,10 @@ Ctrl-C stops everything.
 
 
 def stack(arguments: argparse.Namespace) -> None:
+    from services.local.net import free_port
     from services.local.stack import serve
-    serve(ROOT / ".run" / "stack", arguments.port, on_ready=lambda: welcome(arguments.port))
+    port = arguments.port or free_port()
+    serve(ROOT / ".run" / "stack", port, on_ready=lambda: welcome(port))
 
 
 def door(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,10 @@ import pytest
 
 from services.local.net import free_port, wait_for
 from services.local.stack import Stack
+from services.local.supervisor import dies_with_parent
 from tests.client import Api
+
+pytest_plugins = ["tests.scratch"]
 
 START_S = 60
 STOP_S = 30
@@ -71,7 +74,8 @@ class Embedded:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "services.cli", "run", "--port", str(self.port)], stdout=log, stderr=log,
+                [*dies_with_parent("INT"), sys.executable, "-m", "services.cli", "run", "--port", str(self.port)],
+                stdout=log, stderr=log,
                 env={**os.environ, **self.settings, "NAMEKO_HW_FOLDER": str(self.folder)}, start_new_session=True)
         with Api(self.url) as client:
             wait_for(client.is_ready, START_S, f"embedded mode, see {self.log}")

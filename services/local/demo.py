@@ -13,6 +13,7 @@ from uuid import uuid4
 import requests
 
 from services.local.net import free_port, wait_for
+from services.local.supervisor import dies_with_parent, flushed
 
 START_S = 45
 LETTER_S = 10
@@ -29,7 +30,8 @@ def play(folder: Path) -> int:
     """Start embedded mode on a free port, play the scenario, stop; 0 only if all eight steps hold."""
     port = free_port()
     server = subprocess.Popen(
-        [sys.executable, "-m", "services.cli", "run", "--port", str(port)], stdout=subprocess.DEVNULL,
+        [*dies_with_parent("INT"), sys.executable, "-m", "services.cli", "run", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
         env={**os.environ, "NAMEKO_HW_FOLDER": str(folder), "LOG_LEVEL": "WARNING"}, start_new_session=True)
     try:
         base = f"http://127.0.0.1:{port}"
@@ -55,7 +57,7 @@ def ready(server: "subprocess.Popen[bytes]", base: str) -> bool:
 class Scenario:
     """The steps, in order, against the system at `base`."""
 
-    def __init__(self, base: str, say: Callable[[str], None] = print) -> None:
+    def __init__(self, base: str, say: Callable[[str], object] = flushed) -> None:
         self.base = base
         self.say = say
         self.session = requests.Session()

@@ -25,6 +25,7 @@ SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
     "max_connections": "300",
+    "dynamic_shared_memory_type": "mmap",  # a killed server leaves files in its folder, not in /dev/shm
     "fsync": "on",  # durability is the product: these two are not to be traded for speed
     "synchronous_commit": "on",
 }
@@ -176,7 +177,9 @@ def program(name: str) -> Path:
 def _server_user() -> tuple[str, ...]:
     """Return the prefix that ends the server with us and, as PostgreSQL refuses root, leaves root.
 
-    CAP_DAC_OVERRIDE is kept, so that it reaches a folder below paths that are open to root only.
+    CAP_DAC_OVERRIDE is kept, so that it reaches a folder and its own programs below paths that are open to
+    root only, as /root is. PostgreSQL asks access(2) for its programs, which for another user looks away from
+    capabilities unless SECBIT_NO_SETUID_FIXUP is set, see capabilities(7).
     """
     prefix = dies_with_parent("INT")
     if os.geteuid() != 0:
@@ -184,7 +187,7 @@ def _server_user() -> tuple[str, ...]:
     if not prefix:
         raise CannotStart("PostgreSQL refuses to run as root, and there is no setpriv to leave root")
     return (*prefix, "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups",
-            "--inh-caps", "+dac_override", "--ambient-caps", "+dac_override")
+            "--securebits", "+no_setuid_fixup", "--inh-caps", "+dac_override", "--ambient-caps", "+dac_override")
 
 
 def _environment() -> dict[str, str]:

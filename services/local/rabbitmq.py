@@ -1,14 +1,12 @@
 """A private RabbitMQ node in one folder, run by the rabbitmq-server that is installed (3.10, 4)."""
 import os
-import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import amqp
 
+from services.local import needs
 from services.local.net import HOST, free_port, port_is_free, wait_for
 from services.local.supervisor import CannotStart, Process, dies_with_parent, end, take_folder
 
@@ -18,24 +16,12 @@ STOP_S = 30.0
 LEFTOVERS_S = 5.0
 ANSWER_S = 5.0
 
-DEBIAN_SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # that in /usr/sbin changes the user
-ALSO_LOOK_IN = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
-POLICY = Path("/usr/sbin/policy-rc.d")  # Debian's packages ask it before they start a service
-
 CONFIG = """\
 # Written at each start.
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.relative = 0.8
 log.connection.level = error
 """
-
-HOW_TO_INSTALL = (
-    "RabbitMQ is not installed: sudo apt-get install rabbitmq-server (Debian, Ubuntu), "
-    "sudo dnf install rabbitmq-server (Fedora) or brew install rabbitmq (macOS)")
-
-
-class NotInstalled(RuntimeError):
-    """A program that we need is missing; the message says how to install it."""
 
 
 class RabbitMQ:
@@ -58,10 +44,7 @@ class RabbitMQ:
     @staticmethod
     def find() -> Path | None:
         """Return the server's start script, or None when RabbitMQ is not installed."""
-        if DEBIAN_SCRIPT.exists():
-            return DEBIAN_SCRIPT
-        found = shutil.which("rabbitmq-server", path=_search_path())
-        return Path(found) if found else None
+        return needs.rabbitmq_server()
 
     @classmethod
     def ensure_installed(cls) -> Path:
@@ -69,8 +52,7 @@ class RabbitMQ:
 
         Does not start the system's service. Raises NotInstalled, which says what to do by hand.
         """
-        if cls.find() is None:
-            install_package("rabbitmq-server", HOW_TO_INSTALL)
+        needs.ensure([needs.RABBITMQ])
         return _found(cls.find())
 
     def start(self) -> None:
@@ -161,7 +143,7 @@ class RabbitMQ:
         return {
             **inherited,
             **{name: str(self.folder / path) for name, path in files.items()},
-            "PATH": _search_path(),
+            "PATH": needs.search_path(),
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": HOST,
             "ERL_CRASH_DUMP_SECONDS": "0",
@@ -190,51 +172,7 @@ class RabbitMQ:
         return CannotStart(f"RabbitMQ in {self.folder}: {why}", self.log)
 
 
-def _search_path() -> str:
-    return os.pathsep.join([os.environ.get("PATH", os.defpath), *ALSO_LOOK_IN])
-
-
 def _found(script: Path | None) -> Path:
     if script is None:
-        raise NotInstalled(HOW_TO_INSTALL)
+        raise needs.NotInstalled(needs.RABBITMQ.line())
     return script
-
-
-def install_package(package: str, how_to_install: str) -> None:
-    """Install Debian's package as root; NotInstalled, which says how, where that cannot be done or fails."""
-    as_root = _as_root()
-    if as_root is None or shutil.which("apt-get") is None:
-        raise NotInstalled(how_to_install)
-    apt_get = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
-    update = ["update"]
-    install = ["install", "-y", "--no-install-recommends", package]
-    with _no_service_starts(as_root):
-        for arguments in (update, install):  # an update may fail in part and still be enough
-            done = subprocess.run([*apt_get, "-o", "DPkg::Lock::Timeout=60", *arguments],
-                                  stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise NotInstalled(f"{how_to_install}; apt-get failed:\n{done.stderr[-2000:]}")
-
-
-def _as_root() -> list[str] | None:
-    """Return the prefix of a command that needs root: empty for root, None if we cannot be."""
-    if os.geteuid() == 0:
-        return []
-    sudo = ["sudo", "-n"]
-    if shutil.which("sudo") and subprocess.run([*sudo, "true"], capture_output=True).returncode == 0:
-        return sudo
-    return None
-
-
-@contextmanager
-def _no_service_starts(as_root: list[str]) -> Iterator[None]:
-    """Keep Debian's packages from starting services; a policy that already exists is respected."""
-    if POLICY.exists():
-        yield
-        return
-    subprocess.run([*as_root, "install", "-m", "755", "/dev/stdin", str(POLICY)],
-                   input=b"#!/bin/sh\nexit 101\n", check=True)
-    try:
-        yield
-    finally:
-        subprocess.run([*as_root, "rm", "-f", str(POLICY)], check=True)

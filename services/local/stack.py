@@ -11,7 +11,7 @@ from services.local.frontdoor import Backend
 from services.local.net import free_port, port_is_free, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
-from services.local.supervisor import CannotStart, Supervisor
+from services.local.supervisor import CannotStart, Supervisor, flushed
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT_FILE = "environment.json"
@@ -33,7 +33,7 @@ class Stack:
     """
 
     def __init__(self, folder: Path, port: int, settings: dict[str, str] | None = None, replicas: int = 1,
-                 say: Callable[[str], object] = print, nameko: Sequence[str] = (NAMEKO,)) -> None:
+                 say: Callable[[str], object] = flushed, nameko: Sequence[str] = (NAMEKO,)) -> None:
         self.folder = folder
         self.port = port
         self.settings = settings or {}

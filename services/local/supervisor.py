@@ -24,6 +24,8 @@ LOG_TAIL_LINES = 60  # RabbitMQ says why some fifty lines before its last one
 
 Process = subprocess.Popen[bytes]
 
+flushed = functools.partial(print, flush=True)  # a line is seen at once, also in a file or a pipe
+
 
 @dataclass
 class Child:
@@ -45,11 +47,10 @@ class Supervisor:
     """Runs named programs, and starts each again when it dies, after a pause of 0.2 to 10 seconds.
 
     Each child leads a session of its own, so Ctrl-C in a terminal reaches the supervisor only.
-    Where setpriv exists, the children get SIGTERM even when the supervisor is killed.
+    Where setpriv exists, the children are killed when the supervisor is: one that just starts hears no gentler signal.
     """
 
-    def __init__(self, say: Callable[[str], object] = functools.partial(print, flush=True),
-                 grace_s: float = 20.0) -> None:
+    def __init__(self, say: Callable[[str], object] = flushed, grace_s: float = 20.0) -> None:
         """`say` takes a line for each start and death; `grace_s` is from SIGTERM to SIGKILL."""
         self._say = say
         self._grace_s = grace_s
@@ -210,7 +211,7 @@ def _popen(child: Child) -> Process:
 
 def _spawn_child(child: Child, output: BinaryIO | None) -> Process:
     return subprocess.Popen(
-        [*dies_with_parent("TERM"), *child.argv], env=child.env, cwd=child.cwd, stdin=subprocess.DEVNULL,
+        [*dies_with_parent("KILL"), *child.argv], env=child.env, cwd=child.cwd, stdin=subprocess.DEVNULL,
         stdout=output, stderr=output, start_new_session=True)
 
 

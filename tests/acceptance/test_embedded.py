@@ -1,15 +1,20 @@
 """Embedded mode: one process beside PostgreSQL, data that stays, and nothing left behind."""
+import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
 from services.local.net import wait_for
+from services.local.postgres import NOBODY
 from services.local.stack import ROOT
+from services.local.supervisor import dies_with_parent
 from tests.client import Api
 from tests.conftest import Embedded
 
@@ -77,6 +82,28 @@ def test_a_port_that_is_none_is_named(port: str):
     assert "Traceback" not in refused.stderr
 
 
+def test_a_port_that_the_system_chose_is_printed(tmp_path: Path):
+    with started(tmp_path) as process:
+        assert process.stdout is not None
+        address = next(line.split()[-1] for line in process.stdout if line.startswith("Serving on "))
+        with Api(address) as api:
+            assert api.is_ready()
+
+
+def test_a_folder_of_another_user_is_named_in_one_line(tmp_path: Path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o500)
+    prefix: list[str] = []
+    if os.geteuid() == 0:  # then it is another's, and we are a root that may not look away from that
+        os.chown(theirs, NOBODY, NOBODY)
+        prefix = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    with started(theirs / "data", prefix) as process:
+        assert process.wait(60) == 1
+        assert process.stdout is not None
+        assert process.stdout.read() == (f"nameko-hw: {theirs / 'data' / 'postgres'}: Permission denied. "
+                                         "If another user made it, remove it with sudo\n")
+
+
 def test_it_stays_small(embedded: str):
     with Api(embedded) as api:
         user_id = api.new_user(balance=500)["id"]
@@ -84,6 +111,18 @@ def test_it_stays_small(embedded: str):
             api.order(user_id, 1)
     [process] = processes_with(["--port", embedded.rpartition(":")[2]])
     assert process.memory_info().rss < 200 * 2**20
+
+
+@contextmanager
+def started(folder: Path, prefix: Sequence[str] = ()) -> Iterator["subprocess.Popen[str]"]:
+    """Embedded mode on a port that the system chooses; its output can be read."""
+    command = [*prefix, *dies_with_parent("INT"), sys.executable, "-m", "services.cli", "run", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          env={**os.environ, "NAMEKO_HW_FOLDER": str(folder)}) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":

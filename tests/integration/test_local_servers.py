@@ -17,10 +17,11 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
+from services.local import needs
 from services.local import rabbitmq as module
 from services.local.net import HOST, free_port, port_is_free, wait_for
-from services.local.postgres import NOBODY, Postgres
-from services.local.rabbitmq import NotInstalled, RabbitMQ
+from services.local.postgres import NOBODY, Postgres, program
+from services.local.rabbitmq import RabbitMQ
 from services.local.supervisor import CannotStart, FolderInUse, dies_with_parent
 
 SLACK_S = 60
@@ -150,6 +151,17 @@ def test_postgres_starts_over_after_a_first_start_that_was_killed(tmp_path):
         assert query(postgres, "select 1", "postgres") == [(1,)]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root reaches below another user's private folder")
+def test_root_starts_postgres_and_its_programs_below_a_private_folder(tmp_path, monkeypatch):
+    private = tmp_path / "root"
+    private.mkdir(mode=0o700)
+    (private / "bin").symlink_to(program("postgres").parent)
+    monkeypatch.setattr("services.local.postgres.program", lambda name: private / "bin" / name)
+    with Postgres(private / "postgres") as postgres:
+        assert query(postgres, "select 1", "postgres") == [(1,)]
+        assert psutil.Process(postgres.pid).uids().effective == NOBODY
+
+
 def test_a_frozen_postgres_can_be_stopped(postgres):
     os.kill(postgres.pid, signal.SIGSTOP)
     postgres.stop()
@@ -248,65 +260,9 @@ def test_free_ports_are_not_given_twice_and_waiting_ends():
     assert 0.2 <= time.monotonic() - began < SLACK_S
 
 
-FAKE_APT_GET = """#!/bin/sh
-echo "$*" >> {folder}/calls
-echo "$DEBIAN_FRONTEND" >> {folder}/frontend
-cat {policy} >> {folder}/policy_seen 2>/dev/null
-[ "$3" = update ] && exit {update}
-[ {install} = 0 ] && printf '#!/bin/sh\\n' > {folder}/rabbitmq-server && chmod +x {folder}/rabbitmq-server
-echo "no such package" >&2
-exit {install}
-"""
-
-
-@pytest.fixture
-def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A system without RabbitMQ, with an apt-get that only pretends; returns its folder of programs."""
-    monkeypatch.setattr(module, "DEBIAN_SCRIPT", tmp_path / "nowhere")
-    monkeypatch.setattr(module, "ALSO_LOOK_IN", ())
-    monkeypatch.setattr(module, "POLICY", tmp_path / "policy-rc.d")
-    monkeypatch.setattr(module, "_as_root", lambda: [])
-    for program in ("env", "sh", "cat", "chmod", "install", "rm"):
-        (tmp_path / program).symlink_to(f"/bin/{program}")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    return tmp_path
-
-
-def pretend_apt_get(folder: Path, update: int = 0, install: int = 0) -> None:
-    script = folder / "apt-get"
-    script.write_text(FAKE_APT_GET.format(folder=folder, policy=folder / "policy-rc.d", update=update, install=install))
-    script.chmod(0o755)
-
-
-def test_a_missing_rabbitmq_is_installed_without_starting_the_service(debian):
-    pretend_apt_get(debian, update=100)  # one broken source of many is no reason to give up
-    assert RabbitMQ.ensure_installed() == debian / "rabbitmq-server"
-    calls = (debian / "calls").read_text().splitlines()
-    assert [call.split("=60 ")[1] for call in calls] == [
-        "update", "install -y --no-install-recommends rabbitmq-server"]
-    assert set((debian / "frontend").read_text().split()) == {"noninteractive"}
-    assert "exit 101" in (debian / "policy_seen").read_text()
-    assert not (debian / "policy-rc.d").exists()
-
-
-def test_a_policy_that_exists_is_left_alone(debian):
-    pretend_apt_get(debian)
-    (debian / "policy-rc.d").write_text("theirs")
-    RabbitMQ.ensure_installed()
-    assert (debian / "policy-rc.d").read_text() == "theirs"
-
-
-def test_a_failed_installation_says_what_to_do_and_why(debian):
-    pretend_apt_get(debian, install=100)
-    with pytest.raises(NotInstalled, match="(?s)apt-get install rabbitmq-server.*no such package"):
-        RabbitMQ.ensure_installed()
-    assert not (debian / "policy-rc.d").exists()
-
-
-@pytest.mark.parametrize("as_root", [None, []])
-def test_without_rights_or_apt_get_the_message_says_what_to_install(debian, monkeypatch, as_root):
-    monkeypatch.setattr(module, "_as_root", lambda: as_root)
-    with pytest.raises(NotInstalled, match="sudo apt-get install rabbitmq-server .* brew install rabbitmq"):
-        RabbitMQ(debian / "node").start()
-    with pytest.raises(NotInstalled, match="sudo apt-get install rabbitmq-server .* brew install rabbitmq"):
-        RabbitMQ.ensure_installed()
+def test_a_missing_rabbitmq_is_named_with_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(needs, "rabbitmq_server", lambda: None)
+    monkeypatch.setattr(needs, "_as_root", lambda: None)
+    for start in (RabbitMQ(tmp_path / "node").start, RabbitMQ.ensure_installed):
+        with pytest.raises(needs.NotInstalled, match="sudo apt-get install rabbitmq-server .* brew install rabbitmq"):
+            start()

@@ -253,3 +253,19 @@ def test_each_round_is_called_while_children_are_tended(tmp_path):
 
     supervisor.run_forever(each_round)
     assert first and processes_with(tmp_path) == []
+
+
+@pytest.mark.parametrize("who", [
+    "services.local.supervisor import Supervisor as it; say = it()._say",
+    "services.local.stack import Stack as it; say = it(__import__('pathlib').Path('.'), 1).say",
+    "services.local.demo import Scenario as it; say = it('http://127.0.0.1').say",
+])
+def test_a_line_is_seen_at_once_in_a_file(tmp_path, who):
+    said = tmp_path / "said"
+    show = f"import time; from {who}; say('seen'); time.sleep(600)"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with said.open("w") as output, subprocess.Popen(python(show), cwd=ROOT, stdout=output, env=buffered) as program:
+        try:
+            wait_for(lambda: said.read_text() == "seen\n", SLACK_S, "the line")
+        finally:
+            program.kill()
