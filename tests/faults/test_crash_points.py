@@ -70,11 +70,17 @@ def test_the_points_are_those_of_the_flow():
         assert expected in names, "\n".join(sorted(names))
 
 
+def test_a_place_that_nobody_can_reach_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tests.faults.points.SERVICES", ("users", "billing", "orders"))
+    with pytest.raises(AssertionError, match="nobody runs .*services/(common/events|notifications/service).py"):
+        all_points()
+
+
 @pytest.mark.parametrize("points", rounds(), ids=lambda points: "; ".join(map(str, points)))
 def test_a_death_before_and_after_any_point_loses_and_doubles_nothing(mortal: Stack, points: list[Point]):
     plans = [mortal.folder / "plans" / point.service for point in points]
     for point, plan in zip(points, plans, strict=True):
-        where = f"{point.file} {point.first} {point.last}"
+        where = f"{point.file} {point.lines.first} {point.lines.last}"
         plan.write_text(f"before {where}\nafter {where}")
     for service in ("users", "orders"):
         rows(mortal, service, f"""insert into outbox (event_id, type, body)
