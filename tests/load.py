@@ -20,6 +20,7 @@ from tests.client import Api, new_email
 RETRY_PAUSE_S = 0.1
 GIVE_UP_S = 90
 ANSWERS = (200, 201, 202, 402, 404)
+DEPOSIT = 1000    # at the least
 TOO_MUCH = 10**9  # a price that nobody can pay
 
 
@@ -82,8 +83,8 @@ class Load:
         if numbers is None:
             sent = Sent(kind, user_id, dice.randint(1, 500), str(uuid4()))
         else:
-            too_much = kind == "order" and dice.random() < 0.1
-            sent = Sent(kind, user_id, next(numbers) + (TOO_MUCH if too_much else 0), None)
+            more = {"deposit": DEPOSIT, "order": TOO_MUCH if dice.random() < 0.1 else 0}.get(kind, 0)
+            sent = Sent(kind, user_id, next(numbers) + more, None)
         path, field = (("/orders", "price") if kind == "order"
                        else (f"/billing/accounts/{user_id}/{kind}", "amount"))
         answer = self._send(api, path, {field: sent.amount} | ({"user_id": user_id} if kind == "order" else {}),

@@ -1,7 +1,9 @@
-"""Every service dies right before and right after every commit, publish and acknowledgement; nothing is lost.
+"""Every service dies right before and right after every commit, publish and acknowledgement, and loses the reply to
+it; nothing is lost and nothing is doubled.
 
-Each round plans two deaths of every service, before and after one point, keeps the system busy until all of them
-have died and started again, waits until it is quiet, and checks the books.
+Each round plans this of every service at one point, two deaths and a lost reply, keeps the system busy until all of it
+has happened, waits until it is quiet, and checks the books and what clients were promised. Some of them give no
+Idempotency-Key, and so must not see their requests done twice though they cannot say which are the same.
 """
 import sys
 from collections.abc import Iterator
@@ -18,11 +20,11 @@ from services.common.migrations import SERVICES
 from services.local import supervisor
 from services.local.net import free_port, wait_for
 from services.local.stack import Stack
-from tests.books import rows, violations, wait_until_quiet
+from tests.books import broken_promises, rows, violations, wait_until_quiet
 from tests.broker import dead_letters, publish
 from tests.client import Api
 from tests.commands import audit
-from tests.faults.points import Point, all_points
+from tests.faults.points import Lines, Point, all_points
 from tests.load import Load
 
 DIED_S = 60
@@ -77,22 +79,28 @@ def test_a_place_that_nobody_can_reach_is_an_error(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("points", rounds(), ids=lambda points: "; ".join(map(str, points)))
-def test_a_death_before_and_after_any_point_loses_and_doubles_nothing(mortal: Stack, points: list[Point]):
+def test_deaths_and_lost_replies_at_any_point_lose_and_double_nothing(mortal: Stack, points: list[Point]):
     plans = [mortal.folder / "plans" / point.service for point in points]
     for point, plan in zip(points, plans, strict=True):
-        where = f"{point.file} {point.lines.first} {point.lines.last}"
-        plan.write_text(f"before {where}\nafter {where}")
+        plan.write_text("\n".join([planned("before", point, point.lines), planned("after", point, point.lines),
+                                   planned("lost", point, point.work)]))
     for service in ("users", "orders"):
         rows(mortal, service, f"""insert into outbox (event_id, type, body)
             values (gen_random_uuid(), '{NOBODY_HEARS}', '{{}}') returning 1""")
-    with Load(mortal.url, clients=2) as load:
-        wait_for(lambda: poke(mortal) and not any(plan.exists() for plan in plans), DIED_S, "all deaths")
+    with Load(mortal.url, clients=1, keyless=1) as load:
+        wait_for(lambda: poke(mortal) and not any(plan.exists() for plan in plans), DIED_S, "all that was planned")
     assert load.failures == []
     wait_for(mortal.is_ready, 60, "all services to be back")
     for service in ("users", "orders"):
         rows(mortal, service, f"delete from outbox where type = '{NOBODY_HEARS}' returning 1")
     wait_until_quiet(mortal)
     assert violations(mortal) == []
+    assert broken_promises(mortal, load.sent) == []
+
+
+def planned(phase: str, point: Point, lines: Lines) -> str:
+    """What `crashing` is told."""
+    return f"{phase} {point.file} {lines.first} {lines.last}"
 
 
 def poke(stack: Stack) -> bool:
