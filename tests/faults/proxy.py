@@ -152,6 +152,7 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports close in the next turn of the loop
 
     async def _switch(self, mode: Mode) -> None:
         before, self._mode = self._mode, mode
@@ -189,9 +190,10 @@ class Proxy:
             pair.cut()  # there is no server
         finally:
             self._pairs.discard(pair)
-            if not pair.is_cut:
-                for writer in filter(None, (pair.client, pair.server)):
-                    writer.close()
+            if pair.is_cut:
+                pair.cut()  # also the connection to the server, if it came only now
+            for writer in filter(None, (pair.client, pair.server)):
+                writer.close()
 
     async def _requests(self, pair: Pair, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(CHUNK):
