@@ -35,6 +35,19 @@ def one(stack: Stack, service: str, query: str, **values: Any) -> Any:
     return value
 
 
+def add_pending_users(stack: Stack, count: int, retry_at: str) -> list[str]:
+    """Users that a crash has left without their accounts, and the events that tell of them; their ids."""
+    return [str(id_) for (id_,) in rows(stack, "users", """
+        with pending as (insert into users (id, name, email, status, retry_at)
+                         select gen_random_uuid(), 'Ada', gen_random_uuid() || '@example.com', 'pending', :retry_at
+                         from generate_series(1, :count) returning id, email),
+        facts as (select gen_random_uuid() as event_id, id, email from pending),
+        told as (insert into outbox (event_id, type, body)
+                 select event_id, 'user_registered',
+                        jsonb_build_object('event_id', event_id, 'user_id', id, 'email', email) from facts)
+        select id from facts""", count=count, retry_at=retry_at)]
+
+
 def is_quiet(stack: Stack) -> bool:
     """Whether nothing is pending, and every event that was published has been handled."""
     pending = one(stack, "orders", "select count(*) from orders where status = 'pending'")

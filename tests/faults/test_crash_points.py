@@ -10,17 +10,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import requests
 from kombu.exceptions import KombuError
+from sqlalchemy import text
 
 from services.common.migrations import SERVICES
 from services.local import supervisor
 from services.local.net import free_port, wait_for
 from services.local.stack import Stack
-from tests.books import broken_promises, rows, violations, wait_until_quiet
+from tests.books import add_pending_users, broken_promises, database, rows, violations, wait_until_quiet
 from tests.broker import dead_letters, publish
 from tests.client import Api
 from tests.commands import audit
@@ -29,6 +30,12 @@ from tests.load import Load
 
 DIED_S = 60
 NOBODY_HEARS = "order_dreamt_of"  # an event that no queue takes, so that its lease is given back
+
+NEVER_DONE = UUID(int=1)
+#: ... as billing refuses such a price, and the table such a user once it is no longer pending.
+NEVER_FINISHED = [("orders", "user_id, price", f"gen_random_uuid(), {10**15}"),
+                  ("users", "name, email", "'Nobody', 'nobody@example.com'")]
+NOBODY_STAYS_PENDING = "alter table users add constraint nobody check (name <> 'Nobody' or status = 'pending')"
 
 #: Recovery as quick as the deadlines allow.
 SETTINGS = {
@@ -54,6 +61,8 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         patch.setattr(supervisor, "LONGEST_PAUSE_S", 0.2)
         nameko = (sys.executable, "-m", "tests.faults.crashing")
         with Stack(folder, free_port(), SETTINGS | {"CRASH_PLAN_FOLDER": str(plans)}, nameko=nameko) as running:
+            with database(running, "users") as connection:
+                connection.execute(text(NOBODY_STAYS_PENDING))
             yield running
 
 
@@ -87,13 +96,17 @@ def test_deaths_and_lost_replies_at_any_point_lose_and_double_nothing(mortal: St
     for service in ("users", "orders"):
         rows(mortal, service, f"""insert into outbox (event_id, type, body)
             values (gen_random_uuid(), '{NOBODY_HEARS}', '{{}}') returning 1""")
+    [not_open] = add_pending_users(mortal, 1, "infinity")
     with Load(mortal.url, clients=1, keyless=1) as load:
-        wait_for(lambda: poke(mortal) and not any(plan.exists() for plan in plans), DIED_S, "all that was planned")
-    assert load.failures == []
+        wait_for(lambda: poke(mortal, not_open) and not any(plan.exists() for plan in plans), DIED_S,
+                 "all that was planned")
     wait_for(mortal.is_ready, 60, "all services to be back")
     for service in ("users", "orders"):
         rows(mortal, service, f"delete from outbox where type = '{NOBODY_HEARS}' returning 1")
+        rows(mortal, service, f"delete from {service} where id = :id returning 1", id=NEVER_DONE)
+    rows(mortal, "users", "update users set retry_at = now() where id = :id returning 1", id=not_open)
     wait_until_quiet(mortal)
+    assert load.failures == []
     assert violations(mortal) == []
     assert broken_promises(mortal, load.sent) == []
 
@@ -103,8 +116,14 @@ def planned(phase: str, point: Point, lines: Lines) -> str:
     return f"{phase} {point.file} {lines.first} {lines.last}"
 
 
-def poke(stack: Stack) -> bool:
-    """Use what the load does not: every other request, an event and an RPC request that are none."""
+def poke(stack: Stack, not_open: str) -> bool:
+    """Use what the load does not: every other request, a user without an account, an order and a user that recovery
+    can never finish, an event and an RPC request that are none."""
+    for table, columns, values in NEVER_FINISHED:
+        rows(stack, table, f"""insert into {table} (id, status, retry_at, {columns})
+                               values (:id, 'pending', now() - interval '1 s', {values})
+                               on conflict (id) do update set retry_at = excluded.retry_at returning 1""",
+             id=NEVER_DONE)
     with suppress(requests.RequestException, KeyError), Api(stack.url) as api:
         orders = api.get("/orders?limit=1").json()["items"]
         user_id = orders[0]["user_id"] if orders else str(uuid4())
@@ -114,13 +133,17 @@ def poke(stack: Stack) -> bool:
             api.get(path)
         api.post("/notifications", {"user_id": user_id, "subject": "Hello", "body": ""}, str(uuid4()))
         api.post("/orders", {"user_id": user_id, "price": 10**12}, str(uuid4()))
+        for nobody in (not_open, str(uuid4())):
+            api.post("/orders", {"user_id": nobody, "price": 1}, str(uuid4()))
         for service, [port] in stack.ports.items():
             with suppress(requests.RequestException), Api(f"http://127.0.0.1:{port}") as direct:
                 direct.get("/health/ready")
-        publish(stack, "nameko-rpc", "billing.get_account", {"args": [user_id], "kwargs": {}}, reply_to="nobody")
+        for method in ("get_account", "open_account"):
+            publish(stack, "nameko-rpc", f"billing.{method}", {"args": [user_id], "kwargs": {}}, reply_to="nobody")
     with suppress(KombuError, OSError):
         publish(stack, "orders.events", "order_paid", {"price": "nothing"})
-        publish(stack, "nameko-rpc", "billing.pay", "nonsense")
+        for method in ("billing.pay", "users.known_users"):
+            publish(stack, "nameko-rpc", method, "nonsense")
     return True
 
 

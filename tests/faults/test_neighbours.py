@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from services.local.net import wait_for
 from services.local.stack import Stack
-from tests.books import database, one, rows, violations, wait_until_quiet
+from tests.books import add_pending_users, database, one, rows, violations, wait_until_quiet
 from tests.client import Api
 from tests.faults.proxied import ProxiedStack
 
@@ -130,13 +130,7 @@ def test_thousands_of_pending_orders_are_recovered_soon_and_one_that_fails_harms
 
 
 def test_thousands_of_pending_users_get_their_accounts_soon(proxied: ProxiedStack):
-    rows(proxied, "users", """
-        with pending as (insert into users (id, name, email, status, retry_at)
-                         select gen_random_uuid(), 'Ada', gen_random_uuid() || '@example.com', 'pending', now()
-                         from generate_series(1, :count) returning id, email)
-        insert into outbox (event_id, type, body)
-        select event_id, 'user_registered', jsonb_build_object('event_id', event_id, 'user_id', id, 'email', email)
-        from (select gen_random_uuid() as event_id, id, email from pending) as one returning 1""", count=PENDING // 2)
+    add_pending_users(proxied, PENDING // 2, "now")
     try:
         wait_for(lambda: not one(proxied, "users", "select count(*) from users where status = 'pending'"),
                  RECOVERED_S / 2, "all to be active")
