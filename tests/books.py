@@ -1,5 +1,6 @@
-"""The invariants of the design, asked of all databases at once."""
-from collections.abc import Iterator
+"""The invariants of the design, asked of all databases at once; and what was promised to clients."""
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -7,6 +8,8 @@ from sqlalchemy import Connection, create_engine, text
 
 from services.local.net import wait_for
 from services.local.stack import Stack
+from tests.client import Api
+from tests.load import Sent
 
 QUIET_S = 60
 
@@ -30,6 +33,19 @@ def rows(stack: Stack, service: str, query: str, **values: Any) -> list[Any]:
 def one(stack: Stack, service: str, query: str, **values: Any) -> Any:
     [[value]] = rows(stack, service, query, **values)
     return value
+
+
+def add_pending_users(stack: Stack, count: int, retry_at: str) -> list[str]:
+    """Users that a crash has left without their accounts, and the events that tell of them; their ids."""
+    return [str(id_) for (id_,) in rows(stack, "users", """
+        with pending as (insert into users (id, name, email, status, retry_at)
+                         select gen_random_uuid(), 'Ada', gen_random_uuid() || '@example.com', 'pending', :retry_at
+                         from generate_series(1, :count) returning id, email),
+        facts as (select gen_random_uuid() as event_id, id, email from pending),
+        told as (insert into outbox (event_id, type, body)
+                 select event_id, 'user_registered',
+                        jsonb_build_object('event_id', event_id, 'user_id', id, 'email', email) from facts)
+        select id from facts""", count=count, retry_at=retry_at)]
 
 
 def is_quiet(stack: Stack) -> bool:
@@ -80,3 +96,47 @@ def violations(stack: Stack) -> list[str]:
         found += [f"letter {letter}: missing" for letter in expected if letter not in letters]
         found += ["letters: doubled"] * (len(letters) != len(set(letters)))
     return found
+
+
+def broken_promises(stack: Stack, sent: Iterable[Sent]) -> list[str]:
+    """Every way in which a quiet system does not hold what it has answered, and what it did twice for one request."""
+    users = {str(id_) for (id_,) in rows(stack, "users", "select id from users")}
+    orders = {str(row.id): row for row in rows(
+        stack, "orders", "select id, user_id, price, status, reason from orders")}
+    effects = Counter(("order", str(row.user_id), row.price) for row in orders.values())
+    effects.update((row.kind.replace("withdrawal", "withdraw"), str(row.user_id), row.amount) for row in rows(
+        stack, "billing", "select kind, user_id, amount from operations where outcome = 'accepted'"))
+    found = []
+    with Api(stack.url) as api:
+        for one in sent:
+            count = effects[one.kind, one.user_id, one.amount]
+            if one.key is None and count > 1:
+                found.append(f"{one}: was done {count} times")
+            if one.status in (200, 201, 202) and count == 0:
+                found.append(f"{one}: was not done")
+            if one.kind == "order" and one.status == 404 and one.user_id in users:
+                found.append(f"{one}: the user exists")
+            if one.id is not None:
+                found += _broken_by(one, orders.get(one.id), users)
+            if one.id is not None and one.status == 202:
+                found += _hidden(api, one)
+    return found
+
+
+def _broken_by(sent: Sent, order: Any, users: set[str]) -> Iterator[str]:
+    if order is None:
+        yield f"{sent}: there is no such order"
+    elif (str(order.user_id), order.price) != (sent.user_id, sent.amount):
+        yield f"{sent}: the order is another one, {order}"
+    elif order.status != "paid" and order.reason != "insufficient_funds":
+        if order.reason != "account_not_found" or sent.user_id in users:
+            yield f"{sent}: ended as {order.status}, {order.reason}"
+
+
+def _hidden(api: Api, sent: Sent) -> Iterator[str]:
+    """What a client cannot see of an order that was accepted with 202."""
+    answer = api.get(f"/orders/{sent.id}")
+    if answer.status_code != 200 or answer.json()["status"] == "pending":
+        yield f"{sent}: the order is answered {answer.status_code} {answer.text}"
+    if sent.id not in [order["id"] for order in api.items(f"/orders?user_id={sent.user_id}")]:
+        yield f"{sent}: not in the list of its user"

@@ -1,8 +1,15 @@
-"""Clients that keep the system busy: they send again what was not answered, under the same Idempotency-Key."""
+"""Clients that keep the system busy, and remember what they sent and what it was answered.
+
+Most send again what was not answered, under the same Idempotency-Key. The keyless ones cannot: they send each request
+once, with an amount that no other request of that user has, so that what came of it can be found.
+"""
+import itertools
 import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -12,22 +19,41 @@ from tests.client import Api, new_email
 
 RETRY_PAUSE_S = 0.1
 GIVE_UP_S = 90
+ANSWERS = (200, 201, 202, 402, 404)
+DEPOSIT = 1000    # at the least
+TOO_MUCH = 10**9  # a price that nobody can pay
+
+
+@dataclass
+class Sent:
+    """An order, a deposit or a withdrawal as it was asked for, and the last answer; `id` is that of an order."""
+
+    kind: str
+    user_id: str
+    amount: int
+    key: str | None
+    status: int | str = "not answered"
+    id: str | None = None
 
 
 class Load:
-    """Clients in threads: each makes users, moves money and places orders until it is told to stop."""
+    """Clients in threads: each makes users, moves money and places orders until it is told to stop.
 
-    def __init__(self, url: str, clients: int, seed: int = 0, patient: bool = True) -> None:
+    A user may still be `pending` when its first orders come: create the user, order at once.
+    """
+
+    def __init__(self, url: str, clients: int, seed: int = 0, patient: bool = True, keyless: int = 0) -> None:
         self.url = url
         self.patient = patient  # send again what failed; else a failure is only counted
         self.counted: Counter[str] = Counter()
         self.failures: list[str] = []
+        self.sent: list[Sent] = []
         self.slowest_s = 0.0
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._client, args=(random.Random(f"{seed} {number}"),))
-            for number in range(clients)]
+            threading.Thread(target=self._client, args=(random.Random(f"{seed} {number}"), number < keyless))
+            for number in range(clients + keyless)]
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -39,52 +65,71 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _client(self, dice: random.Random) -> None:
+    def _client(self, dice: random.Random, is_keyless: bool) -> None:
+        numbers = itertools.count(1)
         with Api(self.url) as api:
             while not self._stop.is_set():
-                user = self._send(api, "/users", {"name": "Ada", "email": new_email()})
+                user = self._send(api, "/users", {"name": "Ada", "email": new_email()}, str(uuid4()))
                 for _ in range(dice.randint(5, 15)):
                     if user is None or self._stop.is_set():
                         break
-                    self._act(api, dice, user["id"])
+                    self._act(api, dice, user["id"], numbers if is_keyless else None)
 
-    def _act(self, api: Api, dice: random.Random, user_id: str) -> None:
+    def _act(self, api: Api, dice: random.Random, user_id: str, numbers: Iterator[int] | None) -> None:
         kind = dice.choices(["deposit", "withdraw", "order", "look"], [3, 1, 6, 1])[0]
-        amount = dice.randint(1, 500)
-        if kind == "order":
-            order = self._send(api, "/orders", {"user_id": user_id, "price": amount})
-            if order:
-                self._count(order["status"])
-        elif kind == "look":
-            self._send(api, f"/orders?user_id={user_id}", None)
+        if kind == "look":
+            self._send(api, f"/orders?user_id={user_id}", None, None)
+            return
+        if numbers is None:
+            sent = Sent(kind, user_id, dice.randint(1, 500), str(uuid4()))
         else:
-            self._send(api, f"/billing/accounts/{user_id}/{kind}", {"amount": amount})
+            more = {"deposit": DEPOSIT, "order": TOO_MUCH if dice.random() < 0.1 else 0}.get(kind, 0)
+            sent = Sent(kind, user_id, next(numbers) + more, None)
+        path, field = (("/orders", "price") if kind == "order"
+                       else (f"/billing/accounts/{user_id}/{kind}", "amount"))
+        answer = self._send(api, path, {field: sent.amount} | ({"user_id": user_id} if kind == "order" else {}),
+                            sent.key, sent)
+        if kind == "order" and answer:
+            sent.id = answer["id"]
+            self._count(answer["status"])
+        with self._lock:
+            self.sent.append(sent)
 
-    def _send(self, api: Api, path: str, body: Any) -> Any:
-        """Send one request until it is answered for good; its answer, or None where there was none in time."""
-        key = str(uuid4())
+    def _send(self, api: Api, path: str, body: Any, key: str | None, sent: Sent | None = None) -> Any:
+        """Send one request until it is answered for good; its answer, or None where there was none in time.
+
+        Without a key, what changes something is sent once.
+        """
         deadline = time.monotonic() + GIVE_UP_S
         while True:
-            started = time.monotonic()
-            try:
-                answer = api.post(path, body, key) if body else api.get(path)
-                status: int | str = answer.status_code
-            except requests.RequestException as error:
-                answer, status = None, type(error).__name__
-            with self._lock:
-                self.slowest_s = max(self.slowest_s, time.monotonic() - started)
-            self._count("requests")
-            if answer is not None and answer.status_code in (200, 201, 202, 402, 404):
+            answer, status = self._ask(api, path, body, key)
+            if sent is not None:
+                sent.status = status
+            if answer is not None and status in ANSWERS:
                 if answer.headers.get("Idempotent-Replayed"):
                     self._count("replayed")
                 return answer.json() if answer.ok else None
             self._count(f"answered {status}")
-            if not self.patient or time.monotonic() > deadline:
+            is_over = not self.patient or time.monotonic() > deadline
+            if status == 500 or is_over:
                 with self._lock:
                     self.failures.append(f"{path}: {status} {answer.text if answer is not None else ''}")
+            if is_over or (body and key is None):
                 return None
             self._count("retried")
             time.sleep(RETRY_PAUSE_S)
+
+    def _ask(self, api: Api, path: str, body: Any, key: str | None) -> tuple[requests.Response | None, int | str]:
+        started = time.monotonic()
+        try:
+            answer = api.post(path, body, key) if body else api.get(path)
+            return answer, answer.status_code
+        except requests.RequestException as error:
+            return None, type(error).__name__
+        finally:
+            self._count("requests")
+            with self._lock:
+                self.slowest_s = max(self.slowest_s, time.monotonic() - started)
 
     def _count(self, what: str) -> None:
         with self._lock:

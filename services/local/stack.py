@@ -71,6 +71,10 @@ class Stack:
             **self.settings,
         }
 
+    def environment_of(self, service: str) -> dict[str, str]:
+        """What the processes of one service need to know; a test may give each servers of its own."""
+        return self.environment()
+
     def start(self) -> None:
         """Start everything, and return when every service is ready."""
         if not port_is_free(self.port):
@@ -103,7 +107,7 @@ class Stack:
                 self.supervisor.add(
                     name_of(service, number),
                     [*self.nameko, "run", "--config", "config.yaml", f"services.{service}.service"],
-                    env={**self.environment(), "WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
+                    env={**self.environment_of(service), "WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
                     cwd=ROOT, log=self.folder / "logs" / f"{name_of(service, number)}.log")
         targets = [f"{service}={port}" for service, ports in self.ports.items() for port in ports]
         self.supervisor.add(

@@ -1,46 +1,56 @@
-"""Nameko's command in a process that can be told to die right before or right after a crash point.
+"""Nameko's command in a process that can be told to die right before or right after a crash point, or to lose the
+reply of what is done there.
 
 Run in place of `nameko`: `python -m tests.faults.crashing run --config config.yaml services.orders.service`.
-The services know nothing of it. What it is told stands in a file: a line for each death with its phase (`before` or
-`after`), the file, and the lines of the point. It dies at the first of them, and the next process at the next.
+The services know nothing of it. What it is told stands in a file: a line for each harm with its phase, the file, and
+the lines of the point. It does the first of them, then the next, each once; the next process goes on.
+
+`before`, `after`: it dies.
+`lost`: the commit or the publish takes effect, then its connection is dead and nobody has heard the reply. An
+acknowledgement has no reply; it finds its connection dead.
 """
 import eventlet
 
 eventlet.monkey_patch()
 
 import os  # noqa: E402
+import socket  # noqa: E402
 import sys  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from functools import wraps  # noqa: E402
 from pathlib import Path  # noqa: E402
 from types import FrameType  # noqa: E402
 
 import nameko.cli.main  # noqa: E402
 import nameko_sqlalchemy.database  # noqa: E402
+import psycopg2  # noqa: E402
 
+from services.common import database  # noqa: E402
 from services.common.consumer import QueueConsumer  # noqa: E402
 from services.common.database import Autocommit  # noqa: E402
-from services.common.publisher import LazyPublisher, Publisher  # noqa: E402
+from services.common.publisher import ConfirmedChannel, LazyPublisher, Publisher  # noqa: E402
 from services.local.stack import ROOT  # noqa: E402
 from tests.faults.sabotage import sabotage  # noqa: E402
 
 EXIT_CODE = 86
 
 
-def maybe_die(plan: Path, phase: str) -> None:
-    """Die if the plan's first line names this phase of the statement that is being run."""
+def is_planned(plan: Path, phase: str) -> bool:
+    """Whether the plan's first line names this phase of the statement that is being run; if so, it is taken out."""
     try:
         line, *others = plan.read_text().splitlines()
     except (FileNotFoundError, ValueError):
-        return
+        return False
     planned, file, first, last = line.split()
+    if planned != phase:
+        return False
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         if frame.f_code.co_filename == str(ROOT / file) and int(first) <= frame.f_lineno <= int(last):
-            if planned == phase:
-                plan.write_text("\n".join(others)) if others else plan.unlink()
-                os._exit(EXIT_CODE)
-            return
+            plan.write_text("\n".join(others)) if others else plan.unlink()
+            return True
         frame = frame.f_back
+    return False
 
 
 def crashable(cls: type, method: str, plan: Path, phases: tuple[str, ...] = ("before", "after")) -> None:
@@ -49,14 +59,69 @@ def crashable(cls: type, method: str, plan: Path, phases: tuple[str, ...] = ("be
 
     @wraps(work)
     def wrapper(*args, **kwargs):
-        if "before" in phases:
-            maybe_die(plan, "before")
+        if "before" in phases and is_planned(plan, "before"):
+            os._exit(EXIT_CODE)
         result = work(*args, **kwargs)
-        if "after" in phases:
-            maybe_die(plan, "after")
+        if "after" in phases and is_planned(plan, "after"):
+            os._exit(EXIT_CODE)
         return result
 
     setattr(cls, method, wrapper)
+
+
+def losing_commits(plan: Path) -> None:
+    """Let the connection to the database die right after the reply of a statement or of a COMMIT has come."""
+    wait = database._wait
+
+    def wait_and_lose(*args, **kwargs):
+        wait(*args, **kwargs)
+        if ends_a_transaction() and is_planned(plan, "lost"):
+            raise psycopg2.OperationalError("server closed the connection unexpectedly")  # psycopg2 closes it then
+
+    database._wait = wait_and_lose
+
+
+def ends_a_transaction() -> bool:
+    """Whether what SQLAlchemy waits for is a COMMIT, or a statement that may be a transaction by itself."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_name == "do_commit":
+            return True
+        if frame.f_code.co_name == "do_execute":
+            return not frame.f_locals["statement"].lstrip().lower().startswith(("prepare", "begin"))
+        frame = frame.f_back
+    return False
+
+
+def losing_confirms(plan: Path) -> None:
+    """Let the connection to the broker die right after the confirms have come, or what needs none yet was sent."""
+    confirms, send = ConfirmedChannel.confirms, ConfirmedChannel.send
+
+    def confirms_and_lose(self, *args, **kwargs):
+        taken = confirms(self, *args, **kwargs)
+        if is_planned(plan, "lost"):
+            raise ConnectionResetError("the confirms were lost")
+        return taken
+
+    def send_and_lose(self, *args, **kwargs):
+        send(self, *args, **kwargs)
+        if sys._getframe(1).f_code.co_name != "publish" and is_planned(plan, "lost"):
+            raise ConnectionResetError("the connection was lost after the messages")
+
+    ConfirmedChannel.confirms, ConfirmedChannel.send = confirms_and_lose, send_and_lose
+
+
+def losing_acknowledgements(plan: Path) -> None:
+    """Let an acknowledgement find its connection dead."""
+    acknowledge = QueueConsumer.ack_message
+
+    def lose(self, message, *args, **kwargs):
+        if is_planned(plan, "lost"):
+            with suppress(OSError):
+                message.channel.connection.transport.sock.shutdown(socket.SHUT_RDWR)
+        return acknowledge(self, message, *args, **kwargs)
+
+    QueueConsumer.ack_message = lose
 
 
 def main() -> None:
@@ -68,6 +133,9 @@ def main() -> None:
     crashable(LazyPublisher, "publish_lazily", plan)
     crashable(LazyPublisher, "confirms", plan)
     crashable(QueueConsumer, "ack_message", plan)
+    losing_commits(plan)
+    losing_confirms(plan)
+    losing_acknowledgements(plan)
     sabotage(os.environ.get("SABOTAGE", ""))
     nameko.cli.main.main()
 

@@ -1,27 +1,38 @@
 """The crash points: every commit, publish and acknowledgement, found in the code itself.
 
 A point is where the code stands: a `with ...session() as session:`, whose end commits, or a `with ...autocommit() as
-connection:`, whose statement does; a call of `publish` and its kin, or of `ack_message`. What is added to the code is
-added to this list, and no test needs to be told.
+connection:`, whose statement does; a call of `publish` and its kin, or of `ack_message`. A service has those of the
+functions and classes that it can reach by the names in its code. So what is added to the code is added to this list,
+and no test needs to be told; a place that nobody can reach is an error.
 """
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from services.common.migrations import SERVICES
 from services.local.stack import ROOT
 
-#: Which services run a file of `common`: those that can die there.
-RUN_BY = {
-    "http.py": SERVICES, "web.py": SERVICES, "timers.py": ("users", "orders"), "relay.py": ("users", "orders"),
-    "events.py": ("notifications",), "inbox.py": ("notifications",),
-}
-#: Within rpc.py the caller's side and the server's side run in different services.
-RPC_SIDES = {"RpcProxy": ("users", "orders"), "RpcConsumer": ("billing",)}
 PUBLISH = ("publish", "publish_lazily", "confirms")
-ACKNOWLEDGE = "ack_message"
+ACKNOWLEDGE = ("ack_message",)
 SESSIONS = ("session", "get_session", "autocommit")
+CONTAINER = "services.common.container"
+COMMANDS = "services.cli"  # what only they reach dies with its operator looking on
+
+
+class Name(NamedTuple):
+    """What a module defines at its top."""
+
+    module: str
+    name: str
+
+
+class Lines(NamedTuple):
+    """Some lines of a file, the last included."""
+
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -30,8 +41,8 @@ class Point:
 
     service: str
     file: str        # below the root of the project
-    first: int       # the lines of the statement
-    last: int
+    lines: Lines     # those in which it is entered and left
+    work: Lines      # ... in which that is done whose reply may be lost
     kind: str        # commit, publish or acknowledge
     name: str        # file, method and number
 
@@ -39,40 +50,109 @@ class Point:
         return f"{self.service}: {self.kind} in {self.name}"
 
 
+class Module:
+    """What a file defines, and what it imports from others of ours."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.definitions: dict[str, list[ast.stmt]] = {}
+        self.imports: dict[str, tuple[str, str]] = {}
+        for statement in ast.parse(file.read_text()).body:
+            if isinstance(statement, ast.ImportFrom):
+                for alias in statement.names:
+                    self.imports[alias.asname or alias.name] = (statement.module or "", alias.name)
+            for name in _defined(statement):
+                self.definitions.setdefault(name, []).append(statement)
+
+
+def _defined(statement: ast.stmt) -> Iterator[str]:
+    if isinstance(statement, ast.ClassDef | ast.FunctionDef):
+        yield statement.name
+    elif isinstance(statement, ast.Assign | ast.AnnAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+class Code:
+    """All the modules below `services`."""
+
+    def __init__(self) -> None:
+        self.modules = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): Module(file)
+                        for file in (ROOT / "services").rglob("*.py")}
+
+    def reached_from(self, *modules: str) -> set[Name]:
+        """Everything that is mentioned by `modules`, by what they mention, and so on."""
+        reached: set[Name] = set()
+        waiting = [Name(module, name) for module in modules for name in self.modules[module].definitions]
+        while waiting:
+            name = waiting.pop()
+            if name not in reached:
+                reached.add(name)
+                for statement in self.modules[name.module].definitions[name.name]:
+                    waiting += self._mentioned(name.module, statement)
+        return reached
+
+    def _mentioned(self, module: str, statement: ast.stmt) -> Iterator[Name]:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name):
+                yield from self._resolved(module, node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                of, name = self.modules[module].imports.get(node.value.id, ("", ""))
+                yield from self._resolved(f"{of}.{name}", node.attr)
+
+    def _resolved(self, module: str, name: str) -> Iterator[Name]:
+        """Where it is defined: in this module, or in the one that it is imported from."""
+        if module in self.modules:
+            if name in self.modules[module].definitions:
+                yield Name(module, name)
+            elif name in self.modules[module].imports:
+                yield from self._resolved(*self.modules[module].imports[name])
+
+
 def all_points() -> list[Point]:
-    """Every crash point of every service."""
+    """Every crash point of every service; AssertionError for a place that no service and no command can reach."""
+    code = Code()
+    reached = {service: code.reached_from(f"services.{service}.service", CONTAINER) for service in SERVICES}
+    by_commands = code.reached_from(COMMANDS)
     found = []
-    for service in SERVICES:
-        for file in (ROOT / "services" / service).glob("*.py"):
-            found += list(_in_file(file, lambda _, service=service: (service,)))
-    for file in (ROOT / "services" / "common").glob("*.py"):
-        sides = RUN_BY.get(file.name, ())
-        found += list(_in_file(file, lambda cls, sides=sides: RPC_SIDES.get(cls, sides)))
+    for name, place in sorted(_places(code)):
+        services = [service for service in SERVICES if name in reached[service]]
+        assert services or name in by_commands, f"nobody runs {place}"
+        found += [Point(service, *place) for service in services]
     return found
 
 
-def _in_file(file: Path, run_by) -> Iterator[Point]:
-    path = str(file.relative_to(ROOT))
-    for cls in ast.walk(ast.parse(file.read_text())):
-        if not isinstance(cls, ast.ClassDef):
-            continue
-        for method in cls.body:
-            if not isinstance(method, ast.FunctionDef):
-                continue
-            for number, (kind, first, last) in enumerate(_in_method(method), start=1):
-                for service in run_by(cls.name):
-                    name = f"{path}:{cls.name}.{method.name}#{number}"
-                    yield Point(service, path, first, last, kind, name)
+def _places(code: Code) -> Iterator[tuple[Name, tuple[str, Lines, Lines, str, str]]]:
+    """What is like a point, with the definition in which it stands."""
+    for module, its in code.modules.items():
+        path = str(its.file.relative_to(ROOT))
+        for name, statements in its.definitions.items():
+            for function, where in _functions(statements):
+                for number, (kind, lines, work) in enumerate(_in_function(function), start=1):
+                    yield Name(module, name), (path, lines, work, kind, f"{path}:{where}#{number}")
 
 
-def _in_method(method: ast.FunctionDef) -> Iterator[tuple[str, int, int]]:
-    for node in ast.walk(method):
+def _functions(statements: Iterable[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
+    for statement in statements:
+        if isinstance(statement, ast.FunctionDef):
+            yield statement, statement.name
+        elif isinstance(statement, ast.ClassDef):
+            for method in statement.body:
+                yield method, f"{statement.name}.{getattr(method, 'name', method.lineno)}"
+        else:
+            yield statement, str(statement.lineno)
+
+
+def _in_function(function: ast.stmt) -> Iterator[tuple[str, Lines, Lines]]:
+    for node in ast.walk(function):
         if isinstance(node, ast.With) and any(_calls(item.context_expr, SESSIONS) for item in node.items):
-            yield "commit", node.lineno, node.lineno
+            lines = Lines(node.lineno, node.lineno)  # where `__enter__` and `__exit__` are called
+            has_commit = not any(_calls(item.context_expr, ("autocommit",)) for item in node.items)
+            yield "commit", lines, lines if has_commit else Lines(node.body[0].lineno, node.end_lineno or node.lineno)
         elif _calls(node, PUBLISH) and "publisher" in ast.unparse(node.func):
-            yield "publish", node.lineno, node.end_lineno or node.lineno
-        elif _calls(node, (ACKNOWLEDGE,)):
-            yield "acknowledge", node.lineno, node.end_lineno or node.lineno
+            yield "publish", *[Lines(node.lineno, node.end_lineno or node.lineno)] * 2
+        elif _calls(node, ACKNOWLEDGE):
+            yield "acknowledge", *[Lines(node.lineno, node.end_lineno or node.lineno)] * 2
 
 
 def _calls(node: ast.AST, names: tuple[str, ...]) -> bool:

@@ -1,33 +1,42 @@
-"""Every service dies right before and right after every commit, publish and acknowledgement; nothing is lost.
+"""Every service dies right before and right after every commit, publish and acknowledgement, and loses the reply to
+it; nothing is lost and nothing is doubled.
 
-Each round plans two deaths of every service, before and after one point, keeps the system busy until all of them
-have died and started again, waits until it is quiet, and checks the books.
+Each round plans this of every service at one point, two deaths and a lost reply, keeps the system busy until all of it
+has happened, waits until it is quiet, and checks the books and what clients were promised. Some of them give no
+Idempotency-Key, and so must not see their requests done twice though they cannot say which are the same.
 """
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import requests
 from kombu.exceptions import KombuError
+from sqlalchemy import text
 
 from services.common.migrations import SERVICES
 from services.local import supervisor
 from services.local.net import free_port, wait_for
 from services.local.stack import Stack
-from tests.books import rows, violations, wait_until_quiet
+from tests.books import add_pending_users, broken_promises, database, rows, violations, wait_until_quiet
 from tests.broker import dead_letters, fill_inbox, publish
 from tests.client import Api
 from tests.commands import audit
-from tests.faults.points import Point, all_points
+from tests.faults.points import Lines, Point, all_points
 from tests.load import Load
 
 DIED_S = 60
 #: Events that no queue takes, and that no broker does, so that their leases are given back.
 NOBODY_HEARS, NOBODY_CAN_SEND = "order_dreamt_of", "x" * 300
+
+NEVER_DONE = UUID(int=1)
+#: ... as billing refuses such a price, and the table such a user once it is no longer pending.
+NEVER_FINISHED = [("orders", "user_id, price", f"gen_random_uuid(), {10**15}"),
+                  ("users", "name, email", "'Nobody', 'nobody@example.com'")]
+NOBODY_STAYS_PENDING = "alter table users add constraint nobody check (name <> 'Nobody' or status = 'pending')"
 
 #: Recovery as quick as the deadlines allow.
 SETTINGS = {
@@ -54,6 +63,8 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         patch.setattr(supervisor, "LONGEST_PAUSE_S", 0.2)
         nameko = (sys.executable, "-m", "tests.faults.crashing")
         with Stack(folder, free_port(), SETTINGS | {"CRASH_PLAN_FOLDER": str(plans)}, nameko=nameko) as running:
+            with database(running, "users") as connection:
+                connection.execute(text(NOBODY_STAYS_PENDING))
             yield running
 
 
@@ -76,29 +87,51 @@ def test_the_points_are_those_of_the_flow():
         assert expected in names, "\n".join(sorted(names))
 
 
+def test_a_place_that_nobody_can_reach_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tests.faults.points.SERVICES", ("users", "billing", "orders"))
+    with pytest.raises(AssertionError, match="nobody runs .*services/(common/events|notifications/service).py"):
+        all_points()
+
+
 @pytest.mark.parametrize("points", rounds(), ids=lambda points: "; ".join(map(str, points)))
-def test_a_death_before_and_after_any_point_loses_and_doubles_nothing(mortal: Stack, points: list[Point]):
+def test_deaths_and_lost_replies_at_any_point_lose_and_double_nothing(mortal: Stack, points: list[Point]):
     plans = [mortal.folder / "plans" / point.service for point in points]
     for point, plan in zip(points, plans, strict=True):
-        where = f"{point.file} {point.first} {point.last}"
-        plan.write_text(f"before {where}\nafter {where}")
+        plan.write_text("\n".join([planned("before", point, point.lines), planned("after", point, point.lines),
+                                   planned("lost", point, point.work)]))
     for service in ("users", "orders"):
         rows(mortal, service, f"""insert into outbox (event_id, type, body)
             values (gen_random_uuid(), '{NOBODY_HEARS}', '{{}}'),
                    (gen_random_uuid(), '{NOBODY_CAN_SEND}', '{{}}') returning 1""")
-    with Load(mortal.url, clients=2) as load:
-        wait_for(lambda: poke(mortal) and not any(plan.exists() for plan in plans), DIED_S, "all deaths")
-    assert load.failures == []
+    [not_open] = add_pending_users(mortal, 1, "infinity")
+    with Load(mortal.url, clients=1, keyless=1) as load:
+        wait_for(lambda: poke(mortal, not_open) and not any(plan.exists() for plan in plans), DIED_S,
+                 "all that was planned")
     wait_for(mortal.is_ready, 60, "all services to be back")
     for service in ("users", "orders"):
         rows(mortal, service, f"""delete from outbox
             where type in ('{NOBODY_HEARS}', '{NOBODY_CAN_SEND}') returning 1""")
+        rows(mortal, service, f"delete from {service} where id = :id returning 1", id=NEVER_DONE)
+    rows(mortal, "users", "update users set retry_at = now() where id = :id returning 1", id=not_open)
     wait_until_quiet(mortal)
+    assert load.failures == []
     assert violations(mortal) == []
+    assert broken_promises(mortal, load.sent) == []
 
 
-def poke(stack: Stack) -> bool:
-    """Use what the load does not: every other request, an event and an RPC request that are none."""
+def planned(phase: str, point: Point, lines: Lines) -> str:
+    """What `crashing` is told."""
+    return f"{phase} {point.file} {lines.first} {lines.last}"
+
+
+def poke(stack: Stack, not_open: str) -> bool:
+    """Use what the load does not: every other request, a user without an account, an order and a user that recovery
+    can never finish, an event and an RPC request that are none."""
+    for table, columns, values in NEVER_FINISHED:
+        rows(stack, table, f"""insert into {table} (id, status, retry_at, {columns})
+                               values (:id, 'pending', now() - interval '1 s', {values})
+                               on conflict (id) do update set retry_at = excluded.retry_at returning 1""",
+             id=NEVER_DONE)
     with suppress(requests.RequestException, KeyError), Api(stack.url) as api:
         orders = api.get("/orders?limit=1").json()["items"]
         user_id = orders[0]["user_id"] if orders else str(uuid4())
@@ -108,13 +141,17 @@ def poke(stack: Stack) -> bool:
             api.get(path)
         api.post("/notifications", {"user_id": user_id, "subject": "Hello", "body": ""}, str(uuid4()))
         api.post("/orders", {"user_id": user_id, "price": 10**12}, str(uuid4()))
+        for nobody in (not_open, str(uuid4())):
+            api.post("/orders", {"user_id": nobody, "price": 1}, str(uuid4()))
         for service, [port] in stack.ports.items():
             with suppress(requests.RequestException), Api(f"http://127.0.0.1:{port}") as direct:
                 direct.get("/health/ready")
-        publish(stack, "nameko-rpc", "billing.get_account", {"args": [user_id], "kwargs": {}}, reply_to="nobody")
+        for method in ("get_account", "open_account"):
+            publish(stack, "nameko-rpc", f"billing.{method}", {"args": [user_id], "kwargs": {}}, reply_to="nobody")
     with suppress(KombuError, OSError):
         publish(stack, "orders.events", "order_paid", {"price": "nothing"})
-        publish(stack, "nameko-rpc", "billing.pay", "nonsense")
+        for method in ("billing.pay", "users.known_users"):
+            publish(stack, "nameko-rpc", method, "nonsense")
     fill_inbox(stack)
     return True
 
