@@ -5,7 +5,7 @@ from itertools import count
 import eventlet
 from eventlet import Timeout
 from eventlet.event import Event
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy.exc import DataError
@@ -137,4 +137,5 @@ class Batches(RuleBasedStateMachine):
 
 
 TestBatches = Batches.TestCase
-TestBatches.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestBatches.settings = settings(max_examples=150, stateful_step_count=30, deadline=None,
+                                suppress_health_check=[HealthCheck.too_slow])

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from services.billing.domain import CASH, REVENUE, Kind, Money, change, entries
 from services.contracts import MAX_AMOUNT, OrderPaid, OrderRejected, Outcome, Payment
 from services.notifications.domain import NewMessage, grief, happiness, money
-from services.orders.domain import OrderView, Status, announcement, payment, verdict
+from services.orders.domain import OrderView, Reason, Status, announcement, payment, verdict
 from services.users.domain import NewUser
 
 USER = uuid4()
@@ -40,8 +40,10 @@ def test_each_kind_of_operation_has_its_ledger_accounts():
 
 @pytest.mark.parametrize("outcome, expected", [
     (Outcome.ACCEPTED, (Status.PAID, None)),
-    (Outcome.INSUFFICIENT_FUNDS, (Status.REJECTED, Outcome.INSUFFICIENT_FUNDS)),
-    (Outcome.ACCOUNT_NOT_FOUND, (Status.REJECTED, Outcome.ACCOUNT_NOT_FOUND)),
+    (Outcome.INSUFFICIENT_FUNDS, (Status.REJECTED, Reason.INSUFFICIENT_FUNDS)),
+    (Outcome.MISMATCH, (Status.REJECTED, Reason.OPERATION_MISMATCH)),
+    (Outcome.ACCOUNT_NOT_FOUND, (Status.PENDING, None)),  # perhaps it is not there yet
+    (Outcome.BUSY, (Status.PENDING, None)),
 ])
 def test_an_outcome_decides_the_order(outcome, expected):
     pending = order(Status.PENDING)
@@ -57,8 +59,8 @@ def test_the_id_of_an_order_makes_its_payment_one():
 
 def test_only_orders_that_ended_with_or_for_want_of_money_are_announced():
     assert isinstance(announcement(order(Status.PAID)), OrderPaid)
-    assert isinstance(announcement(order(Status.REJECTED, Outcome.INSUFFICIENT_FUNDS)), OrderRejected)
-    assert announcement(order(Status.REJECTED, Outcome.ACCOUNT_NOT_FOUND)) is None
+    assert isinstance(announcement(order(Status.REJECTED, Reason.INSUFFICIENT_FUNDS)), OrderRejected)
+    assert announcement(order(Status.REJECTED, Reason.ACCOUNT_NOT_FOUND)) is None
     assert announcement(order(Status.PENDING)) is None
 
 

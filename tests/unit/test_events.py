@@ -8,17 +8,18 @@ import amqp
 import pytest
 from kombu.exceptions import MessageStateError
 from psycopg2 import errors
-from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import IntegrityError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolIsEmpty
 
 from services.common import events, inbox
 from services.common.consumer import QueueConsumer
+from services.common.database import DatabaseAway, TryAgain
 from services.common.events import EventHandler
 from services.common.inbox import Due, Outage, as_json, clean, is_outage, longer
 from services.common.problems import Unavailable
 from services.contracts import Event, OrderPaid
 
-AWAY = OperationalError("insert", {}, Exception("server closed the connection unexpectedly"))
+AWAY = DatabaseAway("insert", {}, Exception("server closed the connection unexpectedly"))
 REFUSED = IntegrityError("insert", {}, Exception("violates"))
 
 
@@ -28,7 +29,7 @@ class Cancelled(errors.QueryCanceled):
     pgcode = "57014"
 
 
-CANCELLED = OperationalError("insert", {}, Cancelled())
+CANCELLED = TryAgain("insert", {}, Cancelled())
 
 
 class Message:
@@ -326,7 +327,7 @@ def due(attempts: int, **changed: Any) -> Due:
     (due(1), REFUSED, [(2, "IntegrityError at attempt 2", 5), "left"]),
     (due(2), REFUSED, [(3, "IntegrityError at attempt 3", None), "left"]),
     (due(0), REFUSED, [(1, "IntegrityError at attempt 1", 1), "left"]),
-    (due(1), CANCELLED, [(2, "OperationalError at attempt 2", 5), "left"]),
+    (due(1), CANCELLED, [(2, "TryAgain at attempt 2", 5), "left"]),
     (due(1), AWAY, ["left"]),
     (due(1, body=b"\xff"), None, [(1, "cannot be decoded: DecodeError", None), "left"]),
     (due(1, content_type="text/x"), None, [(1, "cannot be decoded: ContentDisallowed", None), "left"]),

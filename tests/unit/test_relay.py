@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlalchemy.exc import OperationalError
 
 from services.common import relay as module
+from services.common.database import DatabaseAway
 from services.common.problems import Unavailable
 from services.common.publisher import Message, Refused
 from services.common.relay import Envelope, Relay
@@ -52,10 +52,10 @@ class World:
     def autocommit(self) -> Iterator["World"]:
         fails, self.db_fails = self.db_fails, ""
         if fails == "before":
-            raise OperationalError("", {}, Exception())
+            raise DatabaseAway("", {}, Exception())
         yield self
         if fails == "after":
-            raise OperationalError("", {}, Exception())
+            raise DatabaseAway("", {}, Exception())
 
     def insert(self, number: int) -> list[Envelope]:
         """Commit events under the lease of this process."""
@@ -284,7 +284,7 @@ def test_an_outage_of_the_database_is_logged_once_too(world, caplog):
         world.now += 1
     relay.work()
     assert [one.getMessage() for one in caplog.records] == [
-        "events wait in the outbox: the database is away (OperationalError)",
+        "events wait in the outbox: the database is away (DatabaseAway)",
         "the outbox goes on: the database is back after 5 s"]
 
 
