@@ -6,6 +6,6 @@ http, web, problems    the `http` entrypoint, the server behind it, and its erro
 pages, idempotency     keyset pagination; one effect for each Idempotency-Key
 publisher, consumer    messages that the broker has confirmed; messages from the broker
 rpc                    RPC with a deadline
-outbox, events         events out, in the transaction of what they tell of; events in, with retries
+outbox, events, inbox  events out, in the transaction of what they tell of; events in; those that failed
 timers, metrics        work at a configured interval; what can be seen from outside
 """
