@@ -9,7 +9,7 @@ batching, busy         many calls in one round; what was found locked a moment a
 pages, idempotency     keyset pagination; one effect for each Idempotency-Key
 publisher, consumer    messages that the broker has confirmed; messages from the broker
 rpc                    RPC with a deadline
-outbox, events         events out, in the transaction of what they tell of; events in, with retries
+outbox, events, inbox  events out, in the transaction of what they tell of; events in; those that failed
 timers, recovery       work at a configured interval; what was left pending is finished
 metrics                what can be seen from outside
 """

@@ -97,6 +97,7 @@ def test_no_letter_is_lost_when_the_broker_is_killed_while_events_wait_for_the_d
     assert dead(stack) == [] and failing(stack) == []
     assert violations(stack) == []
     assert stack.supervisor.pid("notifications") == pid
+    wait_for(lambda: log.lines("takes events again"), HEALED_S, "the end of the outage to be noticed")
 
 
 def test_what_is_held_is_left_to_the_broker_when_the_service_stops(stack: Stack, api: Api):
