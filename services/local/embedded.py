@@ -75,6 +75,7 @@ def front_door(runner: ServiceRunner) -> FrontDoor:
 
     checks = {name: asks(server) for name, server in servers.items()}
     return FrontDoor({name: server.app for name, server in servers.items()}, own={
+        "/": lambda environ, start: web.front_page(Request(environ))(environ, start),
         "/health/live": lambda environ, start: web.live(Request(environ))(environ, start),
         "/health/ready": ready(checks),
         "/metrics": lambda environ, start: web.show_metrics(Request(environ))(environ, start),

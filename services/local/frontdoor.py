@@ -12,7 +12,7 @@ from werkzeug.wrappers import Request, Response
 
 from services.common.problems import RETRY_AFTER, Problem, unavailable
 from services.common.protocol import Protocol
-from services.common.web import live
+from services.common.web import front_page, live
 from services.local.net import HOST
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 #: The first part of a path, and the service that answers there. The documentation is the same in all of them.
 ROUTES = {
     "users": "users", "billing": "billing", "orders": "orders", "notifications": "notifications",
-    "": "users", "docs": "users", "openapi.json": "users",
+    "docs": "users", "openapi.json": "users",
 }
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
               "transfer-encoding", "upgrade"}  # RFC 9110, section 7.6.1
@@ -142,6 +142,7 @@ def serve(listener: Any, ports: dict[str, list[int]], timeout_s: float, body_lim
     """Serve the front door on `listener` until the process is ended; run under `eventlet.monkey_patch()`."""
     backends = {service: Backend(service, ports_, timeout_s, body_limit) for service, ports_ in ports.items()}
     door = FrontDoor(dict(backends), own={
+        "/": lambda environ, start: front_page(Request(environ))(environ, start),
         "/health/live": lambda environ, start: live(Request(environ))(environ, start),
         "/health/ready": ready({service: backend.is_ready for service, backend in backends.items()}),
     })

@@ -1,0 +1,117 @@
+"""A migration that waits for a table lets the others at it meanwhile, and does not wait for ever."""
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from services.common import migrations
+from services.local.net import wait_for
+from services.local.postgres import Postgres
+from tests.standby import plain
+
+NEXT = '''
+"""A table is changed."""
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "next", {head!r}, None, None
+
+
+def upgrade() -> None:
+    op.execute("create table if not exists before ()")
+    op.execute("alter table orders add column colour text")
+'''
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with Postgres(tmp_path_factory.mktemp("postgres")) as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: Postgres, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database of orders at its newest version but one."""
+    name = f"orders_{abs(hash(request.node.name))}"
+    server.ensure_databases([name])
+    migrations.upgrade("orders", server.url(name))
+    with closing(connect(server.url(name))) as connection, connection.cursor() as cursor:
+        cursor.execute("select version_num from alembic_version")
+        [(head,)] = cursor.fetchall()
+    (tmp_path / "next.py").write_text(NEXT.format(head=head))
+    original = migrations.configuration
+
+    def configuration(service: str, address: str) -> Any:
+        config = original(service, address)
+        folders = config.get_main_option("version_locations")
+        config.set_main_option("version_locations", f"{folders}\n{tmp_path}")
+        return config
+
+    monkeypatch.setattr(migrations, "configuration", configuration)
+    return server.url(name)
+
+
+def connect(url: str) -> Any:
+    connection = psycopg2.connect(plain(url))
+    connection.autocommit = True
+    return connection
+
+
+def test_others_get_at_a_table_while_a_migration_waits_for_it(url: str):
+    with closing(connect(url)) as reader, closing(connect(url)) as other:
+        holding, asking = reader.cursor(), other.cursor()
+        holding.execute("begin")
+        holding.execute("select count(*) from orders")
+        migration = threading.Thread(target=migrations.upgrade, args=("orders", url), daemon=True)
+        migration.start()
+        asking.execute("set statement_timeout = '3s'")
+        waits = "select true from pg_locks where not granted and mode = 'AccessExclusiveLock'"
+        for _ in range(2):
+            wait_for(lambda: asking.execute(waits) or asking.fetchone(), 20, "the migration to wait for the table")
+            asking.execute("select count(*) from orders")
+        assert migration.is_alive()
+        holding.execute("rollback")
+        migration.join(20)
+        asking.execute("select colour from orders")
+
+
+def test_a_migration_that_gets_no_lock_gives_up_in_one_line_and_leaves_nothing(url: str, monkeypatch):
+    monkeypatch.setattr(migrations, "LOCK_S", 0.2)
+    monkeypatch.setattr(migrations, "PAUSE_S", 0.1)
+    monkeypatch.setattr(migrations, "PATIENCE_S", 0.5)
+    with closing(connect(url)) as reader, closing(connect(url)) as other:
+        holding, asking = reader.cursor(), other.cursor()
+        holding.execute("begin")
+        holding.execute("select count(*) from orders")
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match="^orders: a migration needs a lock .* for 0.5 s$"):
+            migrations.upgrade("orders", url)
+        assert time.monotonic() - started < 5
+        asking.execute("select to_regclass('before'), count(*) from pg_locks where locktype = 'advisory'")
+        assert asking.fetchone() == (None, 0)
+
+
+def test_a_migration_waits_for_another_one_and_gives_up(url: str, monkeypatch):
+    monkeypatch.setattr(migrations, "PATIENCE_S", 0.5)
+    with closing(connect(url)) as first:
+        first.cursor().execute("select pg_advisory_lock(7016996765293437281)")
+        with pytest.raises(TimeoutError):
+            migrations.upgrade("orders", url)
+
+
+def test_the_command_says_it_in_one_line(server: Postgres, url: str):
+    code = ("import sys; from services.common import migrations; migrations.PATIENCE_S = 0.2; "
+            "from services import cli; sys.argv = ['nameko-hw', 'migrate', 'orders']; sys.exit(cli.main())")
+    with closing(connect(url)) as first:
+        first.cursor().execute("select pg_advisory_lock(7016996765293437281)")
+        run = subprocess.run([sys.executable, "-c", code], env={"ORDERS_DATABASE_URL": url, "PYTHONPATH": "."},
+                             capture_output=True, text=True, timeout=60)
+    assert run.returncode != 0
+    assert run.stderr.strip().splitlines()[-1].startswith("nameko-hw: orders: a migration needs a lock")
+    assert "Traceback" not in run.stderr
