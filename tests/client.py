@@ -103,3 +103,8 @@ def fields(answer: requests.Response) -> set[str]:
     assert problem["status"] == answer.status_code
     assert problem["type"].startswith("urn:nameko-hw:problem:")
     return {error["field"] for error in problem.get("errors", [])}
+
+
+def tells_how_to_send_it_again(detail: str) -> bool:
+    """Whether the text of a 503 keeps its reader from doing twice what may have been done once."""
+    return "same Idempotency-Key" in detail and "look first" in detail and "Try again" not in detail

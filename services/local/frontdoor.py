@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 #: The first part of a path, and the service that answers there. The documentation is the same in all of them.
 ROUTES = {
     "users": "users", "billing": "billing", "orders": "orders", "notifications": "notifications",
-    "docs": "users", "openapi.json": "users",
+    "": "users", "docs": "users", "openapi.json": "users",
 }
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
               "transfer-encoding", "upgrade"}  # RFC 9110, section 7.6.1
@@ -87,19 +87,23 @@ class Backend:
             return problem.response()(environ, start_response)
         try:
             response = self.forward(Request(environ), body)
+        except ConnectionRefusedError:
+            log.warning("%s does not run", self.service)
+            response = Problem(503, "unavailable", f"{self.service} does not run now. Nothing was done: send it again, "
+                               "with the same Idempotency-Key if it has one.", headers={"Retry-After": "1"}).response()
         except (OSError, http.client.HTTPException) as error:
             log.warning("%s does not answer: %s", self.service, type(error).__name__)
             response = unavailable(f"{self.service} does not answer now.").response()
         return response(environ, start_response)
 
     def forward(self, request: Request, body: bytes) -> Response:
-        """Send the request on, and its answer back."""
+        """Send the request on, and its answer back. ConnectionRefusedError if no replica has seen it."""
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
         headers["Content-Length"] = str(len(body))
         query = request.environ.get("QUERY_STRING")
         path = request.environ["RAW_PATH_INFO"] + (f"?{query}" if query else "")
         may_repeat = request.method in ("GET", "HEAD") or "Idempotency-Key" in request.headers
-        failure: Exception = ConnectionRefusedError()
+        failure: Exception = ConnectionRefusedError()  # unless a replica may have seen it
         for port in self._in_turn():
             try:
                 with closing(http.client.HTTPConnection(HOST, port, timeout=self.timeout_s)) as connection:
@@ -108,8 +112,8 @@ class Backend:
                     answer = connection.getresponse()
                     kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
                     return Response(answer.read(), answer.status, kept)
-            except ConnectionRefusedError as error:
-                failure = error
+            except ConnectionRefusedError:
+                continue
             except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected) as error:
                 failure = error
                 if not may_repeat:

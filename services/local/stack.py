@@ -1,7 +1,9 @@
 """Stack mode: one process a service, real RabbitMQ, real PostgreSQL, and a front door on one port."""
 import json
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from services.local.supervisor import CannotStart, Supervisor, flushed
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT_FILE = "environment.json"
 READY_S = 60
+RETRY_S = 2.0  # after a server has failed to start
 NAMEKO = str(Path(sys.executable).parent / "nameko")
 
 
@@ -43,6 +46,7 @@ class Stack:
         self.supervisor = Supervisor(say=say)
         self.say = say
         self.nameko = nameko
+        self._start_at: dict[RabbitMQ | Postgres, float] = {}  # of a server that failed to start
 
     @property
     def environment_file(self) -> Path:
@@ -124,11 +128,17 @@ class Stack:
                 and Backend("front door", [self.port], timeout_s=5).is_ready())
 
     def keep_servers_running(self) -> None:
-        """Start a private server again that has died; the supervisor does the same for the services."""
+        """Start a private server again that has died, and that failed to start; the supervisor does so for services."""
         for server in (self.rabbitmq, self.postgres):
-            if server and not server.running:
-                self.say(f"{type(server).__name__}: died, starts again")
-                server.start()
+            if server and not server.running and time.monotonic() >= self._start_at.get(server, 0.0):
+                name = type(server).__name__
+                self.say(f"{name}: died, starts again")
+                try:
+                    server.start()
+                except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+                    why = (str(error).splitlines() or [type(error).__name__])[0]
+                    self.say(f"{name}: did not start, is tried again in {RETRY_S:g} s: {why}")
+                    self._start_at[server] = time.monotonic() + RETRY_S
 
     def stop(self) -> None:
         """Stop the services, then the servers."""

@@ -23,6 +23,7 @@ from services.local.stack import ROOT, Stack, database_variable
 from services.local.supervisor import dies_with_parent
 from tests.chart.objects import render, variables
 from tests.chart.values_table import CHART
+from tests.client import tells_how_to_send_it_again
 
 FILE = ROOT / "compose.yaml"
 PROXY = ROOT / "docker" / "nginx.conf"
@@ -112,7 +113,8 @@ def test_the_proxy_has_the_routes_of_the_front_door():
         for route in re.findall(r"[a-z]+(?:\\\.json)?", pattern.replace("(/|$)", "").replace("$", "")):
             target = re.search(r"set \$service (\w+);", first)
             routes[route.replace("\\", "")] = target[1] if target else route
-    assert routes == ROUTES
+    exact = re.findall(r"location = /([a-z]*) \{\n *set \$service (\w+);", PROXY.read_text())
+    assert routes | dict(exact) == ROUTES
 
 
 @contextmanager
@@ -162,7 +164,13 @@ def test_the_documentation_is_behind_the_proxy(proxy: str, path: str):
     assert requests.get(f"{proxy}{path}", timeout=5).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/usersx", "/health/ready", "/metrics", "/openapi.jsonx"])
+def test_the_root_is_that_of_users(proxy: str, stack: Stack):
+    there = requests.get(f"http://{HOST}:{stack.ports['users'][0]}/", timeout=5, allow_redirects=False)
+    here = requests.get(proxy, timeout=5, allow_redirects=False)
+    assert (here.status_code, here.content) == (there.status_code, there.content)
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/usersx", "/health/ready", "/metrics", "/openapi.jsonx"])
 def test_what_is_no_route_is_a_problem_of_the_proxy(proxy: str, path: str):
     is_problem(requests.get(f"{proxy}{path}", timeout=5), 404)
 
@@ -183,3 +191,4 @@ def test_a_service_that_is_away_is_a_problem_of_the_proxy(tmp_path: Path):
         answer = requests.get(f"{url}/orders", timeout=5)
     is_problem(answer, 503)
     assert answer.headers["Retry-After"] == "1"
+    assert tells_how_to_send_it_again(answer.json()["detail"])

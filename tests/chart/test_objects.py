@@ -262,6 +262,7 @@ def test_the_ingress_has_the_routes_of_the_front_door(default: Objects):
     for path in rule["http"]["paths"]:
         service = default.one("Service", path["backend"]["service"]["name"])
         assert path["backend"]["service"]["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+        assert path["pathType"] == ("Exact" if path["path"] == "/" else "Prefix")
         routes[path["path"].removeprefix("/")] = service["metadata"]["labels"]["app.kubernetes.io/component"]
     assert routes == ROUTES
 

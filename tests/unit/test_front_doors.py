@@ -1,0 +1,63 @@
+"""What the front doors tell a client when a service does not answer: never to do again what may have been done."""
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from werkzeug.test import Client
+
+from services.local.frontdoor import Backend
+from services.local.net import HOST, free_port
+from services.local.stack import ROOT
+from tests.client import tells_how_to_send_it_again
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server((HOST, 0)) as listening:
+        yield listening
+
+
+def ask(*ports: int) -> tuple[str, str]:
+    """The detail and Retry-After of the 503 for a deposit that none of these ports answers."""
+    backend = Backend("billing", list(ports), timeout_s=0.5, body_limit=100)
+
+    def door(environ, start_response):
+        return backend({**environ, "RAW_PATH_INFO": environ["PATH_INFO"]}, start_response)
+
+    answer = Client(door).post("/billing/accounts/x/deposit", json={"amount": 5}, headers={"Idempotency-Key": "k"})
+    assert answer.status_code == 503
+    return answer.json["detail"], answer.headers["Retry-After"]
+
+
+def break_off(listening: socket.socket) -> None:
+    connection, _ = listening.accept()
+    connection.recv(4096)
+    connection.close()
+
+
+def test_a_request_that_nobody_has_seen_may_be_sent_again(listener):
+    detail, retry_after_s = ask(free_port(), free_port())
+    assert "Nothing was done" in detail and "same Idempotency-Key" in detail and int(retry_after_s) >= 1
+
+
+@pytest.mark.parametrize("others", [lambda: [], lambda: [free_port()]])
+def test_a_request_that_somebody_may_have_seen_is_to_be_looked_for_first(listener, others: Callable[[], list[int]]):
+    threading.Thread(target=break_off, args=(listener,), daemon=True).start()
+    detail, retry_after_s = ask(listener.getsockname()[1], *others())
+    assert tells_how_to_send_it_again(detail) and int(retry_after_s) >= 1
+
+
+def test_a_service_that_is_silent_is_to_be_looked_at_first(listener):
+    detail, retry_after_s = ask(listener.getsockname()[1])
+    assert tells_how_to_send_it_again(detail) and int(retry_after_s) >= 1
+
+
+def test_every_503_of_the_proxy_says_so_too_and_when():
+    text = (ROOT / "docker" / "nginx.conf").read_text()
+    places = re.findall(r"(add_header Retry-After \d+ always;\s*)?return 503 '(.*)'", text)
+    assert places
+    for retry_after, body in places:
+        assert retry_after and tells_how_to_send_it_again(json.loads(body)["detail"])

@@ -1,0 +1,49 @@
+"""The stack keeps its private servers running, also one that dies while it starts."""
+from collections.abc import Callable
+
+from services.local import stack as module
+from services.local.net import free_port, wait_for
+from services.local.stack import Stack
+from services.local.supervisor import CannotStart
+
+
+class Server:
+    """Stands for a server: each of its next starts fails with one of `failures`, then it runs."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.running = False
+
+    def start(self) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.running = True
+
+
+def test_a_server_that_dies_again_while_it_starts_is_started_until_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RETRY_S", 0.1)
+    said: list[str] = []
+    stack = Stack(tmp_path, free_port(), say=said.append)
+    stack.rabbitmq = Server(CannotStart("the node ended\nits log"), TimeoutError("waited"), FileNotFoundError(2, "no"))
+    stack.postgres = Server()
+    wait_for(rounds(stack), 10, "both servers to run")
+    assert stack.postgres.running
+    assert said[:3] == ["Server: died, starts again", "Server: did not start, is tried again in 0.1 s: the node ended",
+                        "Server: died, starts again"]
+    assert len(said) == 4 * 2
+
+
+def rounds(stack: Stack) -> Callable[[], bool]:
+    def one() -> bool:
+        stack.keep_servers_running()
+        return bool(stack.rabbitmq and stack.rabbitmq.running)
+    return one
+
+
+def test_between_two_starts_there_is_a_pause(tmp_path):
+    stack = Stack(tmp_path, free_port(), say=lambda _: None)
+    stack.rabbitmq = Server(CannotStart("one"), CannotStart("two"))
+    stack.postgres = None
+    for _ in range(5):
+        stack.keep_servers_running()
+    assert len(stack.rabbitmq.failures) == 1
