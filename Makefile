@@ -83,6 +83,7 @@ needs-stack needs-test needs-bench:
 
 $(VENV)/bin/python:
 	@$(needs) run
+	@echo "Making $(VENV) with $$($(PYTHON) --version)..."
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/run: $(VENV)/bin/python setup.cfg constraints.txt
