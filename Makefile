@@ -32,7 +32,7 @@ test:  ## set up whatever is missing, lint, and run all tests
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint postman/node_modules docs/lint/node_modules
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-faults: $(VENV)/test  ## kill and freeze everything at random under load (DURATION=60 SEED=1), then audit
+faults: $(VENV)/test  ## kill, freeze, cut and lock at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)
 
 bench: $(VENV)/bench  ## measure it, and a peer on other frameworks, for 15 minutes (PAIRS=5 SECONDS=6)
