@@ -34,7 +34,7 @@ test: needs-test  ## set up whatever is missing, lint, and run all tests
 	@$(MAKE) --no-print-directory --jobs=2 lint
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-faults: needs-stack $(VENV)/test  ## kill and freeze everything at random under load (DURATION=60 SEED=1), then audit
+faults: needs-stack $(VENV)/test  ## kill, freeze, cut and lock at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)
 
 bench: needs-bench $(VENV)/bench  ## measure it, and a peer on other frameworks, for 15 minutes (PAIRS=5 SECONDS=6)
