@@ -199,7 +199,7 @@ class Server(WebServer):
         Without the broker it still can, so its state is only told, as of the last time that it was asked.
         """
         if not self._is_accepting:
-            return Problem(503, "not-ready", "the service is stopping").response()
+            return Problem(503, "not-ready", "the service is stopping", headers=RETRY_AFTER).response()
         if why := _failure(self._ask_database):
             log.warning("not ready: the database: %s", why)
             return Problem(503, "not-ready", "the database does not answer, or cannot be written to",

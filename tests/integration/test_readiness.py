@@ -73,10 +73,11 @@ def test_a_read_only_database_is_an_outage(stack: Stack, api: Api):
         number = 0
         while time.monotonic() < until:
             number += 1
-            for answer in (api.deposit(user_id, 1, f"{user_id} {number}"), api.order(user_id, 1, f"{user_id} {number}"),
-                           api.get("/health/ready"), *health(stack).values()):
+            refused = [api.deposit(user_id, 1, f"{user_id} {number}"), api.order(user_id, 1, f"{user_id} {number}")]
+            for answer in (*refused, api.get("/health/ready"), *health(stack).values()):
                 assert answer.status_code == 503, answer.text
                 assert answer.headers["Retry-After"]
+            assert all("Idempotency-Key" in answer.json()["detail"] for answer in refused)
     finally:
         set_read_only(stack.postgres, False)
     wait_for(stack.is_ready, HEALED_S, "the services to be ready again")
