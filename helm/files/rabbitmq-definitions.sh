@@ -7,7 +7,10 @@ set -eu
 VHOST=nameko-hw
 separator=
 
-# Three regular expressions of the exchanges and queues that a user may declare, write to and read from.
+REPLY='[0-9a-f-]{36}'  # the routing key of a reply: the UUID of its caller's queue
+
+# Three regular expressions of the exchanges and queues that a user may declare, write to and read from. To bind a queue
+# is to write to it and to read from the exchange. Nobody may write to the default exchange, which reaches every queue.
 user() { # NAME TAGS CONFIGURE WRITE READ
   password=$(printenv "$(printf %s "$1" | tr a-z A-Z)_PASSWORD")
   case $password in
@@ -19,28 +22,38 @@ user() { # NAME TAGS CONFIGURE WRITE READ
   separator=,
 }
 
-caller() { # NAME: calls by RPC and gets replies in queues of its own; publishes its events
-  user "$1" '' \
-    "^(nameko-rpc|$1[.]events|rpc[.]reply-$1-.*)$" \
-    "^(nameko-rpc|$1[.]events|rpc[.]reply-$1-.*)$" \
-    "^(nameko-rpc|rpc[.]reply-$1-.*)$"
+# Two regular expressions of the routing keys that a user may publish to an exchange, and bind its queues by.
+keys() { # NAME EXCHANGE PUBLISH BIND
+  topics="${topics-}${topics+,}{\"user\": \"$1\", \"vhost\": \"$VHOST\", \"exchange\": \"$2\", \
+\"write\": \"$3\", \"read\": \"$4\"}"
 }
 
-rpc_server() { # NAME: takes requests from its queue and replies
-  user "$1" '' "^(nameko-rpc|rpc-$1)$" "^(nameko-rpc|rpc-$1)$" "^(nameko-rpc|rpc-$1)$"
-}
+# users: publishes its events, calls billing, and serves requests.
+user users '' \
+  '^(nameko-rpc|users[.]events|rpc-users|rpc[.]reply-users-.*)$' \
+  '^(nameko-rpc|users[.]events|rpc-users|rpc[.]reply-users-.*)$' \
+  '^(nameko-rpc|rpc-users|rpc[.]reply-users-.*)$'
+keys users nameko-rpc "^(billing[.](open_account|open_accounts)|$REPLY)\$" "^(users[.][*]|$REPLY)\$"
+keys users users.events '^user_registered$' ''
 
-event_handler() { # NAME SOURCES: binds its queues to the exchanges of the sources; puts aside what failed
-  queues="evt-($2)-.*--$1[.].*"
-  user "$1" '' "^(($2)[.]events|$queues)$" "^(amq[.]default|$queues)$" "^(($2)[.]events|$queues)$"
-}
+# orders: publishes its events, and calls billing and users.
+user orders '' \
+  '^(nameko-rpc|orders[.]events|rpc[.]reply-orders-.*)$' \
+  '^(nameko-rpc|orders[.]events|rpc[.]reply-orders-.*)$' \
+  '^(nameko-rpc|rpc[.]reply-orders-.*)$'
+keys orders nameko-rpc '^(billing[.](pay_all|pay|refuse)|users[.]known_users)$' "^$REPLY\$"
+keys orders orders.events '^order_(paid|rejected)$' ''
 
-caller users
-caller orders
-rpc_server billing
-event_handler notifications 'users|orders'
+# billing: serves requests.
+user billing '' '^(nameko-rpc|rpc-billing)$' '^(nameko-rpc|rpc-billing)$' '^(nameko-rpc|rpc-billing)$'
+keys billing nameko-rpc "^$REPLY\$" '^billing[.][*]$'
+
+# notifications: handles the events of users and orders, and publishes nothing.
+queues='evt-(users|orders)-.*--notifications[.].*'
+user notifications '' "^((users|orders)[.]events|$queues)\$" "^$queues\$" "^((users|orders)[.]events|$queues)\$"
+
 user admin '"administrator"' '.*' '.*' '.*'
 
 cat <<JSON
-{"vhosts": [{"name": "$VHOST"}], "users": [$users], "permissions": [$permissions]}
+{"vhosts": [{"name": "$VHOST"}], "users": [$users], "permissions": [$permissions], "topic_permissions": [$topics]}
 JSON

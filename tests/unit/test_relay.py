@@ -227,7 +227,7 @@ class Histories(RuleBasedStateMachine):
 
 def test_no_history_loses_an_event_or_marks_one_that_the_broker_has_not():
     run_state_machine_as_test(Histories, settings=settings(
-        max_examples=300, stateful_step_count=40, deadline=None, derandomize=True, database=None,
+        max_examples=200, stateful_step_count=40, deadline=None, derandomize=True, database=None,
         suppress_health_check=list(HealthCheck)))
 
 
@@ -315,3 +315,21 @@ def test_an_event_that_the_broker_refuses_does_not_hold_up_the_others(world):
     world.now += 16
     relay.work()
     assert all(row.published for row in world.rows.values())
+
+
+def test_events_that_are_sent_alone_when_the_broker_goes_away_are_given_back_at_once(world):
+    relay = a_relay(world)
+    relay.publish_soon(world.insert(4))
+    world.refused = {"0"}
+    publish = relay.publisher.publish
+
+    def publish_two(messages: list[Message]) -> list[bool]:
+        if messages[0].properties["message_id"] == "2":
+            world.broker_fails = "away"
+        return publish(messages)
+
+    relay.publisher.publish = publish_two
+    relay.work()
+    assert [one for one, row in world.rows.items() if row.published] == ["1"]
+    assert world.log[:2] == ["gave back 2", "gave back 1"], "events 2 and 3, and the refused one with a pause"
+    assert world.rows["3"].claimed_until < world.now
