@@ -43,7 +43,8 @@ def ensure_spin() -> None:
 def safeguards() -> list[str]:
     """Return the names of the safeguards that can be taken out of the model."""
     text = MODEL.read_text()
-    return re.findall(r"^#define (\w+) +\d+ /\*", text[text.index("The safeguards"):text.index("#ifndef WITHOUT")], re.M)
+    listed = text[text.index("The safeguards"):text.index("#ifndef WITHOUT")]
+    return re.findall(r"^#define (\w+) +\d+ /\*", listed, re.M)
 
 
 def check(clients: int, faults: int, without: str = "", shortest: bool = False, cycles: bool = False) -> Checked:
