@@ -26,13 +26,13 @@ class Failed(RuntimeError):
 
 
 def watched(what: str, argv: Sequence[str], log: Path, how_far: Callable[[str], str],
-            env: Mapping[str, str] | None = None) -> None:
+            env: Mapping[str, str] | None = None, verb: str = "Installing") -> None:
     """Run an installer of `what`, its output going to `log`; say every ten seconds what `how_far` makes of that.
 
     Raises Failed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    say(f"Installing {what}...")
+    say(f"{verb} {what}...")
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(argv, cwd=ROOT, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,

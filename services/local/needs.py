@@ -123,7 +123,8 @@ def _apt_get(as_root: list[str], packages: list[str]) -> None:
     say(f"Missing: Debian's {', '.join(packages)}")
     with _no_service_stays(as_root):
         with suppress(Failed):  # an update may fail in part and still be enough
-            watched("Debian's lists of packages", [*apt_get, "update"], LOGS / "apt-update.log", _apt_percent)
+            watched("Debian's lists of packages", [*apt_get, "update"], LOGS / "apt-update.log", _apt_percent,
+                    verb="Reading")
         watched("Debian's packages", [*apt_get, "install", "-y", "--no-install-recommends", *packages],
                 LOGS / "apt-install.log", _apt_percent)
 
