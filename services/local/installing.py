@@ -49,6 +49,11 @@ def watched(what: str, argv: Sequence[str], log: Path, how_far: Callable[[str], 
     say(f"{what}: done in {time.monotonic() - began:.0f} s")
 
 
+def not_ours(error: PermissionError) -> str:
+    """Say what to do about a file that may not be touched, as when root has run this here before."""
+    return f"{error.filename}: {error.strerror}. If another user made it, remove it with sudo"
+
+
 def say(line: str) -> None:
     print(line, flush=True)
 
@@ -98,7 +103,7 @@ def main() -> None:
     except Failed as failed:
         sys.exit(str(failed))
     except PermissionError as error:
-        sys.exit(f"{error.filename}: {error.strerror}. If another user made it, remove it with sudo")
+        sys.exit(not_ours(error))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.local.installing import LOGS, Failed, say, watched
+from services.local.installing import LOGS, Failed, not_ours, say, watched
 
 DEBIAN_SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # that in /usr/sbin changes the user
 ALSO_LOOK_IN = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
@@ -169,6 +169,8 @@ def main() -> None:
         ensure(OF[sys.argv[1]])
     except NotInstalled as missing:
         sys.exit(str(missing))
+    except PermissionError as error:
+        sys.exit(not_ours(error))
     except KeyboardInterrupt:
         sys.exit(130)
     if sys.argv[1] == "test" and shutil.which("nginx", path=search_path()) is None:
