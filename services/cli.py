@@ -14,6 +14,7 @@ def main() -> None:
     """Run one subcommand; exit 1 with one line on an error that the user can mend."""
     arguments = parser().parse_args()
     os.chdir(ROOT)
+    from services.local.installing import not_ours
     from services.local.needs import NotInstalled
     from services.local.supervisor import CannotStart, FolderInUse
     try:
@@ -23,7 +24,7 @@ def main() -> None:
     except PermissionError as error:
         if error.filename is None:
             raise
-        sys.exit(f"nameko-hw: {error.filename}: {error.strerror}. If another user made it, remove it with sudo")
+        sys.exit(f"nameko-hw: {not_ours(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
 

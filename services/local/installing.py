@@ -26,13 +26,13 @@ class Failed(RuntimeError):
 
 
 def watched(what: str, argv: Sequence[str], log: Path, how_far: Callable[[str], str],
-            env: Mapping[str, str] | None = None) -> None:
+            env: Mapping[str, str] | None = None, verb: str = "Installing") -> None:
     """Run an installer of `what`, its output going to `log`; say every ten seconds what `how_far` makes of that.
 
     Raises Failed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    say(f"Installing {what}...")
+    say(f"{verb} {what}...")
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(argv, cwd=ROOT, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
@@ -47,6 +47,11 @@ def watched(what: str, argv: Sequence[str], log: Path, how_far: Callable[[str], 
         lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
         raise Failed("\n".join([f"{what}: failed with code {code}; the end of {log}:", *lines]))
     say(f"{what}: done in {time.monotonic() - began:.0f} s")
+
+
+def not_ours(error: PermissionError) -> str:
+    """Say what to do about a file that may not be touched, as when root has run this here before."""
+    return f"{error.filename}: {error.strerror}. If another user made it, remove it with sudo"
 
 
 def say(line: str) -> None:
@@ -98,7 +103,7 @@ def main() -> None:
     except Failed as failed:
         sys.exit(str(failed))
     except PermissionError as error:
-        sys.exit(f"{error.filename}: {error.strerror}. If another user made it, remove it with sudo")
+        sys.exit(not_ours(error))
     except KeyboardInterrupt:
         sys.exit(130)
 

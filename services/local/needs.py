@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.local.installing import LOGS, Failed, say, watched
+from services.local.installing import LOGS, Failed, not_ours, say, watched
 
 DEBIAN_SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # that in /usr/sbin changes the user
 ALSO_LOOK_IN = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
@@ -123,7 +123,8 @@ def _apt_get(as_root: list[str], packages: list[str]) -> None:
     say(f"Missing: Debian's {', '.join(packages)}")
     with _no_service_stays(as_root):
         with suppress(Failed):  # an update may fail in part and still be enough
-            watched("Debian's lists of packages", [*apt_get, "update"], LOGS / "apt-update.log", _apt_percent)
+            watched("Debian's lists of packages", [*apt_get, "update"], LOGS / "apt-update.log", _apt_percent,
+                    verb="Reading")
         watched("Debian's packages", [*apt_get, "install", "-y", "--no-install-recommends", *packages],
                 LOGS / "apt-install.log", _apt_percent)
 
@@ -168,6 +169,8 @@ def main() -> None:
         ensure(OF[sys.argv[1]])
     except NotInstalled as missing:
         sys.exit(str(missing))
+    except PermissionError as error:
+        sys.exit(not_ours(error))
     except KeyboardInterrupt:
         sys.exit(130)
     if sys.argv[1] == "test" and shutil.which("nginx", path=search_path()) is None:

@@ -92,7 +92,7 @@ def test_a_port_that_the_system_chose_is_printed(tmp_path: Path):
 
 def test_a_folder_of_another_user_is_named_in_one_line(tmp_path: Path):
     theirs = tmp_path / "theirs"
-    theirs.mkdir(mode=0o500)
+    theirs.mkdir(mode=0o555)
     prefix: list[str] = []
     if os.geteuid() == 0:  # then it is another's, and we are a root that may not look away from that
         os.chown(theirs, NOBODY, NOBODY)
@@ -100,7 +100,7 @@ def test_a_folder_of_another_user_is_named_in_one_line(tmp_path: Path):
     with started(theirs / "data", prefix) as process:
         assert process.wait(60) == 1
         assert process.stdout is not None
-        assert process.stdout.read() == (f"nameko-hw: {theirs / 'data' / 'postgres'}: Permission denied. "
+        assert process.stdout.read() == (f"nameko-hw: {theirs / 'data'}: Permission denied. "
                                          "If another user made it, remove it with sudo\n")
 
 

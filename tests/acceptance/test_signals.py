@@ -15,7 +15,7 @@ from tests.reaper import processes_of
 from tests.scratch import PREFIX
 
 START_S = 120
-END_S = 60
+END_S = 120
 
 #: A test that starts one of each kind of server, tells where its scratch folder is, and never ends.
 ENDLESS = """
@@ -43,7 +43,8 @@ def endless(folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
                "--rootdir", str(ROOT), str(folder / "test_endless.py")]
     with (folder / "output.log").open("w") as output:
         shell = subprocess.Popen(["sh", "-c", '"$@"; exit', "sh", *pytest_], cwd=ROOT, stdout=output,
-                                 stderr=subprocess.STDOUT, start_new_session=True)
+                                 stderr=subprocess.STDOUT, start_new_session=True,
+                                 env={**os.environ, "PYTHONUNBUFFERED": "1"})
     try:
         wait_for(lambda: told.exists() and told.read_text(), START_S, f"the servers: {output.name}")
         scratch = Path(told.read_text())
