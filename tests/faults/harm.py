@@ -37,7 +37,7 @@ class FakeTimeStack(ProxiedStack):
 
     def environment_of(self, service: str) -> dict[str, str]:
         environment = super().environment_of(service)
-        if LIBFAKETIME:
+        if LIBFAKETIME:  # whose clock_nanosleep fails; eventlet waits in epoll
             self.set_clock(service, 0)
             environment |= {
                 "LD_PRELOAD": str(LIBFAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self.clock(service)),
