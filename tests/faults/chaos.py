@@ -28,8 +28,8 @@ from tests.load import Load
 
 CLIENTS, KEYLESS = 3, 3
 UP_S = 90
-PAUSE_S = (0.2, 1.0)
-PROVOKED_S = (0.5, 2.0)
+PAUSE_S = (0.1, 0.8)
+PROVOKED_S = (0.5, 1.5)
 SETTLED_S = 3.0  # before the first fault: a broker that dies while its queues are being declared may forget them
 
 SETTINGS = {
