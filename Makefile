@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help needs-stack needs-test needs-bench demo run stack shell test faults model bench lint style types postman openapi asyncapi idl diagrams docs clean
+.PHONY: help needs-stack needs-test needs-model needs-bench demo run stack shell test faults model bench lint style types postman openapi asyncapi idl diagrams docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ test: needs-test  ## set up whatever is missing, lint, and run all tests
 faults: needs-stack $(VENV)/test  ## kill, freeze, cut and lock at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)
 
-model: needs-stack $(VENV)/run  ## check the protocol of an order in all its states (BROKEN=inbox: without that safeguard)
+model: needs-model $(VENV)/run  ## check the protocol of an order in all its states (BROKEN=inbox: without that safeguard)
 	@$(BIN)/python -m tests.model.spin --broken="$(BROKEN)"
 
 bench: needs-bench $(VENV)/bench  ## measure it, and a peer on other frameworks, for 15 minutes (PAIRS=5 SECONDS=6)
@@ -81,7 +81,7 @@ clean:  ## remove the virtual environment and all data of the local modes
 needs = [ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is missing: sudo apt-get install python3"; exit 1; }; \
 	$(PYTHON) -m services.local.needs
 
-needs-stack needs-test needs-bench:
+needs-stack needs-test needs-model needs-bench:
 	@$(needs) $(@:needs-%=%)
 
 $(VENV)/bin/python:

@@ -41,7 +41,7 @@ EXAMPLES: dict[str, Any] = {
     "order_id": ID, "operation_id": ID, "price": 300, "amount": 300, "email": "ada@example.com",
     "open_account": {"user_id": "70c5c707-9d4f-497c-898a-8964cfa81748", "balance": 0},
     "get_account": {"user_id": "70c5c707-9d4f-497c-898a-8964cfa81748", "balance": 300},
-    "pay": "accepted", "pay_all": ["accepted"], "wait": False, "refuse": "account_not_found",
+    "pay": "accepted", "pay_all": ["accepted"], "wait": False, "refuse": "refused",
     "user_ids": ["70c5c707-9d4f-497c-898a-8964cfa81748"],
     "open_accounts": ["70c5c707-9d4f-497c-898a-8964cfa81748"], "known_users": ["70c5c707-9d4f-497c-898a-8964cfa81748"],
 }

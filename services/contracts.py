@@ -79,13 +79,14 @@ EVENTS: tuple[type[Event], ...] = (UserRegistered, OrderPaid, OrderRejected)
 class Outcome(StrEnum):
     """What billing answers to `pay`. The first two are stored with the operation: asking again gives the same one.
 
-    The others decide nothing and store nothing. `ACCOUNT_NOT_FOUND` may mean that the account is not there yet; it is
-    stored only by `refuse`, when the caller knows that there is no such user. `BUSY`: somebody else holds the account;
-    ask again later. `MISMATCH`: the operation id was used before with other values; asking again cannot help.
+    So is `REFUSED`, by `refuse`, for a payment whose caller knows that there is no such user. The others decide nothing
+    and store nothing. `ACCOUNT_NOT_FOUND`: there is no account, perhaps not yet. `BUSY`: somebody else holds it, ask
+    again later. `MISMATCH`: the operation id was used before with other values; asking again cannot help.
     """
 
     ACCEPTED = "accepted"
     INSUFFICIENT_FUNDS = "insufficient_funds"
+    REFUSED = "refused"
     ACCOUNT_NOT_FOUND = "account_not_found"
     BUSY = "busy"
     MISMATCH = "operation_mismatch"

@@ -1,8 +1,9 @@
 """All the SQL of billing. Each function works in the caller's transaction."""
 from collections.abc import Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Row, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -119,11 +120,15 @@ def refuse(connection: Connection, payment: Payment) -> Outcome:
 def known(connection: Connection, payments: Iterable[Payment]) -> dict[UUID, Outcome]:
     """The outcomes of those payments that were decided before; MISMATCH for an id that was used for something else."""
     asked = {payment.operation_id: payment for payment in payments}
-    return {
-        one.id: Outcome(one.outcome)
-        if (one.kind, one.user_id, one.amount) == (Kind.PAYMENT, asked[one.id].user_id, asked[one.id].amount)
-        else Outcome.MISMATCH
-        for one in connection.execute(select(Operation.__table__).where(Operation.id.in_(asked)))}
+    return {one.id: answer_of(one, asked[one.id])
+            for one in connection.execute(select(Operation.__table__).where(Operation.id.in_(asked)))}
+
+
+def answer_of(operation: Row[Any], payment: Payment) -> Outcome:
+    """What somebody gets who asks for a payment under the id of `operation`."""
+    if (operation.kind, operation.user_id, operation.amount) != (Kind.PAYMENT, payment.user_id, payment.amount):
+        return Outcome.MISMATCH
+    return Outcome.REFUSED if operation.outcome == Outcome.ACCOUNT_NOT_FOUND else Outcome(operation.outcome)
 
 
 def claim_movement(session: Session, key: str | None, kind: Kind, user_id: UUID, amount: int) -> tuple[Operation, bool]:

@@ -21,7 +21,6 @@ from eventlet.semaphore import Semaphore
 from nameko.extensions import DependencyProvider
 from sqlalchemy import BigInteger, Identity, Index, LargeBinary, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from services.common import metrics
@@ -33,9 +32,6 @@ log = logging.getLogger(__name__)
 AT_ONCE = 5  # events from the inbox that are handled at a time, so that a slow one delays few others
 MEASURE_EVERY_S = 5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0  # between two tries while the database is away
-
-#: The server answered that it has rolled back, so it is there: serialization, deadlock, lock, statement timeout.
-ROLLED_BACK = ("40001", "40P01", "55P03", "57014")
 
 
 class InboxRow:
@@ -235,9 +231,7 @@ class Outage:
 
 def is_outage(error: BaseException) -> bool:
     """Whether the database is away, which is no fault of the event's, rather than there and unable to do this."""
-    if isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) in ROLLED_BACK:
-        return False
-    return isinstance(error, (*OUTCOME_UNKNOWN, PendingRollbackError))  # the latter hides a lost connection
+    return isinstance(error, OUTCOME_UNKNOWN)
 
 
 def longer(pause_s: float) -> float:

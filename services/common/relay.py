@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from services.common import metrics
 from services.common.database import Database, Prepared
-from services.common.problems import OUTCOME_UNKNOWN, Unavailable
+from services.common.problems import PASSING, Unavailable
 from services.common.publisher import LazyPublisher, Message, Refused
 from services.contracts import Event
 
@@ -113,7 +113,7 @@ class Relay:
         """Do one round; whatever fails in it is tried again by another, when the leases are over."""
         try:
             self._round(is_last)
-        except OUTCOME_UNKNOWN as error:
+        except PASSING as error:
             self._no_database.begin(type(error).__name__)
         except Exception:
             log.exception("the outbox waits")

@@ -2,7 +2,7 @@
 
 Run before there is a virtual environment, so the standard library is all that it uses:
 
-    python -m services.local.needs run|stack|test|npm|bench
+    python -m services.local.needs run|stack|test|model|npm|bench
 """
 import importlib.util
 import os
@@ -73,15 +73,21 @@ RABBITMQ = Need("RabbitMQ", lambda: rabbitmq_server() is not None, ("rabbitmq-se
 NPM = Need("npm, with Node.js 18 or later,", lambda: shutil.which("npm") is not None and bool(node_version()),
            ("nodejs", "npm"), "https://nodejs.org")
 NEW_NODE = Need("Node.js 18 or later", lambda: not node_version() or node_version() >= NODE, (), "https://nodejs.org")
+SPIN = Need("SPIN", lambda: shutil.which("spin") is not None, ("spin",), "https://spinroot.com")
+GCC = Need("gcc", lambda: shutil.which("gcc") is not None, ("gcc", "libc6-dev"))
+NGINX = Need("nginx", lambda: shutil.which("nginx", path=search_path()) is not None, ("nginx-light",))
 WRK = Need("wrk", lambda: shutil.which("wrk") is not None, ("wrk",), "brew install wrk (macOS)")
 
 OF = {
     "run": (VENV, SETPRIV),
     "stack": (VENV, SETPRIV, RABBITMQ),
     "test": (VENV, SETPRIV, RABBITMQ, NPM, NEW_NODE),
+    "model": (VENV, SPIN, GCC),
     "npm": (NPM, NEW_NODE),
     "bench": (VENV, SETPRIV, RABBITMQ, WRK),
 }
+#: ... and what is tested only where the system has it.
+SKIPPED_WITHOUT = {NGINX: "docker/nginx.conf", SPIN: "the model", GCC: "the model"}
 
 
 def ensure(needs: Iterable[Need]) -> None:
@@ -167,14 +173,19 @@ def _enabled() -> set[str]:
 def main() -> None:
     try:
         ensure(OF[sys.argv[1]])
+        if sys.argv[1] == "test":
+            with suppress(NotInstalled):  # without these, some tests are skipped
+                ensure(SKIPPED_WITHOUT)
     except NotInstalled as missing:
         sys.exit(str(missing))
     except PermissionError as error:
         sys.exit(not_ours(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    if sys.argv[1] == "test" and shutil.which("nginx", path=search_path()) is None:
-        say("nginx is not installed: the tests of docker/nginx.conf will be skipped")
+    if sys.argv[1] == "test":
+        for need, skipped in SKIPPED_WITHOUT.items():
+            if not need.is_there():
+                say(f"{need.what} is not installed: the tests of {skipped} will be skipped")
 
 
 if __name__ == "__main__":

@@ -60,12 +60,14 @@ def verdict(order: OrderView, outcome: Outcome) -> OrderView:
         case Outcome.ACCEPTED:
             return order.model_copy(update={"status": Status.PAID})
         case Outcome.INSUFFICIENT_FUNDS | Outcome.MISMATCH:
-            return refused(order, Reason(outcome))
+            return rejected(order, Reason(outcome))
+        case Outcome.REFUSED:
+            return rejected(order, Reason.ACCOUNT_NOT_FOUND)
         case _:
             return order
 
 
-def refused(order: OrderView, reason: Reason) -> OrderView:
+def rejected(order: OrderView, reason: Reason) -> OrderView:
     """The order, rejected."""
     return order.model_copy(update={"status": Status.REJECTED, "reason": reason})
 

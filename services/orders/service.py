@@ -18,7 +18,7 @@ from services.common.rpc import RpcProxy, RpcRefused
 from services.common.timers import every
 from services.contracts import Outcome
 from services.orders import models, store
-from services.orders.domain import NewOrder, OrderView, Reason, Status, payment, refused, verdict
+from services.orders.domain import NewOrder, OrderView, Reason, Status, payment, verdict
 from services.orders.store import Asked, Claimed
 
 
@@ -120,8 +120,6 @@ class OrdersService:
         if self.users.known_users(user_ids=[str(order.user_id)]):
             raise NoAccount()
         outcome = self.billing.refuse(**payment(order).model_dump(mode="json"))
-        if outcome == Outcome.ACCOUNT_NOT_FOUND:
-            return self._record([refused(order, Reason.ACCOUNT_NOT_FOUND)])[0]
         if isinstance(ended := settled(order, outcome), Exception):
             raise ended
         return self._record([ended])[0]
@@ -181,7 +179,7 @@ def settled(order: OrderView, outcome: str) -> OrderView | Exception:
             return AccountBusy()
         case Outcome.ACCOUNT_NOT_FOUND:
             return NoAccount()
-        case Outcome.ACCEPTED | Outcome.INSUFFICIENT_FUNDS | Outcome.MISMATCH:
+        case Outcome.ACCEPTED | Outcome.INSUFFICIENT_FUNDS | Outcome.REFUSED | Outcome.MISMATCH:
             return verdict(order, Outcome(outcome))
         case _:
             return RpcRefused(f"billing gave an outcome that is not known here: {outcome!r}")

@@ -76,7 +76,7 @@ def test_the_points_are_those_of_the_flow():
         "billing: commit in services/billing/service.py:BillingService.pay_all#1",
         "notifications: commit in services/notifications/service.py:NotificationsService.on_order_paid#1",
         "orders: publish in services/common/rpc.py:RpcProxy.call#1",
-        "billing: acknowledge in services/common/rpc.py:RpcConsumer.handle_result#2",
+        "billing: acknowledge in services/common/rpc.py:RpcConsumer.handle_result#1",
         "orders: publish in services/common/relay.py:Relay._send#1",
         "notifications: acknowledge in services/common/events.py:EventHandler._finish#1",
         "notifications: commit in services/common/inbox.py:Inbox.keep#1",

@@ -30,7 +30,7 @@ from services.local.postgres import Postgres
 from services.local.stack import ROOT
 from services.orders import models as orders
 from services.orders import store as orders_store
-from services.orders.domain import NewOrder, OrderView, Reason, Status, refused, verdict
+from services.orders.domain import NewOrder, OrderView, Reason, Status, rejected, verdict
 from services.orders.store import Asked, Claimed
 
 
@@ -169,11 +169,11 @@ def test_a_payment_for_an_account_that_is_not_there_yet_is_decided_when_it_is(bi
 
 def test_a_payment_that_is_refused_for_want_of_an_account_is_so_for_ever(billing_db: sessionmaker[Session]):
     payment = Payment(operation_id=uuid4(), user_id=uuid4(), amount=30)
-    assert refuse(billing_db, payment) == Outcome.ACCOUNT_NOT_FOUND
+    assert refuse(billing_db, payment) == Outcome.REFUSED
     with billing_db.begin() as session:
         billing_store.open_account(session, payment.user_id)
-    assert pay_all(billing_db, payment) == [Outcome.ACCOUNT_NOT_FOUND]
-    assert refuse(billing_db, payment) == Outcome.ACCOUNT_NOT_FOUND
+    assert pay_all(billing_db, payment) == [Outcome.REFUSED]
+    assert refuse(billing_db, payment) == Outcome.REFUSED
 
 
 def test_what_was_paid_cannot_be_refused(billing_db: sessionmaker[Session]):
@@ -366,7 +366,7 @@ def test_a_promise_is_kept_also_by_the_list(orders_db: sessionmaker[Session]):
         asked(None, NewOrder(user_id=uuid4(), price=5)) for _ in range(3)]))
     with Autocommit(orders_db.kw["bind"]) as connection:
         assert orders_store.promise(connection, promised.id) == (promised, True)
-        ended = [refused(order, Reason.ACCOUNT_NOT_FOUND) for order in (promised, forgotten)]
+        ended = [rejected(order, Reason.ACCOUNT_NOT_FOUND) for order in (promised, forgotten)]
         orders_store.finish(connection, [*ended, verdict(paid, Outcome.ACCEPTED)], 60)
         now, was_promised = orders_store.promise(connection, paid.id)  # too late: it has ended
         assert (now.status, was_promised) == (Status.PAID, False)

@@ -41,6 +41,7 @@ def test_each_kind_of_operation_has_its_ledger_accounts():
 @pytest.mark.parametrize("outcome, expected", [
     (Outcome.ACCEPTED, (Status.PAID, None)),
     (Outcome.INSUFFICIENT_FUNDS, (Status.REJECTED, Reason.INSUFFICIENT_FUNDS)),
+    (Outcome.REFUSED, (Status.REJECTED, Reason.ACCOUNT_NOT_FOUND)),
     (Outcome.MISMATCH, (Status.REJECTED, Reason.OPERATION_MISMATCH)),
     (Outcome.ACCOUNT_NOT_FOUND, (Status.PENDING, None)),  # perhaps it is not there yet
     (Outcome.BUSY, (Status.PENDING, None)),

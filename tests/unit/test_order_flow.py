@@ -11,7 +11,7 @@ from services.common.problems import Problem, Unavailable
 from services.common.recovery import NotYet, recover
 from services.common.rpc import RpcRefused, RpcUnavailable
 from services.contracts import Outcome
-from services.orders.domain import NewOrder, OrderView, Reason, Status, refused, verdict
+from services.orders.domain import NewOrder, OrderView, Status, verdict
 from services.orders.service import AccountBusy, NoAccount, OrdersService, settled
 from services.orders.store import Claimed
 
@@ -20,7 +20,7 @@ PENDING = OrderView(id=uuid4(), user_id=uuid4(), price=5, status=Status.PENDING,
                     created_at=datetime.now(UTC))
 PAID = verdict(PENDING, Outcome.ACCEPTED)
 REJECTED = verdict(PENDING, Outcome.INSUFFICIENT_FUNDS)
-NOT_FOUND = refused(PENDING, Reason.ACCOUNT_NOT_FOUND)
+NOT_FOUND = verdict(PENDING, Outcome.REFUSED)
 
 
 def raising(error: Exception):
@@ -82,6 +82,7 @@ def test_a_defect_is_seen_as_one_and_a_promise_that_is_not_written_down_is_not_g
 
 @pytest.mark.parametrize("outcome, result", [
     ("accepted", Status.PAID), ("insufficient_funds", Status.REJECTED), ("operation_mismatch", Status.REJECTED),
+    ("refused", Status.REJECTED),
     ("busy", AccountBusy), ("account_not_found", NoAccount), ("from_the_future", RpcRefused), (None, RpcRefused),
 ])
 def test_an_outcome_ends_the_order_or_leaves_it_pending(outcome, result):
