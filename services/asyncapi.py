@@ -65,6 +65,8 @@ def as_dict() -> dict[str, Any]:
         for part in (events_out(service), events_in(service), calls_served(service), calls_made(service)):
             for kind, name, described in part:
                 {"channel": channels, "operation": operations, "message": messages}[kind][name] = described
+    channels[f"{get_rpc_exchange({}).name}.reply"]["messages"] = references(
+        [f"{service.name}.{one.__name__}.reply" for service in SERVICES for one, _ in entrypoints(service, Rpc)])
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "nameko-hw", "version": "1.0.0", "description": ABOUT,

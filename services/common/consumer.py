@@ -7,7 +7,7 @@ from typing import Any
 
 import nameko.messaging
 import nameko.rpc
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, RecoverableConnectionError
 from kombu.exceptions import KombuError
 from nameko.extensions import ProviderCollector
 
@@ -109,6 +109,15 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
             event.send()
 
     def on_iteration(self) -> None:
+        """Look up, before the next message is waited for; a lost connection is given up here.
+
+        kombu would open another one in its place, on which nothing is consumed, and wait there for ever. It is lost
+        without our having noticed if an acknowledgement found it so.
+        """
+        if self._channel is not None:
+            connection = self._channel.connection
+            if not getattr(connection, "connected", connection is not None):
+                raise RecoverableConnectionError("the connection was lost")
         self._cancel_consumers_if_requested()
         if not self._consumers and self._workers_are_done:
             self.should_stop = True

@@ -1,8 +1,9 @@
 """Users: who they are and their e-mail addresses.
 
-Owns        the table `users`, and its outbox
+Owns        the tables `users` and `refused_users`, and its outbox
 HTTP        POST /users, GET /users/{id}
-Calls       billing.open_account, until it has answered
+Calls       billing.open_accounts, until it has answered
+Serves      known_users by RPC
 Events out  user_registered
 Events in   none
 """

@@ -95,8 +95,8 @@ def test_messages_of_users_and_orders_are_as_described(stack: Stack, api: Api, d
         wait_for(lambda: len(tapped.about(ids)) >= 9, LETTER_S, "the messages")
         messages = tapped.about(ids)
     found = names(described, messages)
-    assert set(found) >= {"user_registered", "order_paid", "order_rejected", "billing.open_account.request",
-                          "billing.open_account.reply", "billing.pay_all.request", "billing.pay_all.reply"}
+    assert set(found) >= {"user_registered", "order_paid", "order_rejected", "billing.open_accounts.request",
+                          "billing.open_accounts.reply", "billing.pay_all.request", "billing.pay_all.reply"}
     modes = {reference["$ref"].rsplit("/", 1)[1]: operation["bindings"]["amqp"]["deliveryMode"]
              for operation in described["operations"].values() if operation["action"] == "send"
              for reference in operation["messages"]}

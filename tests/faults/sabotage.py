@@ -58,10 +58,10 @@ def _pay_twice() -> None:
 
     carry_out = store.carry_out
 
-    def pay_anew(connection: Any, payments: Any) -> Any:
+    def pay_anew(connection: Any, payments: Any, wait: bool) -> Any:
         anew = {uuid4(): payment for payment in payments}
         outcomes = carry_out(connection, [payment.model_copy(update={"operation_id": id_})
-                                          for id_, payment in anew.items()])
+                                          for id_, payment in anew.items()], wait)
         return {anew[id_].operation_id: outcome for id_, outcome in outcomes.items()}
 
     store.carry_out = pay_anew

@@ -147,7 +147,7 @@ def test_all_connections_can_be_cut_at_once(proxy: Proxy):
 
 
 def test_a_server_that_is_away_is_a_connection_that_is_reset():
-    with Proxy(free_port()) as proxy, connected(proxy) as one, pytest.raises(ConnectionResetError):
+    with Proxy(free_port()) as proxy, pytest.raises(ConnectionResetError), connected(proxy) as one:
         one.recv(1000)
 
 

@@ -4,7 +4,6 @@
 """
 import argparse
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,10 +11,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from services.local.rabbitmq import NotInstalled, install_package
+from services.local.needs import OF, NotInstalled, ensure
 
 MODEL = Path(__file__).parents[2] / "model" / "order.pml"
-HOW_TO_INSTALL = "SPIN and a C compiler are not installed: sudo apt-get install spin gcc libc6-dev (Debian, Ubuntu)"
 #: What to look for a counterexample in, the smallest first: clients, faults.
 SIZES = [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
 
@@ -34,10 +32,7 @@ class Checked(NamedTuple):
 
 def ensure_spin() -> None:
     """Install SPIN where it is missing, if we are root or sudo lets us; NotInstalled, which says what to do."""
-    if not shutil.which("spin"):
-        install_package("spin", HOW_TO_INSTALL)
-    if not shutil.which("gcc"):
-        raise NotInstalled(HOW_TO_INSTALL)
+    ensure(OF["model"])
 
 
 def safeguards() -> list[str]:

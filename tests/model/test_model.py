@@ -1,7 +1,7 @@
 """The protocol of an order holds in every state of its model, and each of its safeguards is needed."""
 import pytest
 
-from services.local.rabbitmq import NotInstalled
+from services.local.needs import NotInstalled
 from tests.model.spin import check, ensure_spin, safeguards
 
 #: The safeguard; the clients and faults that it takes to go wrong without it; what is violated then.
