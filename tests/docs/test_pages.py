@@ -127,7 +127,7 @@ def test_an_order_commits_as_often_as_the_comparison_counts() -> None:
     flow = [vars(OrdersService)[name].work for name in ("_store",)] + [OrdersService._record]
     before = commits(*flow, BillingService.pay_all)
     after = commits(NotificationsService.on_order_paid)
-    shared = commits(Relay._record)
+    shared = commits(Relay._settle)
     rows = {row[0]: row for row in (re.split(r"\s*\|\s*", line.strip("| "))
                                     for line in (DOCS / "comparison.md").read_text().splitlines())}
     assert rows["commits before the answer, at most"][2] == str(before)

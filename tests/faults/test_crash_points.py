@@ -2,7 +2,7 @@
 it; nothing is lost and nothing is doubled.
 
 Each round plans this of every service at some points, two deaths and a lost reply at each, keeps the system busy until
-all of it has happened, waits until it is quiet, and checks the books and what clients were promised. Some of them give no
+all of it has happened, waits until it is quiet, and checks the books and what clients were promised. Some give no
 Idempotency-Key, and so must not see their requests done twice though they cannot say which are the same.
 """
 import sys
