@@ -116,6 +116,7 @@ class Batched(DependencyProvider):
         self.key = key
         self.again = NOTHING_DONE + again
         self._batchers: dict[Hashable, Batcher[Any, Any]] = {}
+        self._service: Any = None
 
     @property
     def method_name(self) -> str:
@@ -133,16 +134,13 @@ class Batched(DependencyProvider):
         return self._batchers[key]
 
     def _do(self, items: Sequence[Any]) -> Sequence[Any]:
-        """Call the method on an instance of the service that belongs to this round alone."""
-        service = self.container.service_cls()
-        context = WorkerContext(self.container, service, self)
-        for provider in self.container.dependencies:
-            setattr(service, provider.attr_name, provider.get_dependency(context))
-        try:
-            return self.work(service, items)
-        finally:
+        """Call the method on an instance of the service that belongs to the rounds, as no worker of theirs lives on."""
+        if self._service is None:
+            self._service = self.container.service_cls()
+            context = WorkerContext(self.container, self._service, self)
             for provider in self.container.dependencies:
-                provider.worker_teardown(context)
+                setattr(self._service, provider.attr_name, provider.get_dependency(context))
+        return self.work(self._service, items)
 
 
 class Calls:

@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from inspect import signature
 from typing import Any
@@ -161,7 +162,9 @@ class RpcConsumer(nameko.rpc.RpcConsumer):
 
         reply = reply_with(result, serialize(exc_info[1]) if exc_info else None)
         try:
-            encode(reply)
+            content_type, encoding, body = encode(reply)
+            reply = replace(reply, body=body.encode(encoding) if isinstance(body, str) else body,
+                            encoded={"content_type": content_type, "content_encoding": encoding})
         except Unencodable as error:  # delivered again, it would fail again
             log.error("an RPC's result: %s", error)
             reply = reply_with(None, serialize(UnserializableValueError(None)))

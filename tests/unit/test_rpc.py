@@ -1,4 +1,5 @@
 """RPC between versions: what an older or newer caller sends, and what a caller makes of any answer."""
+import json
 import logging
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -172,7 +173,7 @@ class Broker:
         self.did: list[str] = []
 
     def publish(self, messages: list[Any]) -> list[bool]:
-        self.did.append(f"reply {messages[0].body['result']}")
+        self.did.append(f"reply {json.loads(messages[0].body)['result']}")
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
