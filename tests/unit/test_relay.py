@@ -256,6 +256,15 @@ def test_events_that_cannot_be_sent_are_given_back_at_once(world):
     assert world.log[0] == "gave back 3"
 
 
+def test_what_is_in_memory_is_published_before_the_service_stops(world):
+    relay = a_relay(world)
+    relay.work()  # it looks again in OUTBOX_INTERVAL_S
+    relay.publish_soon(world.insert(3))
+    relay.stop()
+    relay.run()
+    assert all(row.published for row in world.rows.values())
+
+
 def test_while_the_broker_is_away_one_event_at_a_time_asks_for_it_and_two_lines_are_logged(world, caplog):
     caplog.set_level(logging.INFO)
     relay = a_relay(world)

@@ -93,6 +93,12 @@ def test_what_a_newer_caller_sends_besides_is_ignored(caller):
     assert caller.shop.total(payments=[payment(), payment(colour="red")], colour="red") == 6
 
 
+def test_a_service_that_was_never_started_is_not_waited_for(caller, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(caller.proxies["stranger"].publisher, "publish", lambda messages: [False])
+    with pytest.raises(RpcUnavailable, match="has never been started"):
+        caller.stranger.greet()
+
+
 def test_an_older_caller_that_omits_an_argument_has_an_unknown_outcome(caller, caplog):
     with pytest.raises(RpcRefused, match=r"shop\.double: InvalidArgument"):
         caller.shop.double(colour="red")
