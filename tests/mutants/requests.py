@@ -1,0 +1,75 @@
+"""Harm to what goes over the broker and over HTTP: publisher, RPC, server, front door."""
+from tests.mutants.change import Change
+
+CHANGES = [
+    Change(
+        "nack-ignored", "a message that the broker has not taken counts as taken",
+        "common/publisher.py", "        self.refused |= before - self.waiting\n", "",
+        ("unit/test_publisher.py",)),
+    Change(
+        "under-way-sent-again", "what was under way when the connection died is sent twice",
+        "common/publisher.py", "            if not was_idle:\n                raise\n", "            pass\n",
+        ("unit/test_publisher.py",)),
+    Change(
+        "not-mandatory", "the broker drops an event that no queue takes, and confirms it",
+        "common/publisher.py", "mandatory=True)", "mandatory=False)",
+        ("unit/test_publisher.py", "integration/test_relay.py")),
+    Change(
+        "transient-events", "events that wait in a queue are lost when the broker is killed",
+        "common/publisher.py", '{"delivery_mode": 2,', '{"delivery_mode": 1,',
+        ("unit/test_publisher.py", "integration/test_relay.py")),
+    Change(
+        "channel-kept-after-an-error", "a late confirm is taken for that of the next message",
+        "common/publisher.py", "        except BaseException:\n            self._close()\n            raise",
+        "        except BaseException:\n            raise",
+        ("unit/test_publisher.py",)),
+    Change(
+        "replies-never-forgotten", "each call without a reply leaks memory",
+        "common/rpc.py", "        self._reply_events.pop(correlation_id, None)", "        pass",
+        ("unit/test_rpc.py",)),
+    Change(
+        "acknowledged-without-a-reply", "a caller whose reply could not be sent waits in vain",
+        "common/rpc.py", "self.queue_consumer.requeue_message(message)", "self.queue_consumer.ack_message(message)",
+        ("unit/test_rpc.py",)),
+    Change(
+        "nobody-serves-it", "a call of a service that was never started waits for its whole deadline",
+        "common/rpc.py", "                if not routed:", "                if False:",
+        ("unit/test_rpc.py", "integration/test_consistency.py")),
+    Change(
+        "body-of-the-limit-refused", "a body of BODY_LIMIT_BYTES is refused",
+        "common/http.py", "    if len(body) > limit:", "    if len(body) >= limit:",
+        ("integration/test_http_contract.py",)),
+    Change(
+        "length-of-the-limit-refused", "a body that says that it has BODY_LIMIT_BYTES is refused",
+        "common/http.py", "(request.content_length or 0) > limit", "(request.content_length or 0) >= limit",
+        ("integration/test_http_contract.py",)),
+    Change(
+        "chunks-without-limit", "a body in chunks that is one byte too long is taken",
+        "common/http.py", "    if len(body) > limit:", "    if len(body) > limit + 1:",
+        ("integration/test_http_contract.py",)),
+    Change(
+        "short-key-limit", "a key of 255 characters is refused",
+        "common/http.py", r"([\x20-\x7e]{0,253}[\x21-\x7e])?", r"([\x20-\x7e]{0,252}[\x21-\x7e])?",
+        ("integration/test_http_contract.py",)),
+    Change(
+        "long-key-limit", "a key of 256 characters is taken",
+        "common/http.py", r"([\x20-\x7e]{0,253}[\x21-\x7e])?", r"([\x20-\x7e]{0,254}[\x21-\x7e])?",
+        ("integration/test_http_contract.py",)),
+    Change(
+        "request-without-deadline", "a request whose work hangs is never answered",
+        "common/http.py", "with Timeout(timeout_s, Unavailable(", "with Timeout(None, Unavailable(",
+        ("integration/test_http_server.py", "integration/test_consistency.py")),
+    Change(
+        "ready-while-it-stops", "a service that is about to stop is sent requests",
+        "common/web.py", "        if not self._is_accepting:\n            return Problem",
+        "        if False:\n            return Problem",
+        ("integration/test_readiness.py",)),
+    Change(
+        "connections-never-given-back", "after MAX_CONNECTIONS in all nobody is served any more",
+        "common/web.py", "            self._connections -= 1\n", "            pass\n",
+        ("integration/test_http_server.py",)),
+    Change(
+        "keyless-request-sent-twice", "a deposit without a key whose replica dies is made twice",
+        "local/frontdoor.py", '"Idempotency-Key" in request.headers', "True",
+        ("unit/test_front_doors.py", "integration/test_http_server.py", "acceptance/test_stack.py")),
+]

@@ -1,0 +1,62 @@
+"""Harm to what is done together, again or later: rounds, recovery, the database, names."""
+from tests.mutants.change import Change
+
+CHANGES = [
+    Change(
+        "item-of-one-who-gave-up", "a request that was answered 503 is carried out all the same",
+        "common/batching.py", "            self._waiting.pop(done, None)\n", "            pass\n",
+        ("unit/test_batching.py",)),
+    Change(
+        "round-without-deadline", "a round that hangs holds up all requests for ever",
+        "common/batching.py", "with Timeout(self._deadline_s,", "with Timeout(None,",
+        ("unit/test_batching.py",)),
+    Change(
+        "one-round-for-all-keys", "orders of a busy account hold up those of other busy accounts",
+        "common/batching.py", "self._batched.batcher(self._batched.key(item)).call(item)",
+        "self._batched.batcher(None).call(item)",
+        ("unit/test_batching.py", "integration/test_settling.py")),
+    Change(
+        "round-done-again-after-any-error", "a round that may have been done is done again: orders doubled",
+        "common/batching.py", "        except self._again as error:", "        except Exception as error:",
+        ("unit/test_batching.py",)),
+    Change(
+        "busy-for-ever", "an account that was locked once is never waited for again",
+        "common/busy.py", "self._until.get(key, 0.0) > time.monotonic()", "self._until.get(key, 0.0) > 0",
+        ("unit/test_order_flow.py", "integration/test_settling.py")),
+    Change(
+        "one-refusal-stops-recovery", "one order that billing refuses to look at stops the recovery of all others",
+        "common/recovery.py", "not isinstance(result, NotYet | RpcRefused)", "not isinstance(result, NotYet)",
+        ("unit/test_order_flow.py",)),
+    Change(
+        "trouble-is-not-noted", "an order that cannot be settled is tried at full speed, and nobody can see why",
+        "common/recovery.py", "            note(troubles)\n", "",
+        ("unit/test_order_flow.py",)),
+    Change(
+        "one-batch-at-a-time", "recovery does one batch an interval: thousands of orders wait for minutes",
+        "common/recovery.py", 'if len(rows) < config["RECOVERY_BATCH"] or any', "if True or any",
+        ("unit/test_order_flow.py",)),
+    Change(
+        "read-only-is-no-outage", "a read-only database is a defect: 500, and its connections are kept",
+        "common/database.py", '"25006", "25P03"', '"25P03"',
+        ("integration/test_database.py",)),
+    Change(
+        "cancelled-is-a-defect", "a statement that the server broke off is answered 500",
+        "common/database.py", '"55P03", "57014")', '"55P03")',
+        ("integration/test_database.py",)),
+    Change(
+        "small-pool", "requests wait for connections, and fail, while the database is idle",
+        "common/database.py", '"pool_size": settings.max_workers + 4,', '"pool_size": 5,',
+        ("integration/test_database.py",)),
+    Change(
+        "values-in-the-log", "addresses and letters get into the log",
+        "common/database.py", "    _hide_values(original)\n", "",
+        ("integration/test_database.py",)),
+    Change(
+        "names-kept-for-ever", "the address of a server that has moved is never looked up again",
+        "common/names.py", "        if time.monotonic() < until:", "        if answer:",
+        ("unit/test_names.py",)),
+    Change(
+        "row-twice-on-two-pages", "the last item of a page is the first of the next",
+        "common/pages.py", "tuple_(moment, id_) < tuple_", "tuple_(moment, id_) <= tuple_",
+        ("integration/test_http_contract.py",)),
+]
