@@ -188,9 +188,9 @@ def test_a_server_that_refuses_or_keeps_silent_is_an_outage(make_database):
         session.execute(text("select 1"))
 
 
-def test_a_pool_that_is_used_up_is_an_outage(postgres, make_database):
-    database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.1, max_workers=1)
-    taken = [database.autocommit() for _ in range(5)]
+def test_the_pool_has_a_connection_for_each_worker_and_a_few_more_and_is_then_used_up(postgres, make_database):
+    database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.1, max_workers=4)
+    taken = [database.autocommit() for _ in range(4 + 4)]
     for one in taken:
         one.__enter__()
     with pytest.raises(DATABASE_DOWN), database.autocommit():

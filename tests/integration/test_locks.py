@@ -112,6 +112,20 @@ def test_what_somebody_holds_is_passed_over(engines: dict[str, Engine], service:
         assert len(claim(connection)) == 0
 
 
+def test_an_attempt_that_two_replicas_have_made_counts_once(engines: dict[str, Engine]):
+    """The lease of the first was over: neither a third attempt is skipped, nor a dead letter brought back."""
+    with Autocommit(engines["notifications"]) as connection:
+        connection.execute(text("delete from inbox"))
+        connection.execute(text(FAILED))
+        first, second = inbox.CLAIM.run(connection, timedelta()).one(), inbox.CLAIM.run(connection, timedelta()).one()
+        for _ in range(2):
+            inbox.FAIL.run(connection, first.id, 1, 2, "it failed", timedelta(seconds=60))
+        inbox.FAIL.run(connection, second.id, 1, 1, "it cannot be read", None)
+        inbox.FAIL.run(connection, second.id, 1, 2, "it failed", timedelta(seconds=60))
+        left = connection.execute(text("select id, attempts, next_attempt_at is null as dead from inbox order by id"))
+        assert [tuple(row) for row in left] == sorted([(first.id, 2, False), (second.id, 1, True)])
+
+
 def test_an_order_that_somebody_holds_holds_up_no_other(engines: dict[str, Engine]):
     with Autocommit(engines["orders"]) as connection:
         store_orders(connection, [uuid4() for _ in range(2)])

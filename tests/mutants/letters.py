@@ -32,21 +32,21 @@ CHANGES = [
         "inbox-claims-in-turn", "one row that is locked stops the inboxes of all replicas",
         "common/inbox.py", "order by next_attempt_at limit 1 for update skip locked",
         "order by next_attempt_at limit 1 for update",
-        ("integration/test_events.py",)),
+        ("integration/test_locks.py::test_what_somebody_holds_is_passed_over",)),
     Change(
         "attempt-counted-twice", "two replicas that make one attempt count two, or bury what was handled again",
         "common/inbox.py", "where id = $1 and attempts = $2 and next_attempt_at is not null", "where id = $1",
-        ("integration/test_events.py",)),
+        ("integration/test_locks.py::test_an_attempt_that_two_replicas_have_made_counts_once",)),
     Change(
         "letters-stored-in-no-order", "two batches of letters wait for each other",
         "notifications/store.py", "order by event_id  --", "--",
-        ("integration/test_locks.py",)),
+        ("integration/test_locks.py::test_rounds_that_insert_the_same_never_wait_for_each_other",)),
     Change(
         "message-key-knows-the-subject-only", "another message under a used key is answered 201, and never stored",
         "notifications/store.py",
         "claim(session, Letter, key, request, kind=Kind.MESSAGE)",
         'claim(session, Letter, key, {"subject": request.pop("subject")}, kind=Kind.MESSAGE, **request)',
-        ("integration/test_http_contract.py",)),
+        ("integration/test_http_contract.py::test_a_key_of_a_message_knows_all_of_it",)),
     Change(
         "no-give-back", "events whose confirms failed wait for their lease rather than for the broker",
         "common/relay.py", "self._give_back(events, 0 if", "(events, 0 if",
@@ -55,7 +55,7 @@ CHANGES = [
         "events-claimed-in-turn", "the relays of two replicas wait for each other",
         "common/relay.py", "order by claimed_until, id limit $1 for update skip locked",
         "order by claimed_until, id limit $1 for update",
-        ("integration/test_databases.py",)),
+        ("integration/test_locks.py::test_what_somebody_holds_is_passed_over",)),
     Change(
         "unroutable-counts-as-published", "an event that no queue has taken is marked: its letter is lost",
         "common/relay.py", "zip(sent, taken, strict=True) if is_taken],", "zip(sent, taken, strict=True)],",
@@ -67,5 +67,5 @@ CHANGES = [
     Change(
         "nothing-published-at-the-end", "what is in memory when the service stops waits for its lease",
         "common/relay.py", "        if is_last or now >= self._look_at:", "        if now >= self._look_at:",
-        ("unit/test_relay.py", "integration/test_relay.py")),
+        ("unit/test_relay.py::test_what_is_in_memory_is_published_before_the_service_stops",)),
 ]

@@ -14,7 +14,7 @@ CHANGES = [
         "one-round-for-all-keys", "orders of a busy account hold up those of other busy accounts",
         "common/batching.py", "self._batched.batcher(self._batched.key(item)).call(item)",
         "self._batched.batcher(None).call(item)",
-        ("unit/test_batching.py", "integration/test_settling.py")),
+        ("unit/test_batching.py",)),
     Change(
         "round-done-again-after-any-error", "a round that may have been done is done again: orders doubled",
         "common/batching.py", "        except self._again as error:", "        except Exception as error:",
@@ -22,7 +22,7 @@ CHANGES = [
     Change(
         "busy-for-ever", "an account that was locked once is never waited for again",
         "common/busy.py", "self._until.get(key, 0.0) > time.monotonic()", "self._until.get(key, 0.0) > 0",
-        ("unit/test_order_flow.py", "integration/test_settling.py")),
+        ("unit/test_busy.py",)),
     Change(
         "one-refusal-stops-recovery", "one order that billing refuses to look at stops the recovery of all others",
         "common/recovery.py", "not isinstance(result, NotYet | RpcRefused)", "not isinstance(result, NotYet)",
@@ -38,25 +38,26 @@ CHANGES = [
     Change(
         "read-only-is-no-outage", "a read-only database is a defect: 500, and its connections are kept",
         "common/database.py", '"25006", "25P03"', '"25P03"',
-        ("integration/test_database.py",)),
+        ("integration/test_database.py::test_a_server_that_can_do_nothing_is_left",)),
     Change(
         "cancelled-is-a-defect", "a statement that the server broke off is answered 500",
         "common/database.py", '"55P03", "57014")', '"55P03")',
-        ("integration/test_database.py",)),
+        ("integration/test_database.py::test_what_the_server_rolled_back_may_be_tried_again",)),
     Change(
         "small-pool", "requests wait for connections, and fail, while the database is idle",
         "common/database.py", '"pool_size": settings.max_workers + 4,', '"pool_size": 5,',
-        ("integration/test_database.py",)),
+        ("integration/test_database.py::"
+         "test_the_pool_has_a_connection_for_each_worker_and_a_few_more_and_is_then_used_up",)),
     Change(
         "values-in-the-log", "addresses and letters get into the log",
         "common/database.py", "    _hide_values(original)\n", "",
-        ("integration/test_database.py",)),
+        ("integration/test_database.py::test_an_error_holds_no_value_of_a_statement",)),
     Change(
         "names-kept-for-ever", "the address of a server that has moved is never looked up again",
         "common/names.py", "        if time.monotonic() < until:", "        if answer:",
-        ("unit/test_names.py",)),
+        ("unit/test_names.py::test_a_name_is_looked_up_once_at_a_time_and_kept_for_a_while",)),
     Change(
         "row-twice-on-two-pages", "the last item of a page is the first of the next",
         "common/pages.py", "tuple_(moment, id_) < tuple_", "tuple_(moment, id_) <= tuple_",
-        ("integration/test_http_contract.py",)),
+        ("integration/test_http_contract.py::test_a_list_is_read_page_by_page",)),
 ]
