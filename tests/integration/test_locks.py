@@ -8,13 +8,14 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
 from services.billing import store as billing
 from services.common import inbox, relay
-from services.common.database import BY_INDEX, Autocommit
+from services.common.database import BY_INDEX, Autocommit, classify
 from services.common.migrations import SERVICES, upgrade
-from services.contracts import OrderPaid, Payment
+from services.contracts import OrderPaid, Outcome, Payment
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
 from services.notifications.domain import Kind
@@ -36,6 +37,8 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engi
         options = f"{BY_INDEX} -c lock_timeout={LOCK_S}s"
         engines = {service: create_engine(server.url(service), pool_size=THREADS, connect_args={"options": options})
                    for service in SERVICES}
+        for engine in engines.values():
+            listen(engine, "handle_error", classify)
         yield engines
         for engine in engines.values():
             engine.dispose()
@@ -63,6 +66,21 @@ def test_payments_that_wait_for_accounts_never_wait_for_each_other(engines: dict
         billing.carry_out(connection, [Payment(operation_id=uuid4(), user_id=id_, amount=1) for id_ in ids[:20]], True)
 
     at_once(engines["billing"], pay, accounts, 200)
+
+
+def test_a_payment_that_somebody_else_is_carrying_out_is_busy(engines: dict[str, Engine]):
+    with Autocommit(engines["billing"]) as connection, engines["billing"].connect() as other:
+        user_id = uuid4()
+        connection.execute(text("insert into accounts values (:id, 10)"), {"id": user_id})
+        payments = [Payment(operation_id=uuid4(), user_id=user_id, amount=1) for _ in range(2)]
+        connection.exec_driver_sql("set lock_timeout = 200")
+        other.execute(text("""insert into operations (id, kind, user_id, amount, debit, credit)
+                              values (:id, 'payment', :user_id, 1, cast(:user_id as uuid), 'revenue')"""),
+                      {"id": payments[0].operation_id, "user_id": user_id})
+        assert billing.pay(connection, payments, wait=False) == [Outcome.BUSY] * 2
+        other.rollback()
+        assert billing.pay(connection, payments, wait=False) == [Outcome.ACCEPTED] * 2
+        connection.exec_driver_sql(f"set lock_timeout = '{LOCK_S}s'")
 
 
 def store_orders(connection: Any, keys: Sequence[UUID]) -> None:

@@ -68,4 +68,34 @@ CHANGES = [
         "nothing-published-at-the-end", "what is in memory when the service stops waits for its lease",
         "common/relay.py", "        if is_last or now >= self._look_at:", "        if now >= self._look_at:",
         ("unit/test_relay.py::test_what_is_in_memory_is_published_before_the_service_stops",)),
+    Change(
+        "second-address-fails", "an event that comes twice is a dead letter",
+        "notifications/store.py", "\n                          .on_conflict_do_nothing().returning(Contact",
+        "\n                          .returning(Contact",
+        ("integration/test_events.py",)),
+    Change(
+        "handled-row-stays", "an event that was handled from the inbox is handled again for ever",
+        "common/inbox.py", "            REMOVE.run(connection, row.id)",
+        "            pass",
+        ("integration/test_events.py",)),
+    Change(
+        "attempts-begin-anew", "an event that is delivered again is tried for ever",
+        "common/inbox.py", "on conflict (handler, key) do nothing",
+        "on conflict (handler, key) do update set attempts = 1",
+        ("integration/test_events.py", "integration/test_locks.py")),
+    Change(
+        "one-at-a-time-for-ever", "after an outage of the broker events are published one at a time",
+        "common/relay.py", "        self._batch = min(2 * self._batch, self.settings.OUTBOX_BATCH)\n",
+        "",
+        ("unit/test_relay.py",)),
+    Change(
+        "refused-counts-as-published", "an event that the broker refused is marked: its letter is lost",
+        "common/relay.py", "                is_taken = False",
+        "                is_taken = True",
+        ("unit/test_relay.py",)),
+    Change(
+        "replayed-letter-dies-at-once", "a dead letter that is replayed has no attempts left",
+        "dead_letters.py", "update inbox set attempts = 0, next_attempt_at",
+        "update inbox set next_attempt_at",
+        ("faults/test_dead_letters.py",)),
 ]

@@ -34,36 +34,36 @@ CHANGES = [
     Change(
         "nobody-serves-it", "a call of a service that was never started waits for its whole deadline",
         "common/rpc.py", "                if not routed:", "                if False:",
-        ("unit/test_rpc.py::test_a_service_that_was_never_started_is_not_waited_for",)),
+        ("unit/test_rpc.py::test_a_service_that_was_never_started_is_not_waited_for_and_a_request_expires",)),
     Change(
         "body-of-the-limit-refused", "a body of BODY_LIMIT_BYTES is refused",
         "common/http.py", "    if len(body) > limit:", "    if len(body) >= limit:",
-        ("integration/test_http_contract.py",)),
+        ("integration/test_http_contract.py::test_a_body_of_the_limit_is_read_and_one_byte_more_is_413",)),
     Change(
         "length-of-the-limit-refused", "a body that says that it has BODY_LIMIT_BYTES is refused",
         "common/http.py", "(request.content_length or 0) > limit", "(request.content_length or 0) >= limit",
-        ("integration/test_http_contract.py",)),
+        ("integration/test_http_contract.py::test_a_body_of_the_limit_is_read_and_one_byte_more_is_413",)),
     Change(
         "chunks-without-limit", "a body in chunks that is one byte too long is taken",
         "common/http.py", "    if len(body) > limit:", "    if len(body) > limit + 1:",
-        ("integration/test_http_contract.py",)),
+        ("integration/test_http_contract.py::test_a_body_of_the_limit_is_read_and_one_byte_more_is_413",)),
     Change(
         "short-key-limit", "a key of 255 characters is refused",
         "common/http.py", r"([\x20-\x7e]{0,253}[\x21-\x7e])?", r"([\x20-\x7e]{0,252}[\x21-\x7e])?",
-        ("integration/test_http_contract.py",)),
+        ("integration/test_http_contract.py::test_a_key_is_the_same_with_and_without_quotes",)),
     Change(
         "long-key-limit", "a key of 256 characters is taken",
         "common/http.py", r"([\x20-\x7e]{0,253}[\x21-\x7e])?", r"([\x20-\x7e]{0,254}[\x21-\x7e])?",
-        ("integration/test_http_contract.py",)),
+        ("integration/test_http_contract.py::test_a_bad_idempotency_key_is_named",)),
     Change(
         "request-without-deadline", "a request whose work hangs is never answered",
         "common/http.py", "with Timeout(timeout_s, Unavailable(", "with Timeout(None, Unavailable(",
-        ("integration/test_http_server.py", "integration/test_consistency.py")),
+        ("unit/test_http.py",)),
     Change(
         "ready-while-it-stops", "a service that is about to stop is sent requests",
         "common/web.py", "        if not self._is_accepting:\n            return Problem",
         "        if False:\n            return Problem",
-        ("integration/test_readiness.py",)),
+        ("integration/test_http_server.py::test_a_service_that_is_about_to_stop_is_not_ready",)),
     Change(
         "connections-never-given-back", "after MAX_CONNECTIONS in all nobody is served any more",
         "common/web.py", "            self._connections -= 1\n", "            pass\n",
@@ -72,4 +72,34 @@ CHANGES = [
         "keyless-request-sent-twice", "a deposit without a key whose replica dies is made twice",
         "local/frontdoor.py", '"Idempotency-Key" in request.headers', "True",
         ("unit/test_front_doors.py::test_a_request_is_sent_again_only_if_it_has_one_effect",)),
+    Change(
+        "request-never-expires", "a request that nobody waits for any more is carried out when its server comes back",
+        "common/rpc.py", "\"expiration\": str(int(timeout_s * 1000)),\n",
+        "\n",
+        ("unit/test_rpc.py::test_a_service_that_was_never_started_is_not_waited_for_and_a_request_expires",)),
+    Change(
+        "outage-is-a-refusal", "an outage of billing's database is the trouble of each order, and an alarm",
+        "common/rpc.py", "    if isinstance(error, NotNow):",
+        "    if False:",
+        ("unit/test_rpc.py", "integration/test_readiness.py")),
+    Change(
+        "waits-for-a-worker-for-ever", "under overload requests pile up rather than be refused",
+        "common/http.py", "with Timeout(settings.WORKER_WAIT_S,",
+        "with Timeout(None,",
+        ("unit/test_http.py",)),
+    Change(
+        "kept-connection-not-closed", "a client that keeps its connection is cut off when its service stops",
+        "common/web.py", "        self._serv.keepalive = False  #",
+        "        #",
+        ("integration/test_http_server.py", "faults/test_draining.py")),
+    Change(
+        "next-replica-not-asked", "a request that meets a dead replica is refused, while another one runs",
+        "local/frontdoor.py", "            except ConnectionRefusedError:\n                continue",
+        "            except ConnectionRefusedError:\n                break",
+        ("unit/test_front_doors.py",)),
+    Change(
+        "drains-for-ever", "a service that hangs is never stopped",
+        "common/container.py", "with Timeout(self.settings.DRAIN_TIMEOUT_S,",
+        "with Timeout(None,",
+        ("faults/test_draining.py",)),
 ]

@@ -60,4 +60,19 @@ CHANGES = [
         "row-twice-on-two-pages", "the last item of a page is the first of the next",
         "common/pages.py", "tuple_(moment, id_) < tuple_", "tuple_(moment, id_) <= tuple_",
         ("integration/test_http_contract.py::test_a_list_is_read_page_by_page",)),
+    Change(
+        "autocommit-stays", "sessions commit each statement by itself: a crash leaves half of what belongs together",
+        "common/database.py", "            self._set(False)",
+        "            self._set(True)",
+        ("integration/test_database.py",)),
+    Change(
+        "old-primary-kept", "after a failover the connections to the old primary are used on",
+        "common/database.py", "context.is_disconnect = context.is_disconnect or kind is DatabaseAway",
+        "context.is_disconnect = context.is_disconnect",
+        ("integration/test_database.py",)),
+    Change(
+        "silent-server-waited-for", "a frozen database hangs requests for ever",
+        "common/database.py", "timeout=max(0, deadline - time.monotonic()), timeout_exc",
+        "timeout=None, timeout_exc",
+        ("integration/test_database.py",)),
 ]

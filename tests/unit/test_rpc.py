@@ -93,10 +93,14 @@ def test_what_a_newer_caller_sends_besides_is_ignored(caller):
     assert caller.shop.total(payments=[payment(), payment(colour="red")], colour="red") == 6
 
 
-def test_a_service_that_was_never_started_is_not_waited_for(caller, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(caller.proxies["stranger"].publisher, "publish", lambda messages: [False])
+def test_a_service_that_was_never_started_is_not_waited_for_and_a_request_expires(caller, monkeypatch):
+    sent: list[Any] = []
+    monkeypatch.setattr(caller.proxies["stranger"].publisher, "publish",
+                        lambda messages: sent.extend(messages) or [False])
     with pytest.raises(RpcUnavailable, match="has never been started"):
         caller.stranger.greet()
+    [request] = sent
+    assert request.properties["expiration"] == str(TIMEOUT_S * 1000), "nobody waits for the reply any longer"
 
 
 def test_an_older_caller_that_omits_an_argument_has_an_unknown_outcome(caller, caplog):
