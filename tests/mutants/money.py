@@ -130,7 +130,7 @@ CHANGES = [
         "            raise",
         ("integration/test_locks.py::test_a_payment_that_somebody_else_is_carrying_out_is_busy",)),
     Change(
-        "refused-deposit-not-kept", "a deposit that was answered 404 under its key is carried out when it is sent again",
+        "refused-deposit-not-kept", "a deposit that was answered 404 under its key is made when it is sent again",
         "billing/service.py", "== Outcome.ACCOUNT_NOT_FOUND and key is None:",
         "== Outcome.ACCOUNT_NOT_FOUND:",
         ("integration/test_settling.py",)),
