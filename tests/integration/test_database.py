@@ -260,6 +260,24 @@ def test_a_statement_that_takes_too_long_may_be_tried_again(postgres, make_datab
     assert things() == []
 
 
+def test_a_server_that_falls_silent_is_given_up_and_is_an_outage(postgres, make_database):
+    database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.2)
+    with pytest.raises(DatabaseAway), Timeout(10, ValueError()), database.autocommit() as connection:
+        connection.exec_driver_sql("set statement_timeout = 0")  # it does not give up by itself
+        connection.exec_driver_sql("select pg_sleep(20)")
+
+
+def test_a_session_is_one_transaction_also_after_single_statements(database, things):
+    with database.autocommit() as connection:
+        single = backend(connection)
+    with pytest.raises(ZeroDivisionError), database.session() as session:
+        assert backend(session.connection()) == single
+        session.execute(text("insert into things values (1)"))
+        session.flush()
+        raise ZeroDivisionError
+    assert things() == []
+
+
 def test_a_deadline_that_breaks_into_a_statement_costs_its_connection_only(database, things):
     with database.autocommit() as connection:
         first = backend(connection)

@@ -16,6 +16,7 @@ from services.common import inbox, relay
 from services.common.database import BY_INDEX, Autocommit, classify
 from services.common.migrations import SERVICES, upgrade
 from services.contracts import OrderPaid, Outcome, Payment
+from services.dead_letters import DeadLetters
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
 from services.notifications.domain import Kind
@@ -142,6 +143,34 @@ def test_an_attempt_that_two_replicas_have_made_counts_once(engines: dict[str, E
         inbox.FAIL.run(connection, second.id, 1, 2, "it failed", timedelta(seconds=60))
         left = connection.execute(text("select id, attempts, next_attempt_at is null as dead from inbox order by id"))
         assert [tuple(row) for row in left] == sorted([(first.id, 2, False), (second.id, 1, True)])
+
+
+def test_an_event_that_fails_and_is_delivered_again_goes_on_with_its_attempts(engines: dict[str, Engine]):
+    event = ("on_it", "an event", b"", None, None, "{}", 1, "it failed", timedelta(seconds=60))
+    with Autocommit(engines["notifications"]) as connection:
+        connection.execute(text("delete from inbox"))
+        [(id_,)] = inbox.KEEP.run(connection, *event)
+        inbox.FAIL.run(connection, id_, 1, 2, "it failed again", timedelta(seconds=60))
+        assert inbox.KEEP.run(connection, *event).all() == []
+        assert connection.execute(text("select attempts, reason from inbox")).all() == [(2, "it failed again")]
+
+
+def test_a_dead_letter_is_replayed_with_all_its_attempts(engines: dict[str, Engine]):
+    with Autocommit(engines["notifications"]) as connection:
+        connection.execute(text("delete from inbox"))
+        connection.execute(text(FAILED))
+        connection.execute(text("update inbox set attempts = 4, next_attempt_at = null"))
+        letters = DeadLetters({"notifications": engines["notifications"].url.render_as_string(hide_password=False)})
+        assert len(list(letters.replay([]))) == 2 and list(letters.look([])) == []
+        assert connection.execute(text("select attempts, next_attempt_at <= now() from inbox")).all() == [(0, True)] * 2
+    for engine in letters.engines.values():
+        engine.dispose()
+
+
+def test_an_address_that_comes_again_is_no_news(engines: dict[str, Engine]):
+    with Session(engines["notifications"]) as session, session.begin():
+        user_id = uuid4()
+        assert [notifications.add_contact(session, user_id, "ada@example.com") for _ in range(2)] == [True, False]
 
 
 def test_an_order_that_somebody_holds_holds_up_no_other(engines: dict[str, Engine]):

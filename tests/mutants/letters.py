@@ -63,7 +63,7 @@ CHANGES = [
     Change(
         "waiting-events-removed", "events that wait for the broker for a day are removed: their letters are lost",
         "common/relay.py", "from looked_at where published_at <", "from looked_at where created_at <",
-        ("integration/test_databases.py", "integration/test_relay.py")),
+        ("integration/test_databases.py::test_only_old_events_that_were_published_are_removed_and_so_many_at_a_time",)),
     Change(
         "nothing-published-at-the-end", "what is in memory when the service stops waits for its lease",
         "common/relay.py", "        if is_last or now >= self._look_at:", "        if now >= self._look_at:",
@@ -72,17 +72,17 @@ CHANGES = [
         "second-address-fails", "an event that comes twice is a dead letter",
         "notifications/store.py", "\n                          .on_conflict_do_nothing().returning(Contact",
         "\n                          .returning(Contact",
-        ("integration/test_events.py",)),
+        ("integration/test_locks.py::test_an_address_that_comes_again_is_no_news",)),
     Change(
         "handled-row-stays", "an event that was handled from the inbox is handled again for ever",
         "common/inbox.py", "            REMOVE.run(connection, row.id)",
         "            pass",
-        ("integration/test_events.py",)),
+        ("integration/test_events.py::test_an_event_whose_handler_fails_for_a_while_is_handled_in_the_end",)),
     Change(
         "attempts-begin-anew", "an event that is delivered again is tried for ever",
         "common/inbox.py", "on conflict (handler, key) do nothing",
         "on conflict (handler, key) do update set attempts = 1",
-        ("integration/test_events.py", "integration/test_locks.py")),
+        ("integration/test_locks.py::test_an_event_that_fails_and_is_delivered_again_goes_on_with_its_attempts",)),
     Change(
         "one-at-a-time-for-ever", "after an outage of the broker events are published one at a time",
         "common/relay.py", "        self._batch = min(2 * self._batch, self.settings.OUTBOX_BATCH)\n",
@@ -97,5 +97,5 @@ CHANGES = [
         "replayed-letter-dies-at-once", "a dead letter that is replayed has no attempts left",
         "dead_letters.py", "update inbox set attempts = 0, next_attempt_at",
         "update inbox set next_attempt_at",
-        ("faults/test_dead_letters.py",)),
+        ("integration/test_locks.py::test_a_dead_letter_is_replayed_with_all_its_attempts",)),
 ]

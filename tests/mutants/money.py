@@ -102,7 +102,7 @@ CHANGES = [
         "due-again-at-once", "all replicas ask billing for the same orders, over and over",
         "orders/store.py", "update orders set retry_at = now() + $2 * (1 + random() / 4), attempts = attempts + 1",
         "update orders set retry_at = now() - $2, attempts = attempts + 1",
-        ("integration/test_databases.py", "integration/test_locks.py")),
+        ("integration/test_locks.py::test_what_somebody_holds_is_passed_over",)),
     Change(
         "everybody-waits-for-a-busy-account", "orders of one locked account hold all workers",
         "orders/service.py", "        if account in self.busy:",
@@ -118,12 +118,12 @@ CHANGES = [
         "an order that somebody else holds, and may end otherwise, is told of",
         "orders/store.py", "if row and finished.get(order.id) == row.event_id]",
         "if row]",
-        ("integration/test_databases.py", "integration/test_locks.py")),
+        ("integration/test_databases.py::test_an_order_ends_once",)),
     Change(
         "one-id-two-payments", "of two payments under one id the second passes as paid",
         "billing/store.py", "if payment == asked[payment.operation_id] else",
         "if True else",
-        ("integration/test_databases.py",)),
+        ("integration/test_databases.py::test_an_operation_id_belongs_to_one_payment",)),
     Change(
         "locked-operation-fails-the-round", "a payment that another round is carrying out fails all that come with it",
         "billing/store.py", "            outcomes |= {payment.operation_id: Outcome.BUSY for payment in rest}",
@@ -133,10 +133,10 @@ CHANGES = [
         "refused-deposit-not-kept", "a deposit that was answered 404 under its key is made when it is sent again",
         "billing/service.py", "== Outcome.ACCOUNT_NOT_FOUND and key is None:",
         "== Outcome.ACCOUNT_NOT_FOUND:",
-        ("integration/test_settling.py",)),
+        ("integration/test_settling.py::test_a_key_keeps_its_first_request_and_its_answer_also_when_it_was_refused",)),
     Change(
         "user-not-told-of", "letters have no address",
         "users/service.py", "self.outbox.add(session, [UserRegistered(user_id=user.id, email=user.email)])",
         "pass",
-        ("integration/test_http_contract.py",)),
+        ("integration/test_consistency.py::test_a_letter_gets_its_address_when_the_user_is_known_at_last",)),
 ]

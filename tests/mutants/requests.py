@@ -67,7 +67,7 @@ CHANGES = [
     Change(
         "connections-never-given-back", "after MAX_CONNECTIONS in all nobody is served any more",
         "common/web.py", "            self._connections -= 1\n", "            pass\n",
-        ("integration/test_http_server.py",)),
+        ("integration/test_http_server.py::test_a_connection_that_is_too_many_is_told_so",)),
     Change(
         "keyless-request-sent-twice", "a deposit without a key whose replica dies is made twice",
         "local/frontdoor.py", '"Idempotency-Key" in request.headers', "True",
@@ -81,7 +81,7 @@ CHANGES = [
         "outage-is-a-refusal", "an outage of billing's database is the trouble of each order, and an alarm",
         "common/rpc.py", "    if isinstance(error, NotNow):",
         "    if False:",
-        ("unit/test_rpc.py", "integration/test_readiness.py")),
+        ("unit/test_rpc.py::test_a_server_that_cannot_answer_now_has_refused_nothing",)),
     Change(
         "waits-for-a-worker-for-ever", "under overload requests pile up rather than be refused",
         "common/http.py", "with Timeout(settings.WORKER_WAIT_S,",
@@ -91,7 +91,7 @@ CHANGES = [
         "kept-connection-not-closed", "a client that keeps its connection is cut off when its service stops",
         "common/web.py", "        self._serv.keepalive = False  #",
         "        #",
-        ("integration/test_http_server.py", "faults/test_draining.py")),
+        ("faults/test_draining.py::test_a_client_that_keeps_its_connection_is_told_to_close_it",)),
     Change(
         "next-replica-not-asked", "a request that meets a dead replica is refused, while another one runs",
         "local/frontdoor.py", "            except ConnectionRefusedError:\n                continue",
@@ -101,5 +101,5 @@ CHANGES = [
         "drains-for-ever", "a service that hangs is never stopped",
         "common/container.py", "with Timeout(self.settings.DRAIN_TIMEOUT_S,",
         "with Timeout(None,",
-        ("faults/test_draining.py",)),
+        ("unit/test_container.py",)),
 ]

@@ -64,15 +64,15 @@ CHANGES = [
         "autocommit-stays", "sessions commit each statement by itself: a crash leaves half of what belongs together",
         "common/database.py", "            self._set(False)",
         "            self._set(True)",
-        ("integration/test_database.py",)),
+        ("integration/test_database.py::test_a_session_is_one_transaction_also_after_single_statements",)),
     Change(
         "old-primary-kept", "after a failover the connections to the old primary are used on",
         "common/database.py", "context.is_disconnect = context.is_disconnect or kind is DatabaseAway",
         "context.is_disconnect = context.is_disconnect",
-        ("integration/test_database.py",)),
+        ("integration/test_database.py::test_a_server_that_can_do_nothing_is_left",)),
     Change(
         "silent-server-waited-for", "a frozen database hangs requests for ever",
         "common/database.py", "timeout=max(0, deadline - time.monotonic()), timeout_exc",
         "timeout=None, timeout_exc",
-        ("integration/test_database.py",)),
+        ("integration/test_database.py::test_a_server_that_falls_silent_is_given_up_and_is_an_outage",)),
 ]

@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from services.common.container import Container
 from services.common.problems import Unavailable
 from services.common.rpc import RpcConsumer, RpcProxy, RpcRefused, RpcUnavailable, result_of, rpc
-from services.contracts import AccountNotFound, Amount, InvalidArgument, OperationMismatch, Payment
+from services.contracts import AccountNotFound, Amount, InvalidArgument, NotNow, OperationMismatch, Payment
 from services.local import broker
 from services.local.stack import ROOT
 
@@ -125,6 +125,12 @@ def test_a_business_error_reaches_the_caller(caller, caplog):
         caller.shop.refuse()
     assert counted("shop.refuse", "replied") == 1
     assert [one for one in caplog.records if one.name.startswith("services.") and one.levelno >= logging.WARNING] == []
+
+
+def test_a_server_that_cannot_answer_now_has_refused_nothing():
+    with pytest.raises(RpcUnavailable) as caught:
+        result_of({"result": None, "error": serialize(NotNow("DatabaseAway"))}, "billing.pay")
+    assert not isinstance(caught.value, RpcRefused), "it is no trouble of what was asked for"
 
 
 @pytest.mark.parametrize("answer", [
