@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help needs-stack needs-test needs-model needs-bench demo run stack shell test faults model bench lint style types postman openapi asyncapi idl diagrams docs clean
+.PHONY: help needs-stack needs-test needs-model needs-bench demo run stack shell test faults mutants model bench lint style types postman openapi asyncapi idl diagrams docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: needs-test  ## set up whatever is missing, lint, and run all tests
 
 faults: needs-stack $(VENV)/test  ## kill, freeze, cut and lock at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)
+
+mutants: needs-stack $(VENV)/test  ## do small harm to a copy of the code, one change at a time, and see that the tests notice
+	@$(BIN)/python -m tests.mutants $(NAMES)
 
 model: needs-model $(VENV)/run  ## check the protocol of an order in all its states (BROKEN=inbox: without that safeguard)
 	@$(BIN)/python -m tests.model.spin --broken="$(BROKEN)"

@@ -13,6 +13,9 @@ class SimulatedHub(hub.BaseHub):
         self.now = 1000.0
         super().__init__(clock=lambda: self.now)
 
+    def default_sleep(self) -> float:
+        raise AssertionError("everybody waits for somebody else, and nobody for a moment in time")
+
     def wait(self, seconds: float | None = None) -> None:
         if seconds:
             self.now += seconds

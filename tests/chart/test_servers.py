@@ -143,36 +143,6 @@ def broker(rabbitmq: RabbitMQ, user: str) -> Connection:
     return Connection(f"amqp://{user}:{password(user)}@{HOST}:{rabbitmq.port}/{VHOST}")
 
 
-@pytest.mark.parametrize("user, forbidden", [
-    pytest.param(user, forbidden, id=f"{user} {what}") for user, what, forbidden in (
-        ("users", "takes payments", lambda channel: channel.basic_consume("rpc-billing")),
-        ("users", "makes the exchange of orders", lambda channel: declare(channel, "orders.events")),
-        ("orders", "registers users", lambda channel: publish(channel, "users.events", "user_registered")),
-        ("orders", "writes to a queue", lambda channel: publish(channel, "", "rpc-billing")),
-        ("orders", "gets replies to users", lambda channel: channel.queue_declare("rpc.reply-users-mine")),
-        ("billing", "pays orders", lambda channel: publish(channel, "orders.events", "order_paid")),
-        ("billing", "handles events", lambda channel: channel.queue_declare("evt-orders-order_paid--billing.x")),
-        ("notifications", "calls billing", lambda channel: publish(channel, "nameko-rpc", "billing.pay")),
-        ("notifications", "takes payments", lambda channel: channel.basic_consume("rpc-billing")),
-        ("notifications", "pays orders", lambda channel: publish(channel, "orders.events", "order_paid")),
-    )
-])
-def test_a_user_of_the_broker_may_do_no_more_than_its_service(services: Services, rabbitmq: RabbitMQ, user, forbidden):
-    with broker(rabbitmq, user) as connection:
-        channel = connection.channel()
-        with pytest.raises(amqp.AccessRefused):
-            forbidden(channel)
-            channel.exchange_declare("nameko-rpc", "topic", passive=True)  # to hear of what has no answer
-
-
-def declare(channel: amqp.Channel, exchange: str) -> None:
-    channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
-
-
-def publish(channel: amqp.Channel, exchange: str, routing_key: str) -> None:
-    channel.basic_publish(amqp.Message("{}"), exchange, routing_key)
-
-
 def test_nobody_has_the_password_of_another(rabbitmq: RabbitMQ):
     with pytest.raises(amqp.AccessRefused):
         Connection(f"amqp://orders:{password('users')}@{HOST}:{rabbitmq.port}/{VHOST}").connect()

@@ -188,9 +188,9 @@ def test_a_server_that_refuses_or_keeps_silent_is_an_outage(make_database):
         session.execute(text("select 1"))
 
 
-def test_a_pool_that_is_used_up_is_an_outage(postgres, make_database):
-    database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.1, max_workers=1)
-    taken = [database.autocommit() for _ in range(5)]
+def test_the_pool_has_a_connection_for_each_worker_and_a_few_more_and_is_then_used_up(postgres, make_database):
+    database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.1, max_workers=4)
+    taken = [database.autocommit() for _ in range(4 + 4)]
     for one in taken:
         one.__enter__()
     with pytest.raises(DATABASE_DOWN), database.autocommit():
@@ -257,6 +257,24 @@ def test_a_statement_that_takes_too_long_may_be_tried_again(postgres, make_datab
     database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.2)
     with pytest.raises(TryAgain), database.autocommit() as connection:
         connection.exec_driver_sql("insert into things select 1 from pg_sleep(5)")
+    assert things() == []
+
+
+def test_a_server_that_falls_silent_is_given_up_and_is_an_outage(postgres, make_database):
+    database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.2)
+    with pytest.raises(DatabaseAway), Timeout(10, ValueError()), database.autocommit() as connection:
+        connection.exec_driver_sql("set statement_timeout = 0")  # it does not give up by itself
+        connection.exec_driver_sql("select pg_sleep(20)")
+
+
+def test_a_session_is_one_transaction_also_after_single_statements(database, things):
+    with database.autocommit() as connection:
+        single = backend(connection)
+    with pytest.raises(ZeroDivisionError), database.session() as session:
+        assert backend(session.connection()) == single
+        session.execute(text("insert into things values (1)"))
+        session.flush()
+        raise ZeroDivisionError
     assert things() == []
 
 

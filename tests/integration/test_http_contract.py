@@ -325,6 +325,20 @@ def test_the_same_key_with_other_values_is_refused(api: Api):
     assert api.balance(user["id"]) == 100 + 10 - 1 - 1
 
 
+@pytest.mark.parametrize("field, value", [
+    ("user_id", str(uuid4())), ("user_id", None), ("email", "x@example.com"), ("email", None), ("subject", "Other"),
+    ("body", "Other"),
+])
+def test_a_key_of_a_message_knows_all_of_it(api: Api, field: str, value: str | None):
+    key = str(uuid4())
+    message = {"user_id": str(uuid4()), "email": "ada@example.com", "subject": "Hello", "body": "Ada"}
+    letter = api.post("/notifications", message, key)
+    other = {name: one for name, one in {**message, field: value}.items() if one is not None}
+    answer = api.post("/notifications", other, key)
+    assert answer.status_code == 422 and fields(answer) == {"Idempotency-Key"}
+    assert api.post("/notifications", message, key).json() == letter.json()
+
+
 def test_a_key_of_a_deposit_is_not_good_for_a_withdrawal_or_another_account(api: Api):
     user_id, other_id, key = api.new_user()["id"], api.new_user()["id"], str(uuid4())
     assert api.deposit(user_id, 5, key).ok

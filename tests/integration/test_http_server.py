@@ -128,6 +128,13 @@ def test_a_connection_that_is_too_many_is_told_so(server: Running):
         connection.close()
 
 
+def test_a_service_that_is_about_to_stop_is_not_ready(server: Running):
+    assert server.ready().status_code == 200
+    server.drain()
+    answer = server.ready()
+    assert answer.status_code == 503 and int(answer.headers["Retry-After"]) >= 1
+
+
 def test_many_connections_too_many_are_closed_and_forgotten(server: Running):
     kept = [server.connect() for _ in range(10)]
     eventlet.sleep(0.05)

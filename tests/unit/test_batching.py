@@ -1,11 +1,13 @@
 """Natural batching: who is done with whom, who gets which result, and for how long anybody waits."""
+from types import SimpleNamespace
+
 import eventlet
 import pytest
 from eventlet import Timeout
 from eventlet.event import Event
 from sqlalchemy.exc import DataError
 
-from services.common.batching import Batcher
+from services.common.batching import Batched, Batcher
 from services.common.problems import Unavailable
 from tests.clock import simulated_clock
 
@@ -165,3 +167,26 @@ def test_a_list_is_done_at_once_and_an_empty_one_not_at_all(service):
     assert service.rounds == [[1, 2]]
     good, bad = service.batcher.do([1, 0])
     assert good == 2 and isinstance(bad, ZeroDivisionError)
+
+
+def test_each_key_has_rounds_of_its_own_and_is_forgotten_when_nobody_needs_it():
+    go_on = Event()
+
+    def work(service, items):
+        if "held" in items:
+            go_on.wait()
+        return items
+
+    by_key = Batched(work, key=lambda item: item)
+    by_key.container = SimpleNamespace(
+        settings=SimpleNamespace(REQUEST_TIMEOUT_S=DEADLINE_S), spawn_managed_thread=eventlet.spawn, config={},
+        service_name="unit", service_cls=SimpleNamespace, dependencies=[])
+    call = by_key.get_dependency(None)
+    with Timeout(DEADLINE_S, Late()):
+        held = eventlet.spawn(call, "held")
+        eventlet.sleep(0)
+        assert [call(item) for item in ("free", "another")] == ["free", "another"]
+        go_on.send()
+        assert held.wait() == "held"
+        call("one more")
+    assert list(by_key._batchers) == ["one more"]

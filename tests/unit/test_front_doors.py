@@ -4,9 +4,10 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
-from werkzeug.test import Client
+from werkzeug.test import Client, TestResponse
 
 from services.local.frontdoor import Backend
 from services.local.net import HOST, free_port
@@ -20,14 +21,16 @@ def listener() -> Iterator[socket.socket]:
         yield listening
 
 
-def ask(*ports: int) -> tuple[str, str]:
-    """The detail and Retry-After of the 503 for a deposit that none of these ports answers."""
-    backend = Backend("billing", list(ports), timeout_s=0.5, body_limit=100)
-
+def send(backend: Backend, method: str, headers: dict[str, str]) -> TestResponse:
     def door(environ, start_response):
         return backend({**environ, "RAW_PATH_INFO": environ["PATH_INFO"]}, start_response)
 
-    answer = Client(door).post("/billing/accounts/x/deposit", json={"amount": 5}, headers={"Idempotency-Key": "k"})
+    return Client(door).open("/billing/accounts/x/deposit", method=method, json={"amount": 5}, headers=headers)
+
+
+def ask(*ports: int) -> tuple[str, str]:
+    """The detail and Retry-After of the 503 for a deposit that none of these ports answers."""
+    answer = send(Backend("billing", list(ports), timeout_s=0.5, body_limit=100), "POST", {"Idempotency-Key": "k"})
     assert answer.status_code == 503
     return answer.json["detail"], answer.headers["Retry-After"]
 
@@ -48,6 +51,28 @@ def test_a_request_that_somebody_may_have_seen_is_to_be_looked_for_first(listene
     threading.Thread(target=break_off, args=(listener,), daemon=True).start()
     detail, retry_after_s = ask(listener.getsockname()[1], *others())
     assert tells_how_to_send_it_again(detail) and int(retry_after_s) >= 1
+
+
+@pytest.mark.parametrize("method, headers, is_sent_again", [
+    ("POST", {}, False), ("POST", {"Idempotency-Key": "k"}, True), ("GET", {}, True),
+])
+def test_a_request_is_sent_again_only_if_it_has_one_effect(listener, method: str, headers: dict, is_sent_again: bool):
+    seen: list[bytes] = []
+
+    def answer(listening: socket.socket) -> None:
+        while len(seen) < 2:
+            with suppress(OSError), listening.accept()[0] as connection:
+                seen.append(connection.recv(4096))
+                if len(seen) > 1:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            if listening.fileno() < 0:
+                return  # the test is over
+
+    threading.Thread(target=answer, args=(listener,), daemon=True).start()
+    port = listener.getsockname()[1]
+    assert send(Backend("billing", [port, port], timeout_s=5, body_limit=100), method, headers).status_code == (
+        200 if is_sent_again else 503)
+    assert len(seen) == (2 if is_sent_again else 1)
 
 
 def test_a_service_that_is_silent_is_to_be_looked_at_first(listener):

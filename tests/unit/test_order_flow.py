@@ -1,11 +1,13 @@
 """What a client is told of its order, for everything that may come of settling it; and what recovery does about it."""
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from services.common import recovery
+from services.common.busy import Busy
 from services.common.database import TryAgain
 from services.common.problems import Problem, Unavailable
 from services.common.recovery import NotYet, recover
@@ -88,6 +90,27 @@ def test_a_defect_is_seen_as_one_and_a_promise_that_is_not_written_down_is_not_g
 def test_an_outcome_ends_the_order_or_leaves_it_pending(outcome, result):
     order = settled(PENDING, outcome)
     assert isinstance(order, result) if isinstance(result, type) else order.status == result
+
+
+def test_once_a_round_has_waited_for_an_account_in_vain_nobody_waits_for_it():
+    service: Any = OrdersService()
+    service.busy, asked = Busy(), []
+    service._pay = lambda orders, wait: asked.append(orders) or [AccountBusy()] * len(orders)
+    other = PENDING.model_copy(update={"user_id": uuid4()})
+    for order in (PENDING, PENDING, other):
+        [result] = OrdersService._settle_busy.work(service, [order])
+        assert isinstance(result, AccountBusy)
+    assert asked == [[PENDING], [other]]
+
+
+@pytest.mark.parametrize("error, asked", [(NoAccount(), 3), (RpcRefused("a defect"), 3), (RpcUnavailable("silent"), 1)])
+def test_recovery_asks_for_each_user_until_it_meets_an_outage(error, asked):
+    service: Any = OrdersService()
+    service._settle, refused = SimpleNamespace(all=lambda orders: [NoAccount()] * len(orders)), []
+    service._refuse = lambda order: refused.append(order) or raising(error)()
+    results = service._settle_due([PENDING] * 3)
+    assert len(refused) == asked
+    assert results[0] is error and all(isinstance(result, Unavailable) for result in results)
 
 
 class Rows:

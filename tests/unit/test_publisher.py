@@ -28,6 +28,7 @@ class Broker:
         self.refuses: Exception | None = None
         self.bodies: list[str] = []
         self.ids: list[str] = []
+        self.sent: list[tuple[int, bool]] = []  # delivery mode, and whether a queue must take it
         self.connects = 0
 
     def __call__(self, uri: str, **options: Any) -> "Connection":
@@ -57,11 +58,12 @@ class Connection:
                         properties: Any) -> Any:
         return SimpleNamespace(body=body, properties=properties)
 
-    def basic_publish(self, message: Any, **_: Any) -> None:
+    def basic_publish(self, message: Any, mandatory: bool, **_: Any) -> None:
         if message.properties["message_id"] == "too long":
             raise struct.error("ubyte format requires 0 <= number <= 255")
         self.broker.bodies.append(message.body)
         self.broker.ids.append(message.properties["message_id"])
+        self.broker.sent.append((message.properties["delivery_mode"], mandatory))
 
     def drain_events(self, timeout: float) -> None:
         if not self.broker.does:
@@ -120,6 +122,12 @@ def test_a_message_has_the_id_that_it_was_given_or_one_of_its_own(broker):
     assert started().publish([message(1, "event-1"), message(2), message(3)]) == [True] * 3
     assert broker.ids[0] == "event-1"
     assert len(set(broker.ids)) == 3
+
+
+def test_a_message_survives_the_broker_unless_it_says_otherwise_and_must_reach_a_queue(broker):
+    broker.does = [ack(2, multiple=True)]
+    started().publish([message(1), Message(2, EXCHANGE, properties={"delivery_mode": 1})])
+    assert broker.sent == [(2, True), (1, True)]
 
 
 @pytest.mark.parametrize("does, taken", [

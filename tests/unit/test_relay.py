@@ -96,8 +96,10 @@ class Publisher:
     def __init__(self, world: World) -> None:
         self.world = world
         self.under_way: list[str] = []
+        self.batches: list[int] = []
 
     def publish_lazily(self, messages: list[Message]) -> None:
+        self.batches.append(len(messages))
         self._fail_if_told_to()
         self.under_way += [message.properties["message_id"] for message in messages]
 
@@ -256,6 +258,15 @@ def test_events_that_cannot_be_sent_are_given_back_at_once(world):
     assert world.log[0] == "gave back 3"
 
 
+def test_what_is_in_memory_is_published_before_the_service_stops(world):
+    relay = a_relay(world)
+    relay.work()  # it looks again in OUTBOX_INTERVAL_S
+    relay.publish_soon(world.insert(3))
+    relay.stop()
+    relay.run()
+    assert all(row.published for row in world.rows.values())
+
+
 def test_while_the_broker_is_away_one_event_at_a_time_asks_for_it_and_two_lines_are_logged(world, caplog):
     caplog.set_level(logging.INFO)
     relay = a_relay(world)
@@ -273,6 +284,17 @@ def test_while_the_broker_is_away_one_event_at_a_time_asks_for_it_and_two_lines_
         world.now += 5
     assert [one.getMessage() for one in caplog.records][1:] == ["the outbox goes on: the broker is back after 30 s"]
     assert all(row.published for row in world.rows.values())
+
+
+def test_once_the_broker_is_back_events_are_published_together_again(world):
+    relay = a_relay(world)
+    relay.publish_soon(world.insert(13))
+    world.broker_fails = "away"
+    relay.work()
+    world.broker_fails, relay.publisher.batches = "", []
+    world.now += 6
+    relay.work()
+    assert relay.publisher.batches == [1, 2, 4, 4, 2]
 
 
 def test_an_outage_of_the_database_is_logged_once_too(world, caplog):

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from services.common.container import Container
 from services.common.problems import Unavailable
 from services.common.rpc import RpcConsumer, RpcProxy, RpcRefused, RpcUnavailable, result_of, rpc
-from services.contracts import AccountNotFound, Amount, InvalidArgument, OperationMismatch, Payment
+from services.contracts import AccountNotFound, Amount, InvalidArgument, NotNow, OperationMismatch, Payment
 from services.local import broker
 from services.local.stack import ROOT
 
@@ -94,6 +94,16 @@ def test_what_a_newer_caller_sends_besides_is_ignored(caller):
     assert caller.shop.total(payments=[payment(), payment(colour="red")], colour="red") == 6
 
 
+def test_a_service_that_was_never_started_is_not_waited_for_and_a_request_expires(caller, monkeypatch):
+    sent: list[Any] = []
+    monkeypatch.setattr(caller.proxies["stranger"].publisher, "publish",
+                        lambda messages: sent.extend(messages) or [False])
+    with pytest.raises(RpcUnavailable, match="has never been started"):
+        caller.stranger.greet()
+    [request] = sent
+    assert request.properties["expiration"] == str(TIMEOUT_S * 1000), "nobody waits for the reply any longer"
+
+
 def test_an_older_caller_that_omits_an_argument_has_an_unknown_outcome(caller, caplog):
     with pytest.raises(RpcRefused, match=r"shop\.double: InvalidArgument"):
         caller.shop.double(colour="red")
@@ -116,6 +126,12 @@ def test_a_business_error_reaches_the_caller(caller, caplog):
         caller.shop.refuse()
     assert counted("shop.refuse", "replied") == 1
     assert [one for one in caplog.records if one.name.startswith("services.") and one.levelno >= logging.WARNING] == []
+
+
+def test_a_server_that_cannot_answer_now_has_refused_nothing():
+    with pytest.raises(RpcUnavailable) as caught:
+        result_of({"result": None, "error": serialize(NotNow("DatabaseAway"))}, "billing.pay")
+    assert not isinstance(caught.value, RpcRefused), "it is no trouble of what was asked for"
 
 
 @pytest.mark.parametrize("answer", [

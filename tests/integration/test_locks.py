@@ -1,0 +1,202 @@
+"""Who waits for whom in the databases: none for ever, and nobody for what somebody else has taken."""
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.event import listen
+from sqlalchemy.orm import Session
+
+from services.billing import store as billing
+from services.common import inbox, relay
+from services.common.database import BY_INDEX, Autocommit, classify
+from services.common.migrations import SERVICES, upgrade
+from services.contracts import OrderPaid, Outcome, Payment
+from services.dead_letters import DeadLetters
+from services.local.postgres import Postgres
+from services.notifications import store as notifications
+from services.notifications.domain import Kind
+from services.orders import store as orders
+from services.orders.domain import NewOrder, Status
+from services.users import store as users
+from services.users.domain import NewUser
+
+THREADS = 16
+LOCK_S = 5
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engine]]:
+    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+        server.ensure_databases(SERVICES)
+        for service in SERVICES:
+            upgrade(service, server.url(service))
+        options = f"{BY_INDEX} -c lock_timeout={LOCK_S}s"
+        engines = {service: create_engine(server.url(service), pool_size=THREADS, connect_args={"options": options})
+                   for service in SERVICES}
+        for engine in engines.values():
+            listen(engine, "handle_error", classify)
+        yield engines
+        for engine in engines.values():
+            engine.dispose()
+
+
+def at_once(engine: Engine, work: Callable[[Any, Sequence[UUID]], object], ids: Sequence[UUID], times: int) -> None:
+    """Do `work` with `ids`, each time in another order, many at once."""
+    def once(_: int) -> None:
+        with Autocommit(engine) as connection:
+            work(connection, random.sample(ids, len(ids)))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(once, range(times)))
+
+
+def test_payments_that_wait_for_accounts_never_wait_for_each_other(engines: dict[str, Engine]):
+    """On a table that is large enough: the planner reads a small one from its beginning to its end."""
+    with Autocommit(engines["billing"]) as connection:
+        connection.execute(text("""insert into accounts (user_id, balance)
+                                   select gen_random_uuid(), 1000000 from generate_series(1, 50000)"""))
+        connection.execute(text("analyze accounts"))
+        accounts = connection.execute(text("select user_id from accounts limit 40")).scalars().all()
+
+    def pay(connection: Any, ids: Sequence[UUID]) -> None:
+        billing.carry_out(connection, [Payment(operation_id=uuid4(), user_id=id_, amount=1) for id_ in ids[:20]], True)
+
+    at_once(engines["billing"], pay, accounts, 200)
+
+
+def test_a_payment_that_somebody_else_is_carrying_out_is_busy(engines: dict[str, Engine]):
+    with Autocommit(engines["billing"]) as connection, engines["billing"].connect() as other:
+        user_id = uuid4()
+        connection.execute(text("insert into accounts values (:id, 10)"), {"id": user_id})
+        payments = [Payment(operation_id=uuid4(), user_id=user_id, amount=1) for _ in range(2)]
+        connection.exec_driver_sql("set lock_timeout = 200")
+        other.execute(text("""insert into operations (id, kind, user_id, amount, debit, credit)
+                              values (:id, 'payment', :user_id, 1, cast(:user_id as uuid), 'revenue')"""),
+                      {"id": payments[0].operation_id, "user_id": user_id})
+        assert billing.pay(connection, payments, wait=False) == [Outcome.BUSY] * 2
+        other.rollback()
+        assert billing.pay(connection, payments, wait=False) == [Outcome.ACCEPTED] * 2
+        connection.exec_driver_sql(f"set lock_timeout = '{LOCK_S}s'")
+
+
+def store_orders(connection: Any, keys: Sequence[UUID]) -> None:
+    orders.claim_orders(connection, [orders.Asked(uuid4(), uuid4(), str(key), NewOrder(user_id=key, price=1))
+                                     for key in keys], 60)
+
+
+def add_letters(connection: Any, events: Sequence[UUID]) -> None:
+    notifications.add_letters(connection, Kind.ORDER_PAID, [
+        (OrderPaid(event_id=id_, order_id=id_, user_id=id_, price=1), "subject", "body") for id_ in events])
+
+
+@pytest.mark.parametrize("service, work", [("orders", store_orders), ("notifications", add_letters)])
+def test_rounds_that_insert_the_same_never_wait_for_each_other(engines: dict[str, Engine], service: str,
+                                                               work: Callable[[Any, Any], None]):
+    for _ in range(8):
+        at_once(engines[service], work, [uuid4() for _ in range(200)], THREADS)
+
+
+EVENTS = """insert into outbox (event_id, type, body, created_at)
+            select gen_random_uuid(), 'order_paid', '{}', now() from generate_series(1, 2)"""
+PENDING_USERS = """insert into users (id, name, email, status, retry_at)
+                   select gen_random_uuid(), 'Ada', gen_random_uuid() || '@example.com', 'pending', '-infinity'
+                   from generate_series(1, 2)"""
+PENDING_ORDERS = """insert into orders (id, request_id, user_id, price, status, retry_at)
+                    select gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 1, 'pending', '-infinity'
+                    from generate_series(1, 2)"""
+FAILED = """insert into inbox (handler, key, body, headers, attempts, reason, next_attempt_at)
+            select 'on_it', gen_random_uuid(), '', '{}', 1, 'it failed', '-infinity' from generate_series(1, 2)"""
+
+
+@pytest.mark.parametrize("service, table, two, claim", [
+    ("users", "users", PENDING_USERS, lambda connection: users.claim_pending(connection, 10, 60)),
+    ("orders", "orders", PENDING_ORDERS, lambda connection: orders.claim_pending(connection, 10, 60)),
+    ("orders", "outbox", EVENTS, lambda connection: relay.claim(connection, 10, 60)),
+    ("notifications", "inbox", FAILED, lambda connection: inbox.CLAIM.run(connection, timedelta(seconds=60)).all()),
+])
+def test_what_somebody_holds_is_passed_over(engines: dict[str, Engine], service: str, table: str, two: str,
+                                            claim: Callable[[Any], Sequence[Any]]):
+    with Autocommit(engines[service]) as connection:
+        connection.execute(text(f"delete from {table}"))
+        connection.execute(text(two))
+        with engines[service].begin() as other:
+            other.execute(text(f"select id from {table} order by id limit 1 for update"))
+            assert len(claim(connection)) == 1
+        assert len(claim(connection)) == 1
+        assert len(claim(connection)) == 0
+
+
+def test_an_attempt_that_two_replicas_have_made_counts_once(engines: dict[str, Engine]):
+    """The lease of the first was over: neither a third attempt is skipped, nor a dead letter brought back."""
+    with Autocommit(engines["notifications"]) as connection:
+        connection.execute(text("delete from inbox"))
+        connection.execute(text(FAILED))
+        first, second = inbox.CLAIM.run(connection, timedelta()).one(), inbox.CLAIM.run(connection, timedelta()).one()
+        for _ in range(2):
+            inbox.FAIL.run(connection, first.id, 1, 2, "it failed", timedelta(seconds=60))
+        inbox.FAIL.run(connection, second.id, 1, 1, "it cannot be read", None)
+        inbox.FAIL.run(connection, second.id, 1, 2, "it failed", timedelta(seconds=60))
+        left = connection.execute(text("select id, attempts, next_attempt_at is null as dead from inbox order by id"))
+        assert [tuple(row) for row in left] == sorted([(first.id, 2, False), (second.id, 1, True)])
+
+
+def test_an_event_that_fails_and_is_delivered_again_goes_on_with_its_attempts(engines: dict[str, Engine]):
+    event = ("on_it", "an event", b"", None, None, "{}", 1, "it failed", timedelta(seconds=60))
+    with Autocommit(engines["notifications"]) as connection:
+        connection.execute(text("delete from inbox"))
+        [(id_,)] = inbox.KEEP.run(connection, *event)
+        inbox.FAIL.run(connection, id_, 1, 2, "it failed again", timedelta(seconds=60))
+        assert inbox.KEEP.run(connection, *event).all() == []
+        assert connection.execute(text("select attempts, reason from inbox")).all() == [(2, "it failed again")]
+
+
+def test_a_dead_letter_is_replayed_with_all_its_attempts(engines: dict[str, Engine]):
+    with Autocommit(engines["notifications"]) as connection:
+        connection.execute(text("delete from inbox"))
+        connection.execute(text(FAILED))
+        connection.execute(text("update inbox set attempts = 4, next_attempt_at = null"))
+        letters = DeadLetters({"notifications": engines["notifications"].url.render_as_string(hide_password=False)})
+        assert len(list(letters.replay([]))) == 2 and list(letters.look([])) == []
+        assert connection.execute(text("select attempts, next_attempt_at <= now() from inbox")).all() == [(0, True)] * 2
+    for engine in letters.engines.values():
+        engine.dispose()
+
+
+def test_an_address_that_comes_again_is_no_news(engines: dict[str, Engine]):
+    with Session(engines["notifications"]) as session, session.begin():
+        user_id = uuid4()
+        assert [notifications.add_contact(session, user_id, "ada@example.com") for _ in range(2)] == [True, False]
+
+
+def test_an_order_that_somebody_holds_holds_up_no_other(engines: dict[str, Engine]):
+    with Autocommit(engines["orders"]) as connection:
+        store_orders(connection, [uuid4() for _ in range(2)])
+        connection.execute(text(PENDING_ORDERS))
+        pending = orders.claim_pending(connection, 10, 60)
+        ended = [order.model_copy(update={"status": Status.PAID}) for order in pending]
+        with engines["orders"].begin() as other:
+            other.execute(text("select id from orders where id = :id for update"), {"id": pending[0].id})
+            events, now = orders.finish(connection, ended, 60)
+        assert len(events) == len(pending) - 1
+        assert [order.status for order in now] == [Status.PENDING] + [Status.PAID] * len(events)
+
+
+def test_a_key_whose_request_is_refused_many_times_at_once_has_one_answer(engines: dict[str, Engine]):
+    """Its refusal is in a table of its own, so the turns that are taken keep two from storing it."""
+    new = NewUser(name="Ada", email="ada@example.com")
+
+    def create(key: str | None) -> users.Claimed:
+        with Session(engines["users"]) as session, session.begin():
+            return users.claim_user(session, key, new, 60)
+
+    create(None)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in range(5):
+            answers = list(pool.map(create, [str(uuid4())] * THREADS))
+            assert [user for user, _ in answers] == [None] * THREADS
+            assert sum(is_new for _, is_new in answers) == 1

@@ -1,0 +1,68 @@
+"""The bounds of a request: how long it may be, and how long it may take."""
+from io import BytesIO
+from types import SimpleNamespace
+from typing import Any
+
+import eventlet
+import pytest
+from eventlet import Timeout
+from nameko.exceptions import ContainerBeingKilled
+from werkzeug.wrappers import Request
+
+from services.common import http as module
+from services.common.http import Http, Route, http
+from services.common.problems import Problem, Unavailable
+
+LONG_S, SHORT_S = 5, 0.05
+LIMIT = 1000
+
+
+class Late(Exception):
+    """Nobody has ended the wait."""
+
+
+def test_an_answer_that_takes_too_long_is_given_up():
+    @http("GET", "/", answers={})
+    def answer(service: Any) -> Any:
+        eventlet.sleep(2 * LONG_S)
+
+    with pytest.raises(Unavailable), Timeout(LONG_S, Late()):
+        answer(None, SHORT_S, {})
+
+
+@pytest.mark.parametrize("spawn_worker", [
+    lambda *_, **__: eventlet.sleep(2 * LONG_S),
+    lambda *_, **__: (_ for _ in ()).throw(ContainerBeingKilled()),
+])
+def test_a_request_that_gets_no_worker_is_refused(spawn_worker):
+    entrypoint: Any = Http(Route("GET", "/", {}))
+    entrypoint.container = SimpleNamespace(
+        settings=SimpleNamespace(WORKER_WAIT_S=SHORT_S, REQUEST_TIMEOUT_S=LONG_S), spawn_worker=spawn_worker)
+    with pytest.raises(Unavailable), Timeout(LONG_S, Late()):
+        entrypoint._run({})
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("length, is_taken", [(0, False), (1, True), (255, True), (256, False)])
+def test_a_key_has_1_to_255_characters(quote: str, length: int, is_taken: bool):
+    request = Request({"HTTP_IDEMPOTENCY_KEY": quote + "k" * length + quote})
+    if is_taken:
+        assert module._key(request) == "k" * length
+    else:
+        with pytest.raises(Problem, match="1 to 255"):
+            module._key(request)
+
+
+@pytest.mark.parametrize("says_its_length", [True, False])
+@pytest.mark.parametrize("length, status", [(LIMIT - 1, 200), (LIMIT, 200), (LIMIT + 1, 413), (2 * LIMIT, 413)])
+def test_a_body_has_no_more_bytes_than_the_limit(says_its_length: bool, length: int, status: int):
+    """Without its length, as in chunks, it is found when it is read."""
+    body = BytesIO(b"x" * length)
+    request = Request({"wsgi.input": body, **({"CONTENT_LENGTH": str(length)} if says_its_length else {})})
+    if status == 200:
+        assert len(module._read(request, LIMIT)) == length
+    else:
+        with pytest.raises(Problem) as caught:
+            module._read(request, LIMIT)
+        assert caught.value.view.status == status
+        assert body.tell() <= LIMIT + 1, "no more is read"
