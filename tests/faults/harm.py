@@ -205,15 +205,15 @@ class Harm:
     def accounts_are_locked(self) -> Iterator[None]:
         """Somebody holds some of the accounts that are in use."""
         engine = create_engine(self.stack.database_url("billing"))
-        try:
-            with engine.connect() as connection:
-                with suppress(SQLAlchemyError):
-                    connection.execute(text("set local lock_timeout = 2000"))
-                    connection.execute(text("""select 1 from accounts where user_id in (
-                        select user_id from accounts order by created_at desc limit 5) order by user_id for update"""))
-                yield
-        finally:
-            engine.dispose()
+        with ExitStack() as stack:
+            stack.callback(engine.dispose)
+            with suppress(SQLAlchemyError):  # another fault may have it out of reach, or cut it
+                connection = engine.connect()
+                stack.callback(lambda: connection.invalidate())
+                connection.execute(text("set local lock_timeout = 2000"))
+                connection.execute(text("""select 1 from accounts where user_id in (
+                    select user_id from accounts order by created_at desc limit 5) order by user_id for update"""))
+            yield
 
     @contextmanager
     def letters_are_refused(self) -> Iterator[None]:
