@@ -45,7 +45,7 @@ CLAIM = Prepared("claim_orders", ["uuid[]", "uuid[]", "text[]", "uuid[]", "bigin
 #: is left out, and left to recovery.
 FINISH = Prepared("finish_orders", ["uuid[]", "text[]", "text[]", "uuid[]", "text[]", "text[]", "interval"], """
     with free as (
-        select id from orders where id = any($1) order by id for update skip locked
+        select id from orders where id = any($1) for update skip locked
     ), finished as (
         update orders set status = one.status, reason = one.reason, trouble = null
         from unnest($1, $2, $3, $4, $5, $6) as one (id, status, reason, event_id, type, body)
