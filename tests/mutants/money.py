@@ -33,8 +33,8 @@ CHANGES = [
         ("integration/test_locks.py::test_what_somebody_holds_is_passed_over",)),
     Change(
         "finish-waits", "an order that somebody holds holds up all others of its round",
-        "orders/store.py", "where id = any($1) order by id for update skip locked",
-        "where id = any($1) order by id for update",
+        "orders/store.py", "where id = any($1) for update skip locked",
+        "where id = any($1) for update",
         ("integration/test_locks.py::test_an_order_that_somebody_holds_holds_up_no_other",)),
     Change(
         "orders-stored-in-no-order", "two rounds with the same keys wait for each other for ever",
