@@ -60,7 +60,7 @@ class ReplyListener(nameko.rpc.ReplyListener):
 
 
 class RpcProxy(DependencyProvider):
-    """Calls another service: `billing = RpcProxy("billing")`, then `self.billing.open_account(user_id=...)`.
+    """Calls another service: `billing = RpcProxy("billing")`, then `self.billing.open_accounts(user_ids=...)`.
 
     Raises what the method raised, if it is a BusinessError of `contracts.py`, else RpcUnavailable.
     """
