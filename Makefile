@@ -46,12 +46,12 @@ model: needs-model $(VENV)/run  ## check the protocol of an order in all its sta
 bench: needs-bench $(VENV)/bench  ## measure it, and a peer on other frameworks, for 15 minutes (PAIRS=5 SECONDS=6)
 	@$(BIN)/python -m bench --pairs $(PAIRS) --seconds $(SECONDS)
 
-lint: style types  ## flake8, isort and mypy
+lint: style types  ## ruff and mypy
 
 style: $(VENV)/test
 	@echo "Checking the style..."
-	@$(BIN)/flake8 services tests bench
-	@$(BIN)/isort --check-only --quiet services tests bench
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
 
 types: $(VENV)/test
 	@echo "Checking the types..."

@@ -1,4 +1,5 @@
 """The command of `make bench`: measure, and write the tables and the plot."""
+
 import argparse
 import json
 import shutil
@@ -37,14 +38,24 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     one = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    one.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all", "report"],
-                     help="what to measure (default: all); `report` writes tables and plot of results.json anew")
+    one.add_argument(
+        "part",
+        nargs="?",
+        default="all",
+        choices=[*PARTS, "all", "report"],
+        help="what to measure (default: all); `report` writes tables and plot of results.json anew",
+    )
     one.add_argument("--pairs", type=positive, default=5, help="runs of each contender (default: 5)")
     one.add_argument("--seconds", type=positive, default=6, help="of each run (default: 6)")
     one.add_argument("--clients", type=positive, nargs="+", default=[1, 16, 64], help="default: 1 16 64")
     one.add_argument("--rows", type=positive, default=10**6, help="of each table, for growth (default: 1000000)")
-    one.add_argument("--orders", type=positive, nargs="+", default=[1000, 10_000, 20_000],
-                     help="after which memory is read (default: 1000 10000 20000)")
+    one.add_argument(
+        "--orders",
+        type=positive,
+        nargs="+",
+        default=[1000, 10_000, 20_000],
+        help="after which memory is read (default: 1000 10000 20000)",
+    )
     one.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="default: bench/results")
     return one
 

@@ -1,4 +1,5 @@
 """The two order flows: how each is started, what it is loaded with, and how many of its orders are finished."""
+
 import os
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import psycopg2
 import requests
 from sqlalchemy import make_url
 
-from services.common.migrations import SERVICES
+from services.kit.db.migrations import SERVICES
 from services.local.net import HOST, free_port, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
@@ -88,8 +89,9 @@ class Servers:
 def connect(url: str, options: str = "") -> Any:
     """A connection whose statements are transactions by themselves."""
     parsed = make_url(url)
-    connection = psycopg2.connect(host=parsed.host, port=parsed.port, user=parsed.username, dbname=parsed.database,
-                                  options=options)
+    connection = psycopg2.connect(
+        host=parsed.host, port=parsed.port, user=parsed.username, dbname=parsed.database, options=options
+    )
     connection.autocommit = True
     return connection
 
@@ -145,9 +147,11 @@ class Ours:
     def finished(self) -> Finished:
         return Finished(
             self.servers.ask("orders", "select count(*) from orders where status = 'paid'"),
-            self.servers.ask("billing", "select count(*) from operations where kind = 'payment' "
-                                        "and outcome = 'accepted'"),
-            self.servers.ask("notifications", "select count(*) from letters where kind = 'order_paid'"))
+            self.servers.ask(
+                "billing", "select count(*) from operations where kind = 'payment' and outcome = 'accepted'"
+            ),
+            self.servers.ask("notifications", "select count(*) from letters where kind = 'order_paid'"),
+        )
 
     def unrecorded(self) -> int:
         """How many events the outbox does not know yet to be published."""
@@ -174,10 +178,16 @@ class Peer:
         self.servers.postgres.ensure_databases([f"peer_{role}" for role in self.ROLES])
         for role, port in self.ports.items():
             self.supervisor.add(
-                role, [str(PEER_PYTHON), "-m", "uvicorn", "peer:app", "--port", str(port), "--log-level", "warning"],
-                env={"ROLE": role, "DSN_BASE": self.servers.postgres.url("").replace("+psycopg2", ""),
-                     "AMQP_URI": self.servers.rabbitmq.uri},
-                cwd=HERE / "peer", log=self.servers.folder / f"peer-{role}.log")
+                role,
+                [str(PEER_PYTHON), "-m", "uvicorn", "peer:app", "--port", str(port), "--log-level", "warning"],
+                env={
+                    "ROLE": role,
+                    "DSN_BASE": self.servers.postgres.url("").replace("+psycopg2", ""),
+                    "AMQP_URI": self.servers.rabbitmq.uri,
+                },
+                cwd=HERE / "peer",
+                log=self.servers.folder / f"peer-{role}.log",
+            )
         self.supervisor.start()
         wait_for(self._is_ready, READY_S, f"the peer; its logs are in {self.servers.folder}")
 
@@ -202,9 +212,11 @@ class Peer:
         return users
 
     def finished(self) -> Finished:
-        return Finished(self.servers.ask("peer_orders", "select count(*) from orders where status = 'paid'"),
-                        self.servers.ask("peer_billing", "select count(*) from entries where outcome = 'paid'"),
-                        self.servers.ask("peer_notifications", "select count(*) from letters where kind = 'paid'"))
+        return Finished(
+            self.servers.ask("peer_orders", "select count(*) from orders where status = 'paid'"),
+            self.servers.ask("peer_billing", "select count(*) from entries where outcome = 'paid'"),
+            self.servers.ask("peer_notifications", "select count(*) from letters where kind = 'paid'"),
+        )
 
     def unrecorded(self) -> int:
         return int(self.servers.ask("peer_orders", "select count(*) from outbox where published_at is null"))
@@ -235,6 +247,7 @@ def pids_of(supervisor: Supervisor) -> dict[str, int]:
 
 def new_users(url: str) -> list[str]:
     """Ids of new users with money, made by our API."""
+
     def one(_: int) -> str:
         made = requests.post(f"{url}/users", json={"name": "A user", "email": f"{uuid4()}@example.com"}, timeout=30)
         user_id: str = made.json()["id"]
@@ -250,5 +263,16 @@ def install_peer() -> None:
     """Make the peer's virtual environment, which is its own, where it is not there yet."""
     if not PEER_PYTHON.exists():
         subprocess.run(["python3", "-m", "venv", str(PEER_PYTHON.parents[1])], check=True)
-    subprocess.run([str(PEER_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement",
-                    str(HERE / "peer" / "requirements.txt")], check=True)
+    subprocess.run(
+        [
+            str(PEER_PYTHON),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--requirement",
+            str(HERE / "peer" / "requirements.txt"),
+        ],
+        check=True,
+    )

@@ -1,4 +1,5 @@
 """Whether an order costs more when there are a million others."""
+
 import time
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,19 @@ NUMBERED = """
 FILL = {
     "orders": {
         "orders": "insert into orders (id, user_id, price, status, created_at, retry_at) "
-                  "select order_id, user_id, 1, 'paid', at, at" + NUMBERED,
+        "select order_id, user_id, 1, 'paid', at, at" + NUMBERED,
         "outbox": "insert into outbox (event_id, type, body, created_at, claimed_until, published_at) "
-                  "select event_id, 'order_paid', jsonb_build_object('event_id', event_id, 'order_id', order_id, "
-                  "'user_id', user_id, 'price', 1), at, at, at" + NUMBERED,
+        "select event_id, 'order_paid', jsonb_build_object('event_id', event_id, 'order_id', order_id, "
+        "'user_id', user_id, 'price', 1), at, at, at" + NUMBERED,
     },
     "billing": {
         "operations": "insert into operations (id, kind, user_id, amount, debit, credit, outcome, balance, created_at) "
-                      "select order_id, 'payment', user_id, 1, user_id::text, 'revenue', 'accepted', 1, at" + NUMBERED,
+        "select order_id, 'payment', user_id, 1, user_id::text, 'revenue', 'accepted', 1, at" + NUMBERED,
     },
     "notifications": {
         "letters": "insert into letters (id, event_id, user_id, order_id, kind, subject, body, created_at) "
-                   "select md5('letter ' || n)::uuid, event_id, user_id, order_id, 'order_paid', 'Your order is paid', "
-                   "'Order ' || order_id || ' for 0.01 is paid. Thank you!', at" + NUMBERED,
+        "select md5('letter ' || n)::uuid, event_id, user_id, order_id, 'order_paid', 'Your order is paid', "
+        "'Order ' || order_id || ' for 0.01 is paid. Thank you!', at" + NUMBERED,
     },
 }
 

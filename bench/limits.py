@@ -1,4 +1,5 @@
 """What the servers allow: our own SQL of one order by pgbench, and confirmed messages a second."""
+
 import os
 import re
 import subprocess
@@ -13,11 +14,11 @@ from kombu import Queue
 from bench.contenders import MONEY, USERS, Servers, connect, seconds_of
 from services.billing.domain import REVENUE
 from services.billing.store import PAY
-from services.common.database import BY_INDEX, Prepared
-from services.common.migrations import upgrade
-from services.common.publisher import ConfirmedChannel, Message
-from services.common.relay import JSON, RECORD
 from services.contracts import OrderPaid, Outcome
+from services.kit.amqp.publisher import ConfirmedChannel, Message
+from services.kit.db.database import BY_INDEX, Prepared
+from services.kit.db.migrations import upgrade
+from services.kit.outbox.relay import JSON, RECORD
 from services.local.net import HOST
 from services.local.postgres import USER, program
 from services.notifications.domain import Kind, happiness
@@ -25,8 +26,8 @@ from services.notifications.store import ADD_LETTERS
 from services.orders.domain import Status
 from services.orders.store import CLAIM, FINISH
 
-SQL_BATCHES = (1, 10)            # orders a statement: services that are busy put several into one
-PUBLISH_BATCHES = (1, 10, 100)   # messages between two waits for the confirms
+SQL_BATCHES = (1, 10)  # orders a statement: services that are busy put several into one
+PUBLISH_BATCHES = (1, 10, 100)  # messages between two waits for the confirms
 CONFIRM_S = 30
 EVENT = OrderPaid(order_id=UUID(int=1), user_id=UUID(int=1), price=1)
 SUBJECT, BODY = happiness(EVENT)
@@ -38,8 +39,10 @@ def ids(variable: str, batch: int) -> str:
 
 
 def user_ids(batch: int) -> str:
-    return (f"array(select lpad(to_hex((:user::bigint + i) % {USERS}), 32, '0')::uuid"
-            f" from generate_series(1, {batch}) as i)")
+    return (
+        f"array(select lpad(to_hex((:user::bigint + i) % {USERS}), 32, '0')::uuid"
+        f" from generate_series(1, {batch}) as i)"
+    )
 
 
 def same(value: str, type_: str, batch: int) -> str:
@@ -61,15 +64,29 @@ def scripts(batch: int) -> dict[str, str]:
     return {
         "orders": names
         + statement(CLAIM, order_ids, users, prices, same("null", "text", batch), seconds)
-        + statement(FINISH, order_ids, same(f"'{Status.PAID}'", "text", batch), same("null", "text", batch), event_ids,
-                    same(f"'{EVENT.TYPE}'", "text", batch), same(f"'{EVENT.model_dump_json()}'", "text", batch),
-                    seconds)
+        + statement(
+            FINISH,
+            order_ids,
+            same(f"'{Status.PAID}'", "text", batch),
+            same("null", "text", batch),
+            event_ids,
+            same(f"'{EVENT.TYPE}'", "text", batch),
+            same(f"'{EVENT.model_dump_json()}'", "text", batch),
+            seconds,
+        )
         + statement(RECORD, event_ids),
         "billing": names
         + statement(PAY, order_ids, users, prices, f"{users}::text[]", same(f"'{REVENUE}'", "text", batch)),
         "notifications": names
-        + statement(ADD_LETTERS, event_ids, order_ids, users, f"'{Kind.ORDER_PAID}'",
-                    same(f"'{SUBJECT}'", "text", batch), same(f"'{BODY}'", "text", batch)),
+        + statement(
+            ADD_LETTERS,
+            event_ids,
+            order_ids,
+            users,
+            f"'{Kind.ORDER_PAID}'",
+            same(f"'{SUBJECT}'", "text", batch),
+            same(f"'{BODY}'", "text", batch),
+        ),
     }
 
 
@@ -81,17 +98,29 @@ def sql_limits(servers: Servers, clients: Iterable[int], seconds: float) -> list
         upgrade(service, servers.postgres.url(database))
     connection = connect(servers.postgres.url(databases["billing"]))
     with connection, connection.cursor() as cursor:
-        cursor.execute("insert into accounts (user_id, balance) select lpad(to_hex(i), 32, '0')::uuid, %s "
-                       "from generate_series(0, %s) as i", [MONEY, USERS - 1])
+        cursor.execute(
+            "insert into accounts (user_id, balance) select lpad(to_hex(i), 32, '0')::uuid, %s "
+            "from generate_series(0, %s) as i",
+            [MONEY, USERS - 1],
+        )
     connection.close()
     results = []
     for number in clients:
         for batch in SQL_BATCHES:
             for service, script in scripts(batch).items():
-                results.append({"clients": number, "batch": batch, "database": service,
-                                **pgbench(servers, databases[service], script, number, batch, seconds)})
-                print(f"pgbench      {number:3} clients, {batch:2} orders a statement: {service:13} "
-                      f"{results[-1]['per_second']:6.0f} orders/s", flush=True)
+                results.append(
+                    {
+                        "clients": number,
+                        "batch": batch,
+                        "database": service,
+                        **pgbench(servers, databases[service], script, number, batch, seconds),
+                    }
+                )
+                print(
+                    f"pgbench      {number:3} clients, {batch:2} orders a statement: {service:13} "
+                    f"{results[-1]['per_second']:6.0f} orders/s",
+                    flush=True,
+                )
     check(servers, databases)
     return results
 
@@ -102,10 +131,23 @@ def pgbench(servers: Servers, database: str, script: str, clients: int, batch: i
     file.write_text(script)
     before = seconds_of(servers.postgres.pid)
     done = subprocess.run(
-        [str(program("pgbench")), "--no-vacuum", "--protocol=prepared", f"--client={clients}", "--jobs=1",
-         f"--time={max(round(seconds), 1)}", f"--file={file}", f"--host={HOST}", f"--port={servers.postgres.port}",
-         f"--username={USER}", database],
-        env={**os.environ, "PGOPTIONS": BY_INDEX}, capture_output=True, text=True)
+        [
+            str(program("pgbench")),
+            "--no-vacuum",
+            "--protocol=prepared",
+            f"--client={clients}",
+            "--jobs=1",
+            f"--time={max(round(seconds), 1)}",
+            f"--file={file}",
+            f"--host={HOST}",
+            f"--port={servers.postgres.port}",
+            f"--username={USER}",
+            database,
+        ],
+        env={**os.environ, "PGOPTIONS": BY_INDEX},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode != 0:
         raise RuntimeError(f"pgbench: {done.stderr[-2000:]}")
     transactions = re.search(r"actually processed: (\d+)", done.stdout)
@@ -119,15 +161,16 @@ def check(servers: Servers, databases: dict[str, str]) -> None:
     """The statements must have done what they do in an order, else the limit is that of something else."""
     undone = {
         "orders": "select (select count(*) from orders where status <> 'paid')"
-                  " + abs((select count(*) from orders) - (select count(*) from outbox))"
-                  " + (select count(*) from outbox where published_at is null)",
+        " + abs((select count(*) from orders) - (select count(*) from outbox))"
+        " + (select count(*) from outbox where published_at is null)",
         "billing": f"select count(*) from operations where outcome <> '{Outcome.ACCEPTED}'",
         "notifications": "select count(*) from letters where order_id is null",
     }
     tables = {"orders": "outbox", "billing": "operations", "notifications": "letters"}
     for service, query in undone.items():
         if (left := servers.ask(databases[service], query)) or not servers.ask(
-                databases[service], f"select count(*) from {tables[service]}"):
+            databases[service], f"select count(*) from {tables[service]}"
+        ):
             raise AssertionError(f"pgbench: {left} orders of {service} are not what they should be")
 
 

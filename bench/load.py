@@ -1,4 +1,5 @@
 """One run: so many clients for so many seconds; then every order that was counted must be finished."""
+
 import json
 import os
 import subprocess
@@ -23,7 +24,7 @@ class Run:
     contender: str
     clients: int
     orders: int
-    per_second: float           # while wrk ran
+    per_second: float  # while wrk ran
     per_second_to_letter: float  # until the last letter was stored
     p50_ms: float
     p99_ms: float
@@ -36,12 +37,15 @@ class Run:
         return self.application_ms + self.broker_ms + self.database_ms
 
     def line(self) -> str:
-        return (f"{self.contender:12} {self.clients:3} clients  {self.per_second:6.0f} orders/s"
-                f"  p50 {self.p50_ms:6.1f} ms  p99 {self.p99_ms:6.1f} ms  CPU {self.cpu_ms:.2f} ms an order")
+        return (
+            f"{self.contender:12} {self.clients:3} clients  {self.per_second:6.0f} orders/s"
+            f"  p50 {self.p50_ms:6.1f} ms  p99 {self.p99_ms:6.1f} ms  CPU {self.cpu_ms:.2f} ms an order"
+        )
 
 
-def in_turns(contenders: Sequence[Contender], users: dict[str, list[str]], clients: Iterable[int], pairs: int,
-             seconds: float) -> list[Run]:
+def in_turns(
+    contenders: Sequence[Contender], users: dict[str, list[str]], clients: Iterable[int], pairs: int, seconds: float
+) -> list[Run]:
     """Warm up, then load the contenders A B A B ..., `pairs` times for each number of clients."""
     for contender in contenders:
         run(contender, users[contender.name], WARM_UP_CLIENTS, min(WARM_UP_S, seconds))
@@ -70,10 +74,20 @@ def run(contender: Contender, users: Sequence[str], clients: int, seconds: float
     if figures["failed"] or not done.agree or not figures["orders"] <= done.paid <= figures["orders"] + clients:
         raise AssertionError(f"{contender.name}: wrk counted {figures}, but there are {done}")
     application, broker, database = (
-        1000 * (cpu_after[kind] - cpu_before[kind]) / done.paid for kind in ("application", "broker", "database"))
-    return Run(contender.name, clients, done.paid, figures["orders"] / figures["seconds"],
-               done.paid / (contender.last_letter_at() - started_at), figures["p50_ms"], figures["p99_ms"],
-               application, broker, database)
+        1000 * (cpu_after[kind] - cpu_before[kind]) / done.paid for kind in ("application", "broker", "database")
+    )
+    return Run(
+        contender.name,
+        clients,
+        done.paid,
+        figures["orders"] / figures["seconds"],
+        done.paid / (contender.last_letter_at() - started_at),
+        figures["p50_ms"],
+        figures["p99_ms"],
+        application,
+        broker,
+        database,
+    )
 
 
 def wrk(url: str, users: Sequence[str], clients: int, seconds: float, folder: Path) -> dict[str, float]:
@@ -81,9 +95,25 @@ def wrk(url: str, users: Sequence[str], clients: int, seconds: float, folder: Pa
     users_file = folder / "users.txt"
     users_file.write_text("\n".join(users))
     done = subprocess.run(
-        ["wrk", "--threads", "1", "--connections", str(clients), "--duration", f"{seconds:g}s", "--timeout", "30s",
-         "--script", str(SCRIPT), url],
-        env={**os.environ, "USERS_FILE": str(users_file)}, capture_output=True, text=True, check=True)
+        [
+            "wrk",
+            "--threads",
+            "1",
+            "--connections",
+            str(clients),
+            "--duration",
+            f"{seconds:g}s",
+            "--timeout",
+            "30s",
+            "--script",
+            str(SCRIPT),
+            url,
+        ],
+        env={**os.environ, "USERS_FILE": str(users_file)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
@@ -91,9 +121,11 @@ def wrk(url: str, users: Sequence[str], clients: int, seconds: float, folder: Pa
 def cpu(contender: Contender) -> dict[str, float]:
     """Seconds of CPU used so far, by kind of process; without what our own counting costs."""
     servers = contender.servers
-    return {"application": sum(map(seconds_of, contender.pids().values())),
-            "broker": seconds_of(servers.rabbitmq.pid),
-            "database": seconds_of(servers.postgres.pid) - servers.asking_s()}
+    return {
+        "application": sum(map(seconds_of, contender.pids().values())),
+        "broker": seconds_of(servers.rabbitmq.pid),
+        "database": seconds_of(servers.postgres.pid) - servers.asking_s(),
+    }
 
 
 def ensure_wrk() -> None:

@@ -1,4 +1,5 @@
 """What the results were measured on."""
+
 import os
 import platform
 import re

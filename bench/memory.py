@@ -1,4 +1,5 @@
 """How much memory the processes hold (resident set, MiB), at the start and after many orders."""
+
 import os
 import signal
 import subprocess
@@ -24,8 +25,10 @@ STOP_S = 30
 
 
 def measure(folder: Path, seconds: float, after: Sequence[int]) -> dict[str, Any]:
-    return {"stack": stack(folder / "stack", seconds, after),
-            "embedded": embedded(folder / "embedded", seconds, min(EMBEDDED_ORDERS, after[-1]))}
+    return {
+        "stack": stack(folder / "stack", seconds, after),
+        "embedded": embedded(folder / "embedded", seconds, min(EMBEDDED_ORDERS, after[-1])),
+    }
 
 
 def stack(folder: Path, seconds: float, after: Sequence[int]) -> list[dict[str, Any]]:
@@ -55,6 +58,7 @@ def embedded(folder: Path, seconds: float, goal: int) -> list[dict[str, Any]]:
             orders += int(figures["orders"])
         connection = connect(f"postgresql://{USER}@{HOST}:{port_of(folder / 'postgres')}/notifications")
         with connection.cursor() as cursor:
+
             def letters() -> int:
                 cursor.execute("select count(*) from letters where kind = 'order_paid'")
                 return int(cursor.fetchone()[0])
@@ -72,9 +76,13 @@ def embedded_mode(folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str
     url = f"http://{HOST}:{port}"
     with (folder / "embedded.log").open("ab") as log:
         process = subprocess.Popen(
-            [*dies_with_parent("TERM"), sys.executable, "-m", "services.cli", "run", "--port", str(port)],
-            stdout=log, stderr=log, cwd=ROOT, env={**os.environ, "NAMEKO_HW_FOLDER": str(folder)},
-            start_new_session=True)
+            [*dies_with_parent("TERM"), sys.executable, "-m", "services.ops.cli", "run", "--port", str(port)],
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+            env={**os.environ, "NAMEKO_HW_FOLDER": str(folder)},
+            start_new_session=True,
+        )
 
     def is_ready() -> bool:
         if process.poll() is not None:

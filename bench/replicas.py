@@ -1,4 +1,5 @@
 """One replica of each service against two, behind the same front door."""
+
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

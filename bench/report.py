@@ -1,4 +1,5 @@
 """The results as tables and as a plot. The same results.json gives the same files, byte for byte."""
+
 import json
 from collections.abc import Callable, Iterable, Sequence
 from math import nan
@@ -51,17 +52,25 @@ def comparison(runs: Sequence[Run], one: str, other: str) -> str:
     for clients in numbers:
         for contender in (one, other):
             mine = of(runs, contender, clients)
-            medians.append([contender, str(clients), *(format(median(map(figure, mine)), form)
-                                                       for figure, form in FIGURES.values())])
+            medians.append(
+                [
+                    contender,
+                    str(clients),
+                    *(format(median(map(figure, mine)), form) for figure, form in FIGURES.values()),
+                ]
+            )
         for name, (figure, _) in FIGURES.items():
             found = ratios(runs, one, other, clients, figure)
             by_pair.append([name, str(clients), *(f"{ratio:.2f}" for ratio in found), f"**{median(found):.2f}**"])
     pairs = len(of(runs, one, numbers[0]))
-    return "\n\n".join([
-        f"Medians of {pairs} runs each; {sum(run.orders for run in runs)} orders in all, each of them finished:",
-        table(["", "clients", *FIGURES], medians),
-        f"Ratios, {one} to {other}, pair by pair:",
-        table(["", "clients", *(f"pair {number}" for number in range(1, pairs + 1)), "median"], by_pair)])
+    return "\n\n".join(
+        [
+            f"Medians of {pairs} runs each; {sum(run.orders for run in runs)} orders in all, each of them finished:",
+            table(["", "clients", *FIGURES], medians),
+            f"Ratios, {one} to {other}, pair by pair:",
+            table(["", "clients", *(f"pair {number}" for number in range(1, pairs + 1)), "median"], by_pair),
+        ]
+    )
 
 
 def limits(sql: Sequence[dict[str, Any]], publish: Sequence[dict[str, Any]]) -> str:
@@ -69,17 +78,37 @@ def limits(sql: Sequence[dict[str, Any]], publish: Sequence[dict[str, Any]]) -> 
     rows = []
     for clients, batch in sorted({(one["clients"], one["batch"]) for one in sql}):
         mine = {one["database"]: one for one in sql if (one["clients"], one["batch"]) == (clients, batch)}
-        rows.append([str(clients), str(batch), *(f"{one['per_second']:.0f}" for one in mine.values()),
-                     f"**{together(mine.values()):.0f}**", f"{sum(one['cpu_ms'] for one in mine.values()):.2f}"])
+        rows.append(
+            [
+                str(clients),
+                str(batch),
+                *(f"{one['per_second']:.0f}" for one in mine.values()),
+                f"**{together(mine.values()):.0f}**",
+                f"{sum(one['cpu_ms'] for one in mine.values()):.2f}",
+            ]
+        )
     databases = list(dict.fromkeys(one["database"] for one in sql))
-    return "\n\n".join([
-        "Our own SQL statements by pgbench, each database in turn. An order needs all of them, so the seconds of an "
-        "order are the sum of the seconds in each database: the limit is 1 / (1/a + 1/b + 1/c) orders a second.",
-        table(["clients", "orders a statement", *(f"{name}, orders/s" for name in databases), "limit, orders/s",
-               "PostgreSQL, CPU ms/order"], rows),
-        "Persistent messages to a durable queue, on one channel, each confirmed:",
-        table(["messages between two waits", "messages/s", "RabbitMQ, CPU ms/message"],
-              [[str(one["batch"]), f"{one['per_second']:.0f}", f"{one['cpu_ms']:.3f}"] for one in publish])])
+    return "\n\n".join(
+        [
+            "Our own SQL statements by pgbench, each database in turn. An order needs all of them, so the seconds of "
+            "an order are the sum of the seconds in each database: the limit is 1 / (1/a + 1/b + 1/c) orders a second.",
+            table(
+                [
+                    "clients",
+                    "orders a statement",
+                    *(f"{name}, orders/s" for name in databases),
+                    "limit, orders/s",
+                    "PostgreSQL, CPU ms/order",
+                ],
+                rows,
+            ),
+            "Persistent messages to a durable queue, on one channel, each confirmed:",
+            table(
+                ["messages between two waits", "messages/s", "RabbitMQ, CPU ms/message"],
+                [[str(one["batch"]), f"{one['per_second']:.0f}", f"{one['cpu_ms']:.3f}"] for one in publish],
+            ),
+        ]
+    )
 
 
 def together(databases: Iterable[dict[str, Any]]) -> float:
@@ -94,10 +123,17 @@ def growth(rows: int, runs: Sequence[Run]) -> str:
         cost = median(ratios(runs, FULL, EMPTY, clients, lambda run: run.cpu_ms)) - 1
         rate = median(ratios(runs, FULL, EMPTY, clients, lambda run: run.per_second)) - 1
         within = cost <= GROWTH_LIMIT and rate >= -GROWTH_LIMIT
-        verdicts.append(f"At {clients} clients an order costs {cost:+.0%} CPU and the rate is {rate:+.0%}: "
-                        f"{'within' if within else '**not** within'} {GROWTH_LIMIT:.0%}.")
-    return "\n\n".join([f"*full* had {rows} rows in each of orders, outbox, operations and letters before, "
-                        "*empty* none.", *verdicts, comparison(runs, FULL, EMPTY)])
+        verdicts.append(
+            f"At {clients} clients an order costs {cost:+.0%} CPU and the rate is {rate:+.0%}: "
+            f"{'within' if within else '**not** within'} {GROWTH_LIMIT:.0%}."
+        )
+    return "\n\n".join(
+        [
+            f"*full* had {rows} rows in each of orders, outbox, operations and letters before, *empty* none.",
+            *verdicts,
+            comparison(runs, FULL, EMPTY),
+        ]
+    )
 
 
 def memory(stack: Sequence[dict[str, Any]], embedded: Sequence[dict[str, Any]]) -> str:
@@ -107,17 +143,27 @@ def memory(stack: Sequence[dict[str, Any]], embedded: Sequence[dict[str, Any]]) 
     most = max(one["mib"]["embedded"] for one in embedded)
     parts = [
         f"Of each service of the stack, MiB; the most is {highest:.1f}, {verdict(highest, SERVICE_LIMIT_MIB)}:",
-        table(["after orders", *names], [[str(one["orders"]), *(f"{one['mib'][name]:.1f}" for name in names)]
-                                         for one in stack])]
+        table(
+            ["after orders", *names],
+            [[str(one["orders"]), *(f"{one['mib'][name]:.1f}" for name in names)] for one in stack],
+        ),
+    ]
     if len(stack) > 2:
         before, after = stack[-2:]
         grown = max(after["mib"][name] - before["mib"][name] for name in names)
-        parts.append(f"From {before['orders']} to {after['orders']} orders no service grew by more than "
-                     f"{max(grown, 0):.1f} MiB.")
-    return "\n\n".join(parts + [
-        f"Of embedded mode besides PostgreSQL, MiB; the most is {most:.1f}, {verdict(most, EMBEDDED_LIMIT_MIB)}:",
-        table(["after orders", "embedded"], [[str(one["orders"]), f"{one['mib']['embedded']:.1f}"]
-                                             for one in embedded])])
+        parts.append(
+            f"From {before['orders']} to {after['orders']} orders no service grew by more than {max(grown, 0):.1f} MiB."
+        )
+    return "\n\n".join(
+        [
+            *parts,
+            f"Of embedded mode besides PostgreSQL, MiB; the most is {most:.1f}, {verdict(most, EMBEDDED_LIMIT_MIB)}:",
+            table(
+                ["after orders", "embedded"],
+                [[str(one["orders"]), f"{one['mib']['embedded']:.1f}"] for one in embedded],
+            ),
+        ]
+    )
 
 
 def verdict(held: float, limit: float) -> str:
@@ -130,17 +176,26 @@ def runs_of(part: Iterable[dict[str, Any]]) -> list[Run]:
 
 def markdown(results: dict[str, Any]) -> str:
     """Everything that was measured."""
-    parts = ["# Results", "Written by `make bench` from [results.json](results.json); what it means is in "
-             "[../README.md](../README.md).", table(["the machine", ""], list(results["machine"].items()))]
+    parts = [
+        "# Results",
+        "Written by `make bench` from [results.json](results.json); what it means is in [../README.md](../README.md).",
+        table(["the machine", ""], list(results["machine"].items())),
+    ]
     if "compare" in results:
-        parts += ["## Against the peer", "![Orders a second and CPU an order of both](results.png)",
-                  comparison(runs_of(results["compare"]["runs"]), OURS, PEER)]
+        parts += [
+            "## Against the peer",
+            "![Orders a second and CPU an order of both](results.png)",
+            comparison(runs_of(results["compare"]["runs"]), OURS, PEER),
+        ]
     if "limits" in results:
         parts += ["## The limits of the servers", limits(**results["limits"])]
     if "growth" in results:
-        parts += ["## With a million orders there already" if results["growth"]["rows"] == 10**6
-                  else "## With many orders there already",
-                  growth(results["growth"]["rows"], runs_of(results["growth"]["runs"]))]
+        parts += [
+            "## With a million orders there already"
+            if results["growth"]["rows"] == 10**6
+            else "## With many orders there already",
+            growth(results["growth"]["rows"], runs_of(results["growth"]["runs"])),
+        ]
     if "replicas" in results:
         parts += ["## Two replicas of each service", comparison(runs_of(results["replicas"]["runs"]), TWO, ONE)]
     if "memory" in results:
@@ -151,6 +206,7 @@ def markdown(results: dict[str, Any]) -> str:
 def plot(runs: Sequence[Run], file: Path) -> None:
     """Orders a second, and the CPU of an order by kind of process, of both at each number of clients."""
     import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -161,14 +217,23 @@ def plot(runs: Sequence[Run], file: Path) -> None:
     for contender, colour, shift in ((OURS, "#0b5fa5", -width / 2), (PEER, "#c8660a", width / 2)):
         places = [index + shift for index in range(len(numbers))]
         mine = [of(runs, contender, clients) for clients in numbers]
-        bars = rate.bar(places, [median(run.per_second for run in one) for one in mine], width * 0.95, color=colour,
-                        label=contender)
+        bars = rate.bar(
+            places, [median(run.per_second for run in one) for one in mine], width * 0.95, color=colour, label=contender
+        )
         rate.bar_label(bars, fmt="%.0f", padding=2)
         bottom = [0.0] * len(numbers)
         for kind, alpha in kinds.items():
             height = [median(getattr(run, f"{kind}_ms") for run in one) for one in mine]
-            bars = cpu.bar(places, height, width * 0.95, bottom=bottom, color=colour, alpha=alpha, edgecolor="white",
-                           label=f"{contender}: {kind}")
+            bars = cpu.bar(
+                places,
+                height,
+                width * 0.95,
+                bottom=bottom,
+                color=colour,
+                alpha=alpha,
+                edgecolor="white",
+                label=f"{contender}: {kind}",
+            )
             bottom = [low + high for low, high in zip(bottom, height, strict=True)]
         cpu.bar_label(bars, labels=[f"{median(run.cpu_ms for run in one):.1f}" for one in mine], padding=2)
     rate.set(title="Orders a second (more is better)")

@@ -27,10 +27,10 @@
 #define GUARD      8 /* only an order that is pending ends: FINISH in orders/store.py */
 #define OUTBOX     9 /* status and event are one statement: FINISH */
 #define RECOVERY  10 /* pending orders are settled without being asked: recover in orders/service.py */
-#define LEFT_OVER 11 /* the relay takes from the table what no relay holds any more: CLAIM in common/relay.py */
-#define CONFIRM   12 /* an event is marked as published after the broker has confirmed it: _record in common/relay.py */
+#define LEFT_OVER 11 /* the relay takes from the table what no relay holds any more: CLAIM in kit/outbox/relay.py */
+#define CONFIRM   12 /* an event is marked as published after the broker has confirmed it: _record in kit/outbox/relay.py */
 #define INBOX     13 /* letters.event_id is unique: ADD_LETTERS in notifications/store.py */
-#define TABLE     14 /* an event that failed is a row of the inbox before it is acknowledged: common/events.py */
+#define TABLE     14 /* an event that failed is a row of the inbox before it is acknowledged: kit/amqp/events.py */
 #ifndef WITHOUT
 #define WITHOUT    0
 #endif
@@ -190,7 +190,7 @@ end:
     od
 }
 
-/* common/relay.py, one for each replica and event; with the broker. */
+/* kit/outbox/relay.py, one for each replica and event; with the broker. */
 #define place   (_pid - REPLICAS - 1)
 #define event   (place % ORDERS)
 #define replica (place / ORDERS)

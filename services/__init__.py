@@ -1,4 +1,5 @@
 """Four Nameko services that stay consistent: users, billing, orders, notifications."""
+
 import warnings
 
 # Nameko 2 stands on eventlet, whose authors ask new projects to choose something else; ARCHITECTURE.md weighs it.

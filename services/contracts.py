@@ -6,6 +6,7 @@ RPCs are served by billing: `open_account`, `open_accounts`, `pay_all`, `pay`, `
 `known_users`. Whoever reads an event, an argument or an answer ignores the fields that it does not know, so that a
 newer and an older version can run side by side.
 """
+
 from enum import StrEnum
 from typing import Annotated, ClassVar, TypedDict
 from uuid import UUID, uuid4
@@ -18,10 +19,15 @@ MAX_AMOUNT = 10**12
 Amount = Annotated[int, Field(strict=True, ge=1, le=MAX_AMOUNT)]
 
 #: The rule of HTML's <input type=email> (HTML Living Standard, "valid e-mail address"), with a dot in the domain.
-Email = Annotated[str, Field(
-    pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
-            r"([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$",
-    max_length=254, examples=["ada@example.com"])]
+Email = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
+        r"([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$",
+        max_length=254,
+        examples=["ada@example.com"],
+    ),
+]
 
 #: Text that PostgreSQL can store and a reader can see: no NUL, not only white space.
 Line = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$", max_length=200)]

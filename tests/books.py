@@ -1,4 +1,5 @@
 """The invariants of the design, asked of all databases at once; and what was promised to clients."""
+
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -37,7 +38,12 @@ def one(stack: Stack, service: str, query: str, **values: Any) -> Any:
 
 def add_pending_users(stack: Stack, count: int, retry_at: str) -> list[str]:
     """Users that a crash has left without their accounts, and the events that tell of them; their ids."""
-    return [str(id_) for (id_,) in rows(stack, "users", """
+    return [
+        str(id_)
+        for (id_,) in rows(
+            stack,
+            "users",
+            """
         with pending as (insert into users (id, name, email, status, retry_at)
                          select gen_random_uuid(), 'Ada', gen_random_uuid() || '@example.com', 'pending', :retry_at
                          from generate_series(1, :count) returning id, email),
@@ -45,15 +51,20 @@ def add_pending_users(stack: Stack, count: int, retry_at: str) -> list[str]:
         told as (insert into outbox (event_id, type, body)
                  select event_id, 'user_registered',
                         jsonb_build_object('event_id', event_id, 'user_id', id, 'email', email) from facts)
-        select id from facts""", count=count, retry_at=retry_at)]
+        select id from facts""",
+            count=count,
+            retry_at=retry_at,
+        )
+    ]
 
 
 def is_quiet(stack: Stack) -> bool:
     """Whether nothing is pending, and every event that was published has been handled."""
     pending = one(stack, "orders", "select count(*) from orders where status = 'pending'")
     pending += one(stack, "users", "select count(*) from users where status = 'pending'")
-    waiting = sum(one(stack, service, "select count(*) from outbox where published_at is null")
-                  for service in ("orders", "users"))
+    waiting = sum(
+        one(stack, service, "select count(*) from outbox where published_at is null") for service in ("orders", "users")
+    )
     letters = one(stack, "notifications", "select count(*) from letters where event_id is not null")
     ended = one(stack, "orders", "select count(*) from orders where status = 'paid' or reason = 'insufficient_funds'")
     contacts = one(stack, "notifications", "select count(*) from contacts")
@@ -69,28 +80,51 @@ def violations(stack: Stack) -> list[str]:
     """Every way in which the data of a quiet system breaks invariants 1 to 3."""
     found = [
         f"account {user_id}: balance {balance}, but its operations sum to {total}"
-        for user_id, balance, total in rows(stack, "billing", """
+        for user_id, balance, total in rows(
+            stack,
+            "billing",
+            """
             select a.user_id, a.balance,
                    coalesce(sum(o.amount * case when o.credit = a.user_id::text then 1 else -1 end), 0)
             from accounts a left join operations o on o.user_id = a.user_id and o.outcome = 'accepted'
-            group by a.user_id, a.balance""")
+            group by a.user_id, a.balance""",
+        )
         if balance != total or balance < 0
     ]
-    found += [f"operation {id_}: undecided" for (id_,) in rows(
-        stack, "billing", "select id from operations where outcome is null")]
-    payments = {id_: (user_id, amount) for id_, user_id, amount in rows(stack, "billing", """
-        select id, user_id, amount from operations where kind = 'payment' and outcome = 'accepted'""")}
-    orders = {id_: (status, reason, user_id, price) for id_, status, reason, user_id, price in rows(
-        stack, "orders", "select id, status, reason, user_id, price from orders")}
-    for id_, (status, reason, user_id, price) in orders.items():
+    found += [
+        f"operation {id_}: undecided"
+        for (id_,) in rows(stack, "billing", "select id from operations where outcome is null")
+    ]
+    payments = {
+        id_: (user_id, amount)
+        for id_, user_id, amount in rows(
+            stack,
+            "billing",
+            """
+        select id, user_id, amount from operations where kind = 'payment' and outcome = 'accepted'""",
+        )
+    }
+    orders = {
+        id_: (status, reason, user_id, price)
+        for id_, status, reason, user_id, price in rows(
+            stack, "orders", "select id, status, reason, user_id, price from orders"
+        )
+    }
+    for id_, (status, _reason, user_id, price) in orders.items():
         if (status == "paid") != (payments.get(id_) == (user_id, price)):
             found.append(f"order {id_}: {status}, its payment is {payments.get(id_)}")
     found += [f"payment {id_}: of no order" for id_ in payments.keys() - orders.keys()]
     expected = sorted(
         (str(id_), "order_paid" if status == "paid" else "order_rejected")
-        for id_, (status, reason, _, _) in orders.items() if status == "paid" or reason == "insufficient_funds")
-    letters = sorted((str(order_id), kind) for order_id, kind in rows(
-        stack, "notifications", "select order_id, kind from letters where order_id is not null"))
+        for id_, (status, reason, _, _) in orders.items()
+        if status == "paid" or reason == "insufficient_funds"
+    )
+    letters = sorted(
+        (str(order_id), kind)
+        for order_id, kind in rows(
+            stack, "notifications", "select order_id, kind from letters where order_id is not null"
+        )
+    )
     if letters != expected:
         found += [f"letter {letter}: too many" for letter in letters if letter not in expected]
         found += [f"letter {letter}: missing" for letter in expected if letter not in letters]
@@ -101,11 +135,14 @@ def violations(stack: Stack) -> list[str]:
 def broken_promises(stack: Stack, sent: Iterable[Sent]) -> list[str]:
     """Every way in which a quiet system does not hold what it has answered, and what it did twice for one request."""
     users = {str(id_) for (id_,) in rows(stack, "users", "select id from users")}
-    orders = {str(row.id): row for row in rows(
-        stack, "orders", "select id, user_id, price, status, reason from orders")}
+    orders = {
+        str(row.id): row for row in rows(stack, "orders", "select id, user_id, price, status, reason from orders")
+    }
     effects = Counter(("order", str(row.user_id), row.price) for row in orders.values())
-    effects.update((row.kind.replace("withdrawal", "withdraw"), str(row.user_id), row.amount) for row in rows(
-        stack, "billing", "select kind, user_id, amount from operations where outcome = 'accepted'"))
+    effects.update(
+        (row.kind.replace("withdrawal", "withdraw"), str(row.user_id), row.amount)
+        for row in rows(stack, "billing", "select kind, user_id, amount from operations where outcome = 'accepted'")
+    )
     found = []
     with Api(stack.url) as api:
         for one in sent:

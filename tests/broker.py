@@ -1,4 +1,5 @@
 """What tests do at the broker itself, and see of events that failed."""
+
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +35,16 @@ def publish(stack: Stack, exchange: str, routing_key: str, body: Any, **options:
 
 def dead_letters(stack: Stack, event: str) -> list[Any]:
     """Take the dead letters of the handler of `event`: rows of the inbox."""
-    return [SimpleNamespace(**{**row._mapping, "body": bytes(row.body)}) for row in rows(stack, "notifications", """
-        delete from inbox where handler = :handler and next_attempt_at is null returning *""", handler=f"on_{event}")]
+    return [
+        SimpleNamespace(**{**row._mapping, "body": bytes(row.body)})
+        for row in rows(
+            stack,
+            "notifications",
+            """
+        delete from inbox where handler = :handler and next_attempt_at is null returning *""",
+            handler=f"on_{event}",
+        )
+    ]
 
 
 def failing(stack: Stack) -> list[Any]:
@@ -52,8 +61,14 @@ def fill_inbox(stack: Stack) -> None:
 
 
 def make_due(stack: Stack, handler: str, body: bytes) -> None:
-    rows(stack, "notifications", """
+    rows(
+        stack,
+        "notifications",
+        """
         insert into inbox (handler, key, body, content_type, content_encoding, headers, attempts, reason,
                            next_attempt_at)
         values (:handler, 'a test', :body, 'application/json', 'utf-8', '{}', 1, 'a test', now())
-        on conflict (handler, key) do update set next_attempt_at = now() returning 1""", handler=handler, body=body)
+        on conflict (handler, key) do update set next_attempt_at = now() returning 1""",
+        handler=handler,
+        body=body,
+    )

@@ -1,4 +1,5 @@
 """A client of the HTTP API, as tests speak to it."""
+
 from typing import Any
 from uuid import uuid4
 

@@ -1,4 +1,5 @@
 """A simulated clock for green threads: time passes only while nobody has anything to do, and then at once."""
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -1,4 +1,5 @@
 """The console command, as an operator of a running stack uses it."""
+
 import os
 import subprocess
 import sys
@@ -10,8 +11,14 @@ from services.local.stack import ROOT, Stack
 
 
 def nameko_hw(stack: Stack, *arguments: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "services.cli", *arguments], cwd=ROOT, capture_output=True, text=True,
-                          timeout=timeout_s, env={**os.environ, **stack.environment()})
+    return subprocess.run(
+        [sys.executable, "-m", "services.ops.cli", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env={**os.environ, **stack.environment()},
+    )
 
 
 def audit(stack: Stack, *options: str) -> str:

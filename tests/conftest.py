@@ -1,4 +1,5 @@
 """What tests of several folders share: the system in both of its local modes, each started once."""
+
 import os
 import signal
 import subprocess
@@ -74,9 +75,12 @@ class Embedded:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*dies_with_parent("INT"), sys.executable, "-m", "services.cli", "run", "--port", str(self.port)],
-                stdout=log, stderr=log,
-                env={**os.environ, **self.settings, "NAMEKO_HW_FOLDER": str(self.folder)}, start_new_session=True)
+                [*dies_with_parent("INT"), sys.executable, "-m", "services.ops.cli", "run", "--port", str(self.port)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.settings, "NAMEKO_HW_FOLDER": str(self.folder)},
+                start_new_session=True,
+            )
         with Api(self.url) as client:
             wait_for(client.is_ready, START_S, f"embedded mode, see {self.log}")
 

@@ -3,6 +3,7 @@
 Most send again what was not answered, under the same Idempotency-Key. The keyless ones cannot: they send each request
 once, with an amount that no other request of that user has, so that what came of it can be found.
 """
+
 import itertools
 import random
 import threading
@@ -20,7 +21,7 @@ from tests.client import Api, new_email
 RETRY_PAUSE_S = 0.1
 GIVE_UP_S = 90
 ANSWERS = (200, 201, 202, 402, 404)
-DEPOSIT = 1000    # at the least
+DEPOSIT = 1000  # at the least
 TOO_MUCH = 10**9  # a price that nobody can pay
 
 
@@ -53,7 +54,8 @@ class Load:
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._client, args=(random.Random(f"{seed} {number}"), number < keyless))
-            for number in range(clients + keyless)]
+            for number in range(clients + keyless)
+        ]
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -85,10 +87,10 @@ class Load:
         else:
             more = {"deposit": DEPOSIT, "order": TOO_MUCH if dice.random() < 0.1 else 0}.get(kind, 0)
             sent = Sent(kind, user_id, next(numbers) + more, None)
-        path, field = (("/orders", "price") if kind == "order"
-                       else (f"/billing/accounts/{user_id}/{kind}", "amount"))
-        answer = self._send(api, path, {field: sent.amount} | ({"user_id": user_id} if kind == "order" else {}),
-                            sent.key, sent)
+        path, field = ("/orders", "price") if kind == "order" else (f"/billing/accounts/{user_id}/{kind}", "amount")
+        answer = self._send(
+            api, path, {field: sent.amount} | ({"user_id": user_id} if kind == "order" else {}), sent.key, sent
+        )
         if kind == "order" and answer:
             sent.id = answer["id"]
             self._count(answer["status"])

@@ -2,6 +2,7 @@
 
 Run by tests/scratch.py as `python -m tests.reaper FOLDER`, in a session of its own, which no signal to the run reaches.
 """
+
 import shutil
 import signal
 import subprocess

@@ -3,6 +3,7 @@
 The folder is removed at the end. What servers logged is kept in .run/test-logs where a test failed; `--basetemp=...`
 keeps everything.
 """
+
 import fcntl
 import os
 import shutil
@@ -34,9 +35,13 @@ class Run:
             fcntl.flock(lock, fcntl.LOCK_EX)
             # The reaper holds the lock, and reads what we never write: its input ends with us.
             self.reaper = subprocess.Popen(
-                [sys.executable, "-m", "tests.reaper", str(self.folder)], cwd=ROOT, stdin=subprocess.PIPE,
-                pass_fds=(lock.fileno(),), start_new_session=True,
-                env={name: value for name, value in os.environ.items() if name != MARK})
+                [sys.executable, "-m", "tests.reaper", str(self.folder)],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                pass_fds=(lock.fileno(),),
+                start_new_session=True,
+                env={name: value for name, value in os.environ.items() if name != MARK},
+            )
 
     def end(self) -> None:
         """Wait until nothing is left of this run."""

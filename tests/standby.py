@@ -1,4 +1,5 @@
 """Turning a PostgreSQL into a standby and back, as far as its clients can see."""
+
 from contextlib import closing
 
 import psycopg2

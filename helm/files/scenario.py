@@ -1,4 +1,5 @@
 """Plays the scenario inside the cluster: each request goes to the service of its path, as through the ingress."""
+
 import json
 import os
 import sys
@@ -6,7 +7,7 @@ import sys
 from requests.adapters import HTTPAdapter
 
 from services.local.demo import Scenario
-from services.local.frontdoor import ROUTES
+from services.local.gateway import ROUTES
 
 BASE = "http://nameko-hw"
 ADDRESSES = json.loads(os.environ["ADDRESSES"])

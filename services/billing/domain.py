@@ -4,6 +4,7 @@ An operation moves its amount between two accounts of the ledger, so the books a
 "Summa de arithmetica", 1494). A user's account is the user's money; `cash` is what we hold for all of them,
 `revenue` is what they have paid for orders.
 """
+
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated

@@ -1,4 +1,5 @@
 """The tables of billing."""
+
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -35,8 +36,9 @@ class Operation(Base):
     __table_args__ = (
         CheckConstraint("amount > 0", name="operations_amount_positive"),
         CheckConstraint("kind in ('deposit', 'withdrawal', 'payment')", name="operations_kind"),
-        CheckConstraint("outcome in ('accepted', 'insufficient_funds', 'account_not_found')",
-                        name="operations_outcome"),
+        CheckConstraint(
+            "outcome in ('accepted', 'insufficient_funds', 'account_not_found')", name="operations_outcome"
+        ),
         CheckConstraint("debit <> credit and user_id::text in (debit, credit)", name="operations_ledger_accounts"),
         CheckConstraint("(outcome = 'accepted') = (balance is not null)", name="operations_balance"),
         Index("operations_statement", "user_id", "created_at", "id", postgresql_where=text("outcome = 'accepted'")),

@@ -1,15 +1,16 @@
 """The entrypoints of billing."""
+
 from uuid import UUID
 
 from services.billing import models, store
 from services.billing.domain import AccountView, Kind, Money, OperationView, ReceiptView
-from services.common.busy import Busy
-from services.common.database import Database, TryAgain
-from services.common.http import Reply, http
-from services.common.pages import Page, PageQuery
-from services.common.problems import Problem, account_busy, not_found
-from services.common.rpc import rpc
 from services.contracts import AccountNotFound, AccountState, Amount, OperationMismatch, Outcome, Payment
+from services.kit.amqp.rpc import rpc
+from services.kit.busy import Busy
+from services.kit.db.database import Database, TryAgain
+from services.kit.web.entrypoint import Reply, http
+from services.kit.web.pages import Page, PageQuery
+from services.kit.web.problems import Problem, account_busy, not_found
 
 ACCOUNT = "/billing/accounts/<uuid:user_id>"
 
@@ -82,8 +83,13 @@ class BillingService:
     def deposit(self, user_id: UUID, key: str | None, body: Money) -> Reply:
         return self._move(Kind.DEPOSIT, user_id, key, body)
 
-    @http("POST", f"{ACCOUNT}/withdraw", body=Money, answers={200: ReceiptView, 402: None, 404: None},
-          summary="Withdraw money")
+    @http(
+        "POST",
+        f"{ACCOUNT}/withdraw",
+        body=Money,
+        answers={200: ReceiptView, 402: None, 404: None},
+        summary="Withdraw money",
+    )
     def withdraw(self, user_id: UUID, key: str | None, body: Money) -> Reply:
         return self._move(Kind.WITHDRAWAL, user_id, key, body)
 
@@ -107,8 +113,13 @@ class BillingService:
             raise insufficient_funds(replayed=not is_new)
         return Reply(200, ReceiptView.model_validate(operation), replayed=not is_new)
 
-    @http("GET", f"{ACCOUNT}/operations", query=PageQuery, answers={200: Page[OperationView], 404: None},
-          summary="List the operations of an account, newest first")
+    @http(
+        "GET",
+        f"{ACCOUNT}/operations",
+        query=PageQuery,
+        answers={200: Page[OperationView], 404: None},
+        summary="List the operations of an account, newest first",
+    )
     def list_operations(self, user_id: UUID, query: PageQuery) -> Reply:
         with self.db.get_session() as session:
             store.get_account(session, user_id)
@@ -122,5 +133,6 @@ def account_state(account: models.Account) -> AccountState:
 
 
 def insufficient_funds(replayed: bool) -> Problem:
-    return Problem(402, "insufficient-funds", "amount: the account holds less than this; nothing was moved.",
-                   replayed=replayed)
+    return Problem(
+        402, "insufficient-funds", "amount: the account holds less than this; nothing was moved.", replayed=replayed
+    )

@@ -1,4 +1,5 @@
 """All the SQL of billing. Each function works in the caller's transaction."""
+
 from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
@@ -10,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from services.billing.domain import Kind, change, entries
 from services.billing.models import Account, Operation
-from services.common.database import Prepared, TryAgain
-from services.common.idempotency import claim
-from services.common.pages import PageQuery, newest_first
 from services.contracts import AccountNotFound, Outcome, Payment
+from services.kit.db.database import Prepared, TryAgain
+from services.kit.db.idempotency import claim
+from services.kit.web.pages import PageQuery, newest_first
 
 
 def open_account(session: Session, user_id: UUID) -> Account:
@@ -67,13 +68,21 @@ PAY_TYPES = ["uuid[]", "uuid[]", "bigint[]", "text[]", "text[]"]
 PAY = Prepared("pay", PAY_TYPES, PAY_SQL.format(waiting=" skip locked"))
 PAY_WAITING = Prepared("pay_waiting", PAY_TYPES, PAY_SQL.format(waiting=""))
 
-REFUSE = Prepared("refuse_payment", ["uuid", "uuid", "bigint", "text", "text"], """
+REFUSE = Prepared(
+    "refuse_payment",
+    ["uuid", "uuid", "bigint", "text", "text"],
+    """
     insert into operations (id, kind, user_id, amount, debit, credit, outcome)
-    values ($1, 'payment', $2, $3, $4, $5, 'account_not_found') on conflict do nothing""")
+    values ($1, 'payment', $2, $3, $4, $5, 'account_not_found') on conflict do nothing""",
+)
 
-OPEN = Prepared("open_accounts", ["uuid[]"], """
+OPEN = Prepared(
+    "open_accounts",
+    ["uuid[]"],
+    """
     insert into accounts (user_id, balance)
-    select distinct user_id, 0 from unnest($1) as one (user_id) order by user_id on conflict do nothing""")
+    select distinct user_id, 0 from unnest($1) as one (user_id) order by user_id on conflict do nothing""",
+)
 
 
 def open_accounts(connection: Connection, user_ids: Sequence[UUID]) -> Sequence[UUID]:
@@ -97,31 +106,45 @@ def pay(connection: Connection, payments: Sequence[Payment], wait: bool) -> list
             outcomes |= done_before
         except TryAgain:  # PAY has not waited for the accounts, but for an operation that another one is carrying out
             outcomes |= {payment.operation_id: Outcome.BUSY for payment in rest}
-    return [outcomes[payment.operation_id] if payment == asked[payment.operation_id] else Outcome.MISMATCH
-            for payment in payments]
+    return [
+        outcomes[payment.operation_id] if payment == asked[payment.operation_id] else Outcome.MISMATCH
+        for payment in payments
+    ]
 
 
 def carry_out(connection: Connection, payments: Sequence[Payment], wait: bool) -> dict[UUID, Outcome]:
     """Run PAY; IntegrityError, and nothing is done, if some operation id is not new."""
     ledger = [entries(Kind.PAYMENT, payment.user_id) for payment in payments]
     paid = (PAY_WAITING if wait else PAY).run(
-        connection, [str(payment.operation_id) for payment in payments], [str(payment.user_id) for payment in payments],
-        [payment.amount for payment in payments], [debit for debit, _ in ledger], [credit for _, credit in ledger])
+        connection,
+        [str(payment.operation_id) for payment in payments],
+        [str(payment.user_id) for payment in payments],
+        [payment.amount for payment in payments],
+        [debit for debit, _ in ledger],
+        [credit for _, credit in ledger],
+    )
     return {row.id: Outcome(row.outcome) for row in paid}
 
 
 def refuse(connection: Connection, payment: Payment) -> Outcome:
     """Store that a payment was refused for want of an account, unless it was decided before; give what is stored."""
-    REFUSE.run(connection, str(payment.operation_id), str(payment.user_id), payment.amount,
-               *entries(Kind.PAYMENT, payment.user_id))
+    REFUSE.run(
+        connection,
+        str(payment.operation_id),
+        str(payment.user_id),
+        payment.amount,
+        *entries(Kind.PAYMENT, payment.user_id),
+    )
     return known(connection, [payment])[payment.operation_id]
 
 
 def known(connection: Connection, payments: Iterable[Payment]) -> dict[UUID, Outcome]:
     """The outcomes of those payments that were decided before; MISMATCH for an id that was used for something else."""
     asked = {payment.operation_id: payment for payment in payments}
-    return {one.id: answer_of(one, asked[one.id])
-            for one in connection.execute(select(Operation.__table__).where(Operation.id.in_(asked)))}
+    return {
+        one.id: answer_of(one, asked[one.id])
+        for one in connection.execute(select(Operation.__table__).where(Operation.id.in_(asked)))
+    }
 
 
 def answer_of(operation: Row[Any], payment: Payment) -> Outcome:
@@ -134,8 +157,9 @@ def answer_of(operation: Row[Any], payment: Payment) -> Outcome:
 def claim_movement(session: Session, key: str | None, kind: Kind, user_id: UUID, amount: int) -> tuple[Operation, bool]:
     """Insert a deposit or a withdrawal under its Idempotency-Key, or find the one that has it."""
     debit, credit = entries(kind, user_id)
-    operation, is_new = claim(session, Operation, key, {"kind": kind, "user_id": user_id, "amount": amount},
-                              debit=debit, credit=credit)
+    operation, is_new = claim(
+        session, Operation, key, {"kind": kind, "user_id": user_id, "amount": amount}, debit=debit, credit=credit
+    )
     assert operation is not None  # no other unique column can have refused it: its id is new
     return operation, is_new
 
@@ -144,8 +168,10 @@ def settle(session: Session, operation: Operation) -> None:
     """Decide a claimed operation: move the money if the account has it, and record the outcome."""
     moved = change(Kind(operation.kind), operation.amount)
     balance = session.scalars(
-        update(Account).where(Account.user_id == operation.user_id, Account.balance + moved >= 0)
-        .values(balance=Account.balance + moved).returning(Account.balance)
+        update(Account)
+        .where(Account.user_id == operation.user_id, Account.balance + moved >= 0)
+        .values(balance=Account.balance + moved)
+        .returning(Account.balance)
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if balance is not None:
@@ -155,8 +181,10 @@ def settle(session: Session, operation: Operation) -> None:
     else:
         outcome = Outcome.ACCOUNT_NOT_FOUND
     session.scalars(
-        update(Operation).where(Operation.id == operation.id)
-        .values(outcome=outcome, balance=balance, created_at=func.clock_timestamp()).returning(Operation)
+        update(Operation)
+        .where(Operation.id == operation.id)
+        .values(outcome=outcome, balance=balance, created_at=func.clock_timestamp())
+        .returning(Operation)
         .execution_options(populate_existing=True, synchronize_session=False)
     ).one()
 

@@ -3,6 +3,7 @@
 It forgets everything when the process ends, so at its start embedded mode publishes every event that the
 outboxes still hold again, and their handlers find those that were handled done (see `embedded.py`).
 """
+
 from collections import defaultdict
 from queue import Empty
 from time import monotonic
@@ -37,8 +38,9 @@ class Channel(memory.Channel):
     def confirm_select(self) -> None:
         """Every message is confirmed at once: here, to be published is to be in the queue."""
 
-    def basic_publish(self, message: Any, exchange: str, routing_key: str, mandatory: bool = False,
-                      **kwargs: Any) -> None:
+    def basic_publish(
+        self, message: Any, exchange: str, routing_key: str, mandatory: bool = False, **kwargs: Any
+    ) -> None:
         self.sent += 1
         routed = self._lookup(exchange, routing_key) if exchange else routing_key in self.queues
         if routed:

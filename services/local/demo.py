@@ -1,4 +1,5 @@
 """The eight steps of the scenario, played over HTTP against embedded mode and printed as they happen."""
+
 import json
 import os
 import signal
@@ -30,9 +31,11 @@ def play(folder: Path) -> int:
     """Start embedded mode on a free port, play the scenario, stop; 0 only if all eight steps hold."""
     port = free_port()
     server = subprocess.Popen(
-        [*dies_with_parent("INT"), sys.executable, "-m", "services.cli", "run", "--port", str(port)],
+        [*dies_with_parent("INT"), sys.executable, "-m", "services.ops.cli", "run", "--port", str(port)],
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "NAMEKO_HW_FOLDER": str(folder), "LOG_LEVEL": "WARNING"}, start_new_session=True)
+        env={**os.environ, "NAMEKO_HW_FOLDER": str(folder), "LOG_LEVEL": "WARNING"},
+        start_new_session=True,
+    )
     try:
         base = f"http://127.0.0.1:{port}"
         wait_for(lambda: ready(server, base), START_S, "embedded mode to start")

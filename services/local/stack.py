@@ -1,4 +1,5 @@
 """Stack mode: one process a service, real RabbitMQ, real PostgreSQL, and a front door on one port."""
+
 import json
 import os
 import subprocess
@@ -7,9 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from services.common.database import with_driver
-from services.common.migrations import SERVICES, upgrade
-from services.local.frontdoor import Backend
+from services.kit.db.database import with_driver
+from services.kit.db.migrations import SERVICES, upgrade
+from services.local.gateway import Backend
 from services.local.net import free_port, port_is_free, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
@@ -35,8 +36,15 @@ class Stack:
     Nameko's command is called.
     """
 
-    def __init__(self, folder: Path, port: int, settings: dict[str, str] | None = None, replicas: int = 1,
-                 say: Callable[[str], object] = flushed, nameko: Sequence[str] = (NAMEKO,)) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        settings: dict[str, str] | None = None,
+        replicas: int = 1,
+        say: Callable[[str], object] = flushed,
+        nameko: Sequence[str] = (NAMEKO,),
+    ) -> None:
         self.folder = folder
         self.port = port
         self.settings = settings or {}
@@ -112,11 +120,17 @@ class Stack:
                     name_of(service, number),
                     [*self.nameko, "run", "--config", "config.yaml", f"services.{service}.service"],
                     env={**self.environment_of(service), "WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
-                    cwd=ROOT, log=self.folder / "logs" / f"{name_of(service, number)}.log")
+                    cwd=ROOT,
+                    log=self.folder / "logs" / f"{name_of(service, number)}.log",
+                )
         targets = [f"{service}={port}" for service, ports in self.ports.items() for port in ports]
         self.supervisor.add(
-            "front door", [sys.executable, "-m", "services.cli", "door", "--port", str(self.port), *targets],
-            env=self.environment(), cwd=ROOT, log=self.folder / "logs" / "door.log")
+            "front door",
+            [sys.executable, "-m", "services.ops.cli", "door", "--port", str(self.port), *targets],
+            env=self.environment(),
+            cwd=ROOT,
+            log=self.folder / "logs" / "door.log",
+        )
         self.environment_file.write_text(json.dumps(self.environment(), indent=2))
         self.supervisor.start()
         wait_for(self.is_ready, READY_S, f"the services to be ready; their logs are in {self.folder / 'logs'}")
@@ -124,8 +138,10 @@ class Stack:
     def is_ready(self) -> bool:
         """Whether every replica of every service, and the front door, say so, and see the broker."""
         backends = [Backend(service, [port], timeout_s=5) for service, ports in self.ports.items() for port in ports]
-        return (all(one.health().get("broker") == "up" for one in backends)
-                and Backend("front door", [self.port], timeout_s=5).is_ready())
+        return (
+            all(one.health().get("broker") == "up" for one in backends)
+            and Backend("front door", [self.port], timeout_s=5).is_ready()
+        )
 
     def keep_servers_running(self) -> None:
         """Start a private server again that has died, and that failed to start; the supervisor does so for services."""

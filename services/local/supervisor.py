@@ -1,4 +1,5 @@
 """Child processes: many under one supervisor, and what a single server needs of the same."""
+
 import atexit
 import fcntl
 import functools
@@ -60,8 +61,14 @@ class Supervisor:
         self._all_started = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def add(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None,
-            cwd: Path | None = None, log: Path | None = None) -> None:
+    def add(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        log: Path | None = None,
+    ) -> None:
         """Add a program; `env` comes on top of our own, `log` is appended to (default: our output).
 
         Raises ValueError for a name that is taken, FileNotFoundError for an unknown program.
@@ -211,8 +218,14 @@ def _popen(child: Child) -> Process:
 
 def _spawn_child(child: Child, output: BinaryIO | None) -> Process:
     return subprocess.Popen(
-        [*dies_with_parent("KILL"), *child.argv], env=child.env, cwd=child.cwd, stdin=subprocess.DEVNULL,
-        stdout=output, stderr=output, start_new_session=True)
+        [*dies_with_parent("KILL"), *child.argv],
+        env=child.env,
+        cwd=child.cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
 
 
 def _kill_group(pid: int) -> None:

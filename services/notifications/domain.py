@@ -1,4 +1,5 @@
 """What letters say."""
+
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -14,9 +15,9 @@ Body = Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=10_000)]
 class Kind(StrEnum):
     """What a letter is about."""
 
-    ORDER_PAID = "order_paid"          # the letter of happiness
+    ORDER_PAID = "order_paid"  # the letter of happiness
     ORDER_REJECTED = "order_rejected"  # the letter of grief
-    MESSAGE = "message"                # anything else that somebody had to say
+    MESSAGE = "message"  # anything else that somebody had to say
 
 
 def happiness(event: OrderPaid) -> tuple[str, str]:
@@ -26,8 +27,10 @@ def happiness(event: OrderPaid) -> tuple[str, str]:
 
 def grief(event: OrderRejected) -> tuple[str, str]:
     """Subject and body of the letter for an order that could not be paid."""
-    return "Your order was rejected", (f"Order {event.order_id} for {money(event.price)} was rejected: "
-                                       "there is not enough money on your account. Nothing was taken.")
+    return "Your order was rejected", (
+        f"Order {event.order_id} for {money(event.price)} was rejected: "
+        "there is not enough money on your account. Nothing was taken."
+    )
 
 
 def money(amount: int) -> str:
@@ -38,10 +41,15 @@ def money(amount: int) -> str:
 class NewMessage(BaseModel):
     """What a client sends to have a letter stored: to a user, to an address, or both."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"anyOf": [
-        {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
-        {"required": ["email"], "properties": {"email": {"type": "string"}}},
-    ]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
+                {"required": ["email"], "properties": {"email": {"type": "string"}}},
+            ]
+        },
+    )
 
     user_id: UUID | None = None
     email: Email | None = None

@@ -1,11 +1,12 @@
 """The tables of notifications."""
+
 from datetime import datetime
 from uuid import UUID, uuid4
 
 from sqlalchemy import CheckConstraint, DateTime, Index, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
-from services.common.inbox import InboxRow
+from services.kit.inbox.provider import InboxRow
 
 
 class Base(DeclarativeBase):
@@ -55,5 +56,9 @@ class Letter(Base):
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    email = column_property(func.coalesce(given_email, (
-        select(Contact.email).where(Contact.user_id == user_id).correlate_except(Contact).scalar_subquery())))
+    email = column_property(
+        func.coalesce(
+            given_email,
+            (select(Contact.email).where(Contact.user_id == user_id).correlate_except(Contact).scalar_subquery()),
+        )
+    )

@@ -1,10 +1,11 @@
 """The entrypoints of notifications."""
-from services.common.database import Database
-from services.common.events import event_handler
-from services.common.http import Reply, http
-from services.common.inbox import Inbox
-from services.common.pages import Page, UserPageQuery
+
 from services.contracts import OrderPaid, OrderRejected, UserRegistered
+from services.kit.amqp.events import event_handler
+from services.kit.db.database import Database
+from services.kit.inbox.provider import Inbox
+from services.kit.web.entrypoint import Reply, http
+from services.kit.web.pages import Page, UserPageQuery
 from services.notifications import models, store
 from services.notifications.domain import Kind, LetterView, NewMessage, grief, happiness
 
@@ -41,8 +42,13 @@ class NotificationsService:
             letter, is_new = store.claim_message(session, key, body)
         return Reply(201, LetterView.model_validate(letter), replayed=not is_new)
 
-    @http("GET", "/notifications", query=UserPageQuery, answers={200: Page[LetterView]},
-          summary="List letters, newest first")
+    @http(
+        "GET",
+        "/notifications",
+        query=UserPageQuery,
+        answers={200: Page[LetterView]},
+        summary="List letters, newest first",
+    )
     def list_letters(self, query: UserPageQuery) -> Reply:
         with self.db.get_session() as session:
             letters, next_ = store.newest(session, query)

@@ -1,4 +1,5 @@
 """All the SQL of notifications. Each function works in the caller's transaction."""
+
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -6,36 +7,49 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from services.common.database import Prepared
-from services.common.idempotency import claim
-from services.common.pages import UserPageQuery, newest_first
 from services.contracts import OrderPaid, OrderRejected
+from services.kit.db.database import Prepared
+from services.kit.db.idempotency import claim
+from services.kit.web.pages import UserPageQuery, newest_first
 from services.notifications.domain import Kind, NewMessage
 from services.notifications.models import Contact, Letter
 
-ADD_LETTERS = Prepared("add_letters", ["uuid[]", "uuid[]", "uuid[]", "text", "text[]", "text[]"], """
+ADD_LETTERS = Prepared(
+    "add_letters",
+    ["uuid[]", "uuid[]", "uuid[]", "text", "text[]", "text[]"],
+    """
     insert into letters (id, event_id, order_id, user_id, kind, subject, body)
     select gen_random_uuid(), event_id, order_id, user_id, $4, subject, body
     from unnest($1, $2, $3, $5, $6) as one (event_id, order_id, user_id, subject, body)
     order by event_id  -- in one order everywhere, so that no two transactions wait for each other
     on conflict do nothing
-    returning event_id""")
+    returning event_id""",
+)
 
 
-def add_letters(connection: Connection, kind: Kind,
-                letters: Sequence[tuple[OrderPaid | OrderRejected, str, str]]) -> list[bool]:
+def add_letters(
+    connection: Connection, kind: Kind, letters: Sequence[tuple[OrderPaid | OrderRejected, str, str]]
+) -> list[bool]:
     """Store a letter with its subject and body for each event; False for one that was handled before."""
-    new = set(ADD_LETTERS.run(
-        connection, [str(event.event_id) for event, _, _ in letters], [str(event.order_id) for event, _, _ in letters],
-        [str(event.user_id) for event, _, _ in letters], str(kind), [subject for _, subject, _ in letters],
-        [body for _, _, body in letters]).scalars())
+    new = set(
+        ADD_LETTERS.run(
+            connection,
+            [str(event.event_id) for event, _, _ in letters],
+            [str(event.order_id) for event, _, _ in letters],
+            [str(event.user_id) for event, _, _ in letters],
+            str(kind),
+            [subject for _, subject, _ in letters],
+            [body for _, _, body in letters],
+        ).scalars()
+    )
     return [event.event_id in new for event, _, _ in letters]
 
 
 def add_contact(session: Session, user_id: UUID, email: str) -> bool:
     """Store a user's address; False if it was known."""
-    new = session.execute(insert(Contact).values(user_id=user_id, email=email)
-                          .on_conflict_do_nothing().returning(Contact.user_id))
+    new = session.execute(
+        insert(Contact).values(user_id=user_id, email=email).on_conflict_do_nothing().returning(Contact.user_id)
+    )
     return new.one_or_none() is not None
 
 

@@ -1,4 +1,5 @@
 """The life of an order: pending, then paid or rejected for ever."""
+
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID

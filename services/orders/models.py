@@ -1,11 +1,12 @@
 """The tables of orders."""
+
 from datetime import datetime
 from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, Integer, false, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from services.common.outbox import OutboxRow
+from services.kit.outbox.provider import OutboxRow
 
 
 class Base(DeclarativeBase):

@@ -1,22 +1,23 @@
 """The entrypoints of orders. The flow of an order is `create_order`, `_finish` and `_settle`."""
+
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 from eventlet import Timeout
 from nameko.dependency_providers import Config
 
-from services.common.batching import batched
-from services.common.busy import Busy
-from services.common.database import Database
-from services.common.http import Reply, http
-from services.common.idempotency import KeyReused
-from services.common.outbox import Outbox
-from services.common.pages import Page, UserPageQuery
-from services.common.problems import PASSING, RETRY_AFTER, Unavailable, not_found
-from services.common.recovery import NotYet, is_outage, recover, report
-from services.common.rpc import RpcProxy, RpcRefused
-from services.common.timers import every
 from services.contracts import Outcome
+from services.kit.amqp.rpc import RpcProxy, RpcRefused
+from services.kit.batching import batched
+from services.kit.busy import Busy
+from services.kit.db.database import Database
+from services.kit.db.idempotency import KeyReused
+from services.kit.outbox.provider import Outbox
+from services.kit.recovery import NotYet, is_outage, recover, report
+from services.kit.timers import every
+from services.kit.web.entrypoint import Reply, http
+from services.kit.web.pages import Page, UserPageQuery
+from services.kit.web.problems import PASSING, RETRY_AFTER, Unavailable, not_found
 from services.orders import models, store
 from services.orders.domain import NewOrder, OrderView, Reason, Status, payment, verdict
 from services.orders.store import Asked, Claimed
@@ -41,8 +42,9 @@ class OrdersService:
     users = RpcProxy("users")
     busy = Busy()
 
-    @http("POST", "/orders", body=NewOrder, answers={201: OrderView, 202: OrderView, 404: None},
-          summary="Place an order")
+    @http(
+        "POST", "/orders", body=NewOrder, answers={201: OrderView, 202: OrderView, 404: None}, summary="Place an order"
+    )
     def create_order(self, key: str | None, body: NewOrder) -> Reply:
         """Store the order as pending, then finish it; 202 while the outcome of the payment is not known."""
         order, is_new, promised = self._store(Asked(uuid4(), uuid4(), key, body))
@@ -96,7 +98,8 @@ class OrdersService:
 
     def _pay(self, orders: Sequence[OrderView], wait: bool) -> list[OrderView | Exception]:
         outcomes = self.billing.pay_all(
-            payments=[payment(order).model_dump(mode="json") for order in orders], wait=wait)
+            payments=[payment(order).model_dump(mode="json") for order in orders], wait=wait
+        )
         if len(outcomes) != len(orders):
             raise RpcRefused(f"billing gave {len(outcomes)} outcomes for {len(orders)} payments")
         results = [settled(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]

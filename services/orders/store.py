@@ -1,4 +1,5 @@
 """All the SQL of orders. Each function works in the caller's transaction."""
+
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -7,10 +8,10 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, or_, select
 from sqlalchemy.orm import Session
 
-from services.common.database import Prepared
-from services.common.idempotency import KeyReused
-from services.common.pages import UserPageQuery, newest_first
-from services.common.relay import Envelope
+from services.kit.db.database import Prepared
+from services.kit.db.idempotency import KeyReused
+from services.kit.outbox.relay import Envelope
+from services.kit.web.pages import UserPageQuery, newest_first
 from services.orders.domain import NewOrder, OrderView, Reason, Status, announcement
 from services.orders.models import Order
 
@@ -33,17 +34,24 @@ class Claimed(NamedTuple):
 
 
 #: The ids are the caller's, so that to store an order again is to find it stored.
-CLAIM = Prepared("claim_orders", ["uuid[]", "uuid[]", "text[]", "uuid[]", "bigint[]", "interval"], """
+CLAIM = Prepared(
+    "claim_orders",
+    ["uuid[]", "uuid[]", "text[]", "uuid[]", "bigint[]", "interval"],
+    """
     insert into orders (id, request_id, idempotency_key, user_id, price, status, retry_at)
     select id, request_id, key, user_id, price, 'pending', now() + $6
     from unnest($1, $2, $3, $4, $5) as one (id, request_id, key, user_id, price)
     order by key  -- in one order everywhere, so that no two transactions wait for each other
     on conflict do nothing
-    returning id, created_at""")
+    returning id, created_at""",
+)
 
 #: Status and event in one statement: an order never has the one without the other. An order that somebody else holds
 #: is left out, and left to recovery.
-FINISH = Prepared("finish_orders", ["uuid[]", "text[]", "text[]", "uuid[]", "text[]", "text[]", "interval"], """
+FINISH = Prepared(
+    "finish_orders",
+    ["uuid[]", "text[]", "text[]", "uuid[]", "text[]", "text[]", "interval"],
+    """
     with free as (
         select id from orders where id = any($1) for update skip locked
     ), finished as (
@@ -56,45 +64,85 @@ FINISH = Prepared("finish_orders", ["uuid[]", "text[]", "text[]", "uuid[]", "tex
         insert into outbox (event_id, type, body, claimed_until)
         select event_id, type, cast(body as jsonb), now() + $7 from finished where event_id is not null
     )
-    select id, cast(event_id as text) from finished""")
+    select id, cast(event_id as text) from finished""",
+)
 
-PROMISE = Prepared("promise_order", ["uuid"], """
-    update orders set promised = true where id = $1 and status not in ('paid', 'rejected')""")
+PROMISE = Prepared(
+    "promise_order",
+    ["uuid"],
+    """
+    update orders set promised = true where id = $1 and status not in ('paid', 'rejected')""",
+)
 
 #: What was taken together comes again at different times, so that one that breaks its round is with others then.
-DUE = Prepared("claim_pending_orders", ["integer", "interval"], """
+DUE = Prepared(
+    "claim_pending_orders",
+    ["integer", "interval"],
+    """
     update orders set retry_at = now() + $2 * (1 + random() / 4), attempts = attempts + 1
     where id in (select id from orders where status = 'pending' and retry_at < now()
                  order by retry_at limit $1 for update skip locked)
-    returning id, user_id, price, status, reason, created_at""")
+    returning id, user_id, price, status, reason, created_at""",
+)
 
-TROUBLED = Prepared("troubled_orders", ["uuid[]", "text[]", "interval"], """
+TROUBLED = Prepared(
+    "troubled_orders",
+    ["uuid[]", "text[]", "interval"],
+    """
     update orders set trouble = one.trouble, retry_at = now() + least(attempts, 20) * $3
     from unnest($1, $2) as one (id, trouble)
-    where orders.id = one.id and orders.status not in ('paid', 'rejected')""")
+    where orders.id = one.id and orders.status not in ('paid', 'rejected')""",
+)
 
-WAITING = Prepared("count_pending_orders", ["interval"], """
+WAITING = Prepared(
+    "count_pending_orders",
+    ["interval"],
+    """
     select count(*) as pending, count(*) filter (where created_at < now() - $1) as stuck
-    from orders where status = 'pending'""")
+    from orders where status = 'pending'""",
+)
 
 
 def claim_orders(connection: Connection, asked: Sequence[Asked], retry_after_s: float) -> list[Claimed | KeyReused]:
     """Store each as a pending order under its key, or find the one that the key, or the request itself, has stored."""
     stored = CLAIM.run(
-        connection, [str(one.id) for one in asked], [str(one.request_id) for one in asked], [one.key for one in asked],
-        [str(one.order.user_id) for one in asked], [one.order.price for one in asked], timedelta(seconds=retry_after_s))
+        connection,
+        [str(one.id) for one in asked],
+        [str(one.request_id) for one in asked],
+        [one.key for one in asked],
+        [str(one.order.user_id) for one in asked],
+        [one.order.price for one in asked],
+        timedelta(seconds=retry_after_s),
+    )
     created_at = {row.id: row.created_at for row in stored}
     found: dict[UUID | str | None, Row[Any]] = {}
     if others := [one for one in asked if one.id not in created_at]:
-        for row in connection.execute(select(Order.__table__).where(or_(
-                Order.idempotency_key.in_({one.key for one in others if one.key is not None}),
-                Order.id.in_({one.id for one in others})))):
+        for row in connection.execute(
+            select(Order.__table__).where(
+                or_(
+                    Order.idempotency_key.in_({one.key for one in others if one.key is not None}),
+                    Order.id.in_({one.id for one in others}),
+                )
+            )
+        ):
             found[row.id] = found[row.idempotency_key] = row
     return [
-        Claimed(OrderView(id=one.id, user_id=one.order.user_id, price=one.order.price, status=Status.PENDING,
-                          reason=None, created_at=created_at[one.id]), is_new=True, promised=False)
-        if one.id in created_at else replay(found[one.id if one.id in found else one.key], one)
-        for one in asked]
+        Claimed(
+            OrderView(
+                id=one.id,
+                user_id=one.order.user_id,
+                price=one.order.price,
+                status=Status.PENDING,
+                reason=None,
+                created_at=created_at[one.id],
+            ),
+            is_new=True,
+            promised=False,
+        )
+        if one.id in created_at
+        else replay(found[one.id if one.id in found else one.key], one)
+        for one in asked
+    ]
 
 
 def replay(order: Row[Any], asked: Asked) -> Claimed | KeyReused:
@@ -104,22 +152,38 @@ def replay(order: Row[Any], asked: Asked) -> Claimed | KeyReused:
     return Claimed(OrderView.model_validate(order), is_new=order.id == asked.id, promised=order.promised)
 
 
-def finish(connection: Connection, orders: Sequence[OrderView],
-           lease_s: float) -> tuple[list[Envelope], list[OrderView]]:
+def finish(
+    connection: Connection, orders: Sequence[OrderView], lease_s: float
+) -> tuple[list[Envelope], list[OrderView]]:
     """Give pending orders the status and reason of `orders`, and the outbox the events that tell of it.
 
     Gives the events of those orders that were still pending, as whoever was faster has told of the others; and all
     orders as they are now: one that somebody else holds is still pending.
     """
     rows = [Envelope.of(event) if (event := announcement(order)) else None for order in orders]
-    finished = {row.id: row.event_id for row in FINISH.run(
-        connection, [str(order.id) for order in orders], [str(order.status) for order in orders],
-        [order.reason and str(order.reason) for order in orders], [row and row.event_id for row in rows],
-        [row and row.type for row in rows], [row and row.body for row in rows], timedelta(seconds=lease_s))}
+    finished = {
+        row.id: row.event_id
+        for row in FINISH.run(
+            connection,
+            [str(order.id) for order in orders],
+            [str(order.status) for order in orders],
+            [order.reason and str(order.reason) for order in orders],
+            [row and row.event_id for row in rows],
+            [row and row.type for row in rows],
+            [row and row.body for row in rows],
+            timedelta(seconds=lease_s),
+        )
+    }
     events = [row for order, row in zip(orders, rows, strict=True) if row and finished.get(order.id) == row.event_id]
     others = {order.id for order in orders if order.id not in finished}
-    now = {row.id: OrderView.model_validate(row) for row in connection.execute(
-        select(Order.__table__).where(Order.id.in_(others)))} if others else {}
+    now = (
+        {
+            row.id: OrderView.model_validate(row)
+            for row in connection.execute(select(Order.__table__).where(Order.id.in_(others)))
+        }
+        if others
+        else {}
+    )
     return events, [now.get(order.id, order) for order in orders]
 
 

@@ -1,4 +1,5 @@
 """What a user is."""
+
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID

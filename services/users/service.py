@@ -1,18 +1,19 @@
 """The entrypoints of users."""
+
 from collections.abc import Sequence
 from uuid import UUID
 
 from nameko.dependency_providers import Config
 
-from services.common.batching import batched
-from services.common.database import Database
-from services.common.http import Reply, http
-from services.common.outbox import Outbox
-from services.common.problems import PASSING, FieldError, Problem, not_found
-from services.common.recovery import recover, report
-from services.common.rpc import RpcProxy, RpcRefused, rpc
-from services.common.timers import every
 from services.contracts import UserRegistered
+from services.kit.amqp.rpc import RpcProxy, RpcRefused, rpc
+from services.kit.batching import batched
+from services.kit.db.database import Database
+from services.kit.outbox.provider import Outbox
+from services.kit.recovery import recover, report
+from services.kit.timers import every
+from services.kit.web.entrypoint import Reply, http
+from services.kit.web.problems import PASSING, FieldError, Problem, not_found
 from services.users import models, store
 from services.users.domain import NewUser, Status, UserView
 
@@ -81,5 +82,10 @@ class UsersService:
 
 
 def email_taken(replayed: bool) -> Problem:
-    return Problem(409, "email-taken", "email: another user has this address.",
-                   [FieldError(field="email", message="another user has this address")], replayed=replayed)
+    return Problem(
+        409,
+        "email-taken",
+        "email: another user has this address.",
+        [FieldError(field="email", message="another user has this address")],
+        replayed=replayed,
+    )

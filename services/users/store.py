@@ -1,4 +1,5 @@
 """All the SQL of users. Each function works in the caller's transaction."""
+
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
@@ -7,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import Connection, func, insert
 from sqlalchemy.orm import Session
 
-from services.common.database import Prepared
-from services.common.idempotency import KeyReused, claim, take_turns
+from services.kit.db.database import Prepared
+from services.kit.db.idempotency import KeyReused, claim, take_turns
 from services.users.domain import NewUser, Status, UserView
 from services.users.models import RefusedUser, User
 
@@ -20,25 +21,41 @@ class Claimed(NamedTuple):
     is_new: bool
 
 
-ACTIVATE = Prepared("activate_users", ["uuid[]"], """
+ACTIVATE = Prepared(
+    "activate_users",
+    ["uuid[]"],
+    """
     update users set status = 'active', trouble = null from unnest($1) as one (id)
-    where users.id = one.id and users.status <> 'active'""")
+    where users.id = one.id and users.status <> 'active'""",
+)
 
 #: What was taken together comes again at different times, so that one that breaks its round is with others then.
-DUE = Prepared("claim_pending_users", ["integer", "interval"], """
+DUE = Prepared(
+    "claim_pending_users",
+    ["integer", "interval"],
+    """
     update users set retry_at = now() + $2 * (1 + random() / 4), attempts = attempts + 1
     where id in (select id from users where status = 'pending' and retry_at < now()
                  order by retry_at limit $1 for update skip locked)
-    returning id, name, email, status, created_at""")
+    returning id, name, email, status, created_at""",
+)
 
-TROUBLED = Prepared("troubled_users", ["uuid[]", "text[]", "interval"], """
+TROUBLED = Prepared(
+    "troubled_users",
+    ["uuid[]", "text[]", "interval"],
+    """
     update users set trouble = one.trouble, retry_at = now() + least(attempts, 20) * $3
     from unnest($1, $2) as one (id, trouble)
-    where users.id = one.id and users.status <> 'active'""")
+    where users.id = one.id and users.status <> 'active'""",
+)
 
-WAITING = Prepared("count_pending_users", ["interval"], """
+WAITING = Prepared(
+    "count_pending_users",
+    ["interval"],
+    """
     select count(*) as pending, count(*) filter (where created_at < now() - $1) as stuck
-    from users where status = 'pending'""")
+    from users where status = 'pending'""",
+)
 
 KNOWN = Prepared("known_users", ["uuid[]"], "select id from users where id = any($1)")
 
@@ -52,8 +69,14 @@ def claim_user(session: Session, key: str | None, new: NewUser, retry_after_s: f
             raise KeyReused()
         if refused is not None:
             return Claimed(None, is_new=False)
-    user, is_new = claim(session, User, key, {"name": new.name, "email": new.email},
-                         status=Status.PENDING, retry_at=func.now() + timedelta(seconds=retry_after_s))
+    user, is_new = claim(
+        session,
+        User,
+        key,
+        {"name": new.name, "email": new.email},
+        status=Status.PENDING,
+        retry_at=func.now() + timedelta(seconds=retry_after_s),
+    )
     if user is not None:
         return Claimed(UserView.model_validate(user), is_new)
     if key is not None:

@@ -1,4 +1,5 @@
 """Embedded mode: one process beside PostgreSQL, data that stays, and nothing left behind."""
+
 import os
 import signal
 import socket
@@ -24,7 +25,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 def processes_with(last_words: list[str]) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if command_of(process)[-len(last_words):] == last_words]
+    return [process for process in psutil.process_iter() if command_of(process)[-len(last_words) :] == last_words]
 
 
 def command_of(process: psutil.Process) -> list[str]:
@@ -100,8 +101,9 @@ def test_a_folder_of_another_user_is_named_in_one_line(tmp_path: Path):
     with started(theirs / "data", prefix) as process:
         assert process.wait(60) == 1
         assert process.stdout is not None
-        assert process.stdout.read() == (f"nameko-hw: {theirs / 'data'}: Permission denied. "
-                                         "If another user made it, remove it with sudo\n")
+        assert process.stdout.read() == (
+            f"nameko-hw: {theirs / 'data'}: Permission denied. If another user made it, remove it with sudo\n"
+        )
 
 
 def test_it_stays_small(embedded: str):
@@ -116,9 +118,15 @@ def test_it_stays_small(embedded: str):
 @contextmanager
 def started(folder: Path, prefix: Sequence[str] = ()) -> Iterator["subprocess.Popen[str]"]:
     """Embedded mode on a port that the system chooses; its output can be read."""
-    command = [*prefix, *dies_with_parent("INT"), sys.executable, "-m", "services.cli", "run", "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          env={**os.environ, "NAMEKO_HW_FOLDER": str(folder)}) as process:
+    command = [*prefix, *dies_with_parent("INT"), sys.executable, "-m", "services.ops.cli", "run", "--port", "0"]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "NAMEKO_HW_FOLDER": str(folder)},
+    ) as process:
         try:
             yield process
         finally:
@@ -126,5 +134,10 @@ def started(folder: Path, prefix: Sequence[str] = ()) -> Iterator["subprocess.Po
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "services.cli", "run", *arguments], cwd=ROOT, capture_output=True,
-                          text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-m", "services.ops.cli", "run", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )

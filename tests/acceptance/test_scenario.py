@@ -1,4 +1,5 @@
 """The assignment's scenario and the Postman suite, against both local modes."""
+
 import json
 import os
 import shutil
@@ -26,10 +27,29 @@ def newman(url: str, report: Path, *options: str) -> subprocess.CompletedProcess
     npx = shutil.which("npx")
     assert npx, "npm is needed to run the Postman suite"
     return subprocess.run(
-        [npx, "--no-install", "newman", "run", str(COLLECTION), "--env-var", f"baseUrl={url}", "--color", "off",
-         "--reporters", "cli,htmlextra,json", "--reporter-htmlextra-export", str(report / "report.html"),
-         "--reporter-json-export", str(report / "report.json"), *options],
-        cwd=POSTMAN, capture_output=True, text=True, timeout=NEWMAN_S)
+        [
+            npx,
+            "--no-install",
+            "newman",
+            "run",
+            str(COLLECTION),
+            "--env-var",
+            f"baseUrl={url}",
+            "--color",
+            "off",
+            "--reporters",
+            "cli,htmlextra,json",
+            "--reporter-htmlextra-export",
+            str(report / "report.html"),
+            "--reporter-json-export",
+            str(report / "report.json"),
+            *options,
+        ],
+        cwd=POSTMAN,
+        capture_output=True,
+        text=True,
+        timeout=NEWMAN_S,
+    )
 
 
 def test_the_scenario_holds(url: str):
@@ -44,7 +64,7 @@ def test_the_postman_suite_passes_and_prints_what_it_sends_and_gets(url: str, tm
     report = json.loads((tmp_path / "report.json").read_text())["run"]
     assert report["stats"]["assertions"]["total"] > 500
     assert report["failures"] == []
-    assert "insufficient_funds" in run.stdout and '/billing/accounts/' in run.stdout
+    assert "insufficient_funds" in run.stdout and "/billing/accounts/" in run.stdout
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
@@ -55,12 +75,19 @@ def test_the_postman_suite_fails_where_nobody_serves(tmp_path: Path):
 def test_the_collection_starts_at_the_domain_of_the_assignment():
     collection = json.loads(COLLECTION.read_text())
     assert {"key": "baseUrl", "value": "http://arch.homework"}.items() <= next(
-        variable for variable in collection["variable"] if variable["key"] == "baseUrl").items()
+        variable for variable in collection["variable"] if variable["key"] == "baseUrl"
+    ).items()
 
 
 def test_the_demo_prints_every_step_and_leaves_nothing_behind():
-    demo = subprocess.run(["make", "--silent", "demo"], cwd=ROOT, capture_output=True, text=True, timeout=120,
-                          env={name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"})
+    demo = subprocess.run(
+        ["make", "--silent", "demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+    )
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert demo.stderr == ""
     assert demo.stdout.rstrip().endswith("PASSED: 8 of 8 steps hold")

@@ -1,4 +1,5 @@
 """A run of the tests leaves no process and no folder behind, whatever signal ends it."""
+
 import os
 import signal
 import subprocess
@@ -39,12 +40,29 @@ def endless(folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
     """A run of that test by a shell, as make does; once all servers are up, gives the shell and the run's folder."""
     told = folder / "told"
     (folder / "test_endless.py").write_text(ENDLESS.format(told=str(told)))
-    pytest_ = [sys.executable, "-m", "pytest", "-n", "1", "-p", "tests.scratch", "-c", str(ROOT / "setup.cfg"),
-               "--rootdir", str(ROOT), str(folder / "test_endless.py")]
+    pytest_ = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "1",
+        "-p",
+        "tests.scratch",
+        "-c",
+        str(ROOT / "setup.cfg"),
+        "--rootdir",
+        str(ROOT),
+        str(folder / "test_endless.py"),
+    ]
     with (folder / "output.log").open("w") as output:
-        shell = subprocess.Popen(["sh", "-c", '"$@"; exit', "sh", *pytest_], cwd=ROOT, stdout=output,
-                                 stderr=subprocess.STDOUT, start_new_session=True,
-                                 env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        shell = subprocess.Popen(
+            ["sh", "-c", '"$@"; exit', "sh", *pytest_],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
     try:
         wait_for(lambda: told.exists() and told.read_text(), START_S, f"the servers: {output.name}")
         scratch = Path(told.read_text())

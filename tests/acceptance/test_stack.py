@@ -1,4 +1,5 @@
 """Stack mode as a user meets it: `nameko shell`, what is on the broker, what starts again."""
+
 import os
 import signal
 import subprocess
@@ -16,16 +17,25 @@ from tests.client import Api
 
 def nameko_shell(stack: Stack, *lines: str) -> str:
     shell = subprocess.run(
-        [str(Path(sys.executable).parent / "nameko"), "shell", "--config", "config.yaml"], cwd=ROOT, timeout=60,
-        input="\n".join(lines) + "\n", capture_output=True, text=True, env={**os.environ, **stack.environment()})
+        [str(Path(sys.executable).parent / "nameko"), "shell", "--config", "config.yaml"],
+        cwd=ROOT,
+        timeout=60,
+        input="\n".join(lines) + "\n",
+        capture_output=True,
+        text=True,
+        env={**os.environ, **stack.environment()},
+    )
     assert shell.returncode == 0, shell.stderr
     return shell.stdout
 
 
 def test_billing_can_be_asked_from_nameko_shell(stack: Stack, api: Api):
     user_id = api.new_user(balance=70)["id"]
-    answer = nameko_shell(stack, f"print(n.rpc.billing.get_account('{user_id}'))",
-                          f"print(n.rpc.billing.get_account(user_id='{user_id}')['balance'] + 1)")
+    answer = nameko_shell(
+        stack,
+        f"print(n.rpc.billing.get_account('{user_id}'))",
+        f"print(n.rpc.billing.get_account(user_id='{user_id}')['balance'] + 1)",
+    )
     assert f"{{'user_id': '{user_id}', 'balance': 70}}" in answer
     assert "71" in answer
 
@@ -72,8 +82,11 @@ def test_a_wrong_argument_is_named_and_changes_nothing(stack: Stack, api: Api):
 
 def test_an_event_can_be_dispatched_by_hand(stack: Stack, api: Api):
     user_id = str(uuid4())
-    nameko_shell(stack, "n.dispatch_event('users', 'user_registered', "
-                        f"{{'event_id': '{uuid4()}', 'user_id': '{user_id}', 'email': 'by-hand@example.com'}})")
+    nameko_shell(
+        stack,
+        "n.dispatch_event('users', 'user_registered', "
+        f"{{'event_id': '{uuid4()}', 'user_id': '{user_id}', 'email': 'by-hand@example.com'}})",
+    )
     api.post("/notifications", {"user_id": user_id, "subject": "Hello", "body": ""})
     wait_for(lambda: api.letters(user_id)[0]["email"] == "by-hand@example.com", 10, "the contact")
     one(stack, "notifications", "delete from contacts where user_id = :id returning 1", id=user_id)
@@ -100,8 +113,12 @@ def test_a_service_that_dies_starts_again(stack: Stack, api: Api):
 def test_everything_listens_on_loopback_only(stack: Stack):
     assert stack.rabbitmq and stack.postgres
     ours = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    listening = [connection.laddr for process in ours for connection in process.net_connections("inet")
-                 if connection.status == psutil.CONN_LISTEN]
+    listening = [
+        connection.laddr
+        for process in ours
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
     assert {address.port for address in listening} >= {stack.port, stack.rabbitmq.port, stack.postgres.port}
     assert {address.ip for address in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 

@@ -1,4 +1,5 @@
 """The tables of the benchmark, worked out by hand from runs that are given."""
+
 import ast
 import json
 from dataclasses import replace
@@ -11,8 +12,18 @@ from bench.contenders import Finished
 from bench.load import Run
 from services.local.stack import ROOT
 
-RUN = Run("nameko-hw", clients=16, orders=100, per_second=400, per_second_to_letter=380, p50_ms=30, p99_ms=60,
-          application_ms=2, broker_ms=0.5, database_ms=1.25)
+RUN = Run(
+    "nameko-hw",
+    clients=16,
+    orders=100,
+    per_second=400,
+    per_second_to_letter=380,
+    p50_ms=30,
+    p99_ms=60,
+    application_ms=2,
+    broker_ms=0.5,
+    database_ms=1.25,
+)
 PEER = replace(RUN, contender="peer")
 
 
@@ -25,7 +36,7 @@ def runs() -> list[Run]:
 def cells(markdown: str, *first: str) -> list[str]:
     """The cells of the row that begins with `first`."""
     [row] = [line for line in markdown.splitlines() if line.startswith("| " + " | ".join(first) + " |")]
-    return row.strip("| ").split(" | ")[len(first):]
+    return row.strip("| ").split(" | ")[len(first) :]
 
 
 def test_the_cost_of_an_order_is_that_of_all_processes():
@@ -70,26 +81,35 @@ def test_a_comparison_shows_every_figure():
 
 def test_the_limit_of_an_order_is_that_of_all_its_databases():
     rates = {"orders": 1000, "billing": 2000, "notifications": 2000}
-    sql = [{"clients": 16, "batch": 1, "database": name, "per_second": rate, "cpu_ms": 0.25}
-           for name, rate in rates.items()]
+    sql = [
+        {"clients": 16, "batch": 1, "database": name, "per_second": rate, "cpu_ms": 0.25}
+        for name, rate in rates.items()
+    ]
     assert report.together(sql) == pytest.approx(500)
     tables = report.limits(sql, [{"batch": 10, "per_second": 1234.0, "cpu_ms": 0.1}])
     assert cells(tables, "16", "1") == ["1000", "2000", "2000", "**500**", "0.75"]
     assert cells(tables, "10") == ["1234", "0.100"]
 
 
-@pytest.mark.parametrize(("cpu_factor", "rate_factor", "verdict"), [
-    (1.05, 0.95, ": within 10%"), (1.20, 1, "**not** within"), (1, 0.80, "**not** within"), (0.5, 2, ": within 10%")])
+@pytest.mark.parametrize(
+    ("cpu_factor", "rate_factor", "verdict"),
+    [(1.05, 0.95, ": within 10%"), (1.20, 1, "**not** within"), (1, 0.80, "**not** within"), (0.5, 2, ": within 10%")],
+)
 def test_growth_is_judged_by_cost_and_rate(cpu_factor: float, rate_factor: float, verdict: str):
-    pairs = [replace(RUN, contender=name, per_second=400 * rate, application_ms=4 * cpu, broker_ms=1 * cpu,
-                     database_ms=2 * cpu)
-             for name, rate, cpu in [(report.EMPTY, 1, 1), (report.FULL, rate_factor, cpu_factor)]]
+    pairs = [
+        replace(
+            RUN, contender=name, per_second=400 * rate, application_ms=4 * cpu, broker_ms=1 * cpu, database_ms=2 * cpu
+        )
+        for name, rate, cpu in [(report.EMPTY, 1, 1), (report.FULL, rate_factor, cpu_factor)]
+    ]
     assert verdict in report.growth(10**6, pairs)
 
 
 def test_memory_is_judged_by_the_largest_and_by_what_it_grew():
-    stack = [{"orders": orders, "mib": {"users": users, "orders": held}}
-             for orders, users, held in [(0, 60.0, 61.0), (10_000, 60.0, 70.0), (20_000, 60.5, 72.0)]]
+    stack = [
+        {"orders": orders, "mib": {"users": users, "orders": held}}
+        for orders, users, held in [(0, 60.0, 61.0), (10_000, 60.0, 70.0), (20_000, 60.5, 72.0)]
+    ]
     embedded = [{"orders": 0, "mib": {"embedded": 100.0}}, {"orders": 2000, "mib": {"embedded": 201.0}}]
     text = report.memory(stack, embedded)
     assert "the most is 72.0, under 90" in text

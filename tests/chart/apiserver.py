@@ -1,4 +1,5 @@
 """As much of a Kubernetes API server as `helm install --dry-run=server` asks for: version, kinds, single objects."""
+
 import json
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,9 +15,12 @@ KINDS = {
     "v1": ["ConfigMap", "Secret", "Service", "ServiceAccount", "Pod"],
     "apps/v1": ["Deployment", "StatefulSet"],
     "networking.k8s.io/v1": ["Ingress", "NetworkPolicy"],
-    "policy/v1beta1": ["PodDisruptionBudget"], "policy/v1": ["PodDisruptionBudget"],
-    "autoscaling/v1": ["HorizontalPodAutoscaler"], "autoscaling/v2": ["HorizontalPodAutoscaler"],
-    "batch/v1beta1": ["CronJob"], "batch/v1": ["CronJob"],
+    "policy/v1beta1": ["PodDisruptionBudget"],
+    "policy/v1": ["PodDisruptionBudget"],
+    "autoscaling/v1": ["HorizontalPodAutoscaler"],
+    "autoscaling/v2": ["HorizontalPodAutoscaler"],
+    "batch/v1beta1": ["CronJob"],
+    "batch/v1": ["CronJob"],
     "monitoring.coreos.com/v1": ["ServiceMonitor"],
 }
 EVERYWHERE = ("v1", "apps/v1", "networking.k8s.io/v1", "autoscaling/v1", "batch/v1")
@@ -73,36 +77,60 @@ class ApiServer:
                 groups.setdefault(group, []).append({"groupVersion": api, "version": version})
         api = path.removeprefix("/apis/" if path.startswith("/apis/") else "/api/")
         if api in self.apis:
-            return {"kind": "APIResourceList", "groupVersion": api, "resources": [
-                {"name": plural(kind), "singularName": "", "namespaced": True, "kind": kind, "verbs": ["get"]}
-                for kind in KINDS[api]]}
+            return {
+                "kind": "APIResourceList",
+                "groupVersion": api,
+                "resources": [
+                    {"name": plural(kind), "singularName": "", "namespaced": True, "kind": kind, "verbs": ["get"]}
+                    for kind in KINDS[api]
+                ],
+            }
         return {
             "/version": {"major": "1", "minor": self.version[2:], "gitVersion": f"v{self.version}.0"},
             "/api": {"kind": "APIVersions", "versions": ["v1"]},
-            "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [
-                {"name": name, "versions": versions, "preferredVersion": versions[0]}
-                for name, versions in groups.items()]},
+            "/apis": {
+                "kind": "APIGroupList",
+                "apiVersion": "v1",
+                "groups": [
+                    {"name": name, "versions": versions, "preferredVersion": versions[0]}
+                    for name, versions in groups.items()
+                ],
+            },
         }.get(path)
 
     def add(self, one: Object) -> None:
         """Let the cluster hold an object of the release."""
-        metadata = {**one["metadata"], "namespace": NAMESPACE, "annotations": {
-            "meta.helm.sh/release-name": RELEASE, "meta.helm.sh/release-namespace": NAMESPACE}}
+        metadata = {
+            **one["metadata"],
+            "namespace": NAMESPACE,
+            "annotations": {"meta.helm.sh/release-name": RELEASE, "meta.helm.sh/release-namespace": NAMESPACE},
+        }
         path = f"/api/v1/namespaces/{NAMESPACE}/{plural(one['kind'])}/{metadata['name']}"
         self.objects[path] = {**one, "metadata": metadata}
 
     def install(self, values: Values | None = None) -> Objects:
         """What an installation or an upgrade would bring about; nothing is stored."""
-        with helm_python.Config(kubeconfig_content=self._kubeconfig(), namespace=NAMESPACE,
-                                storage_driver="memory", burst_limit=1000, qps=1000) as config:
+        with helm_python.Config(
+            kubeconfig_content=self._kubeconfig(),
+            namespace=NAMESPACE,
+            storage_driver="memory",
+            burst_limit=1000,
+            qps=1000,
+        ) as config:
             return objects_in(config.install(CHART, RELEASE, values or {}, dry_run="server")["manifest"])
 
     def _kubeconfig(self) -> str:
         address = f"http://127.0.0.1:{self._server.server_port}"
-        return json.dumps({
-            "apiVersion": "v1", "kind": "Config", "current-context": "it",
-            "clusters": [{"name": "it", "cluster": {"server": address}}], "users": [{"name": "it", "user": {}}],
-            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}]})
+        return json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "it",
+                "clusters": [{"name": "it", "cluster": {"server": address}}],
+                "users": [{"name": "it", "user": {}}],
+                "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+            }
+        )
 
 
 def plural(kind: str) -> str:

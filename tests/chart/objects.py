@@ -1,4 +1,5 @@
 """The chart as Helm's own engine renders it, as objects to ask questions of."""
+
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,21 +24,31 @@ MATRIX: dict[str, Values] = {
     "given secrets": {"postgres": {"existingSecret": "given"}, "rabbitmq": {"existingSecret": "given-too"}},
     "one replica": {"defaults": {"replicas": 1}},
     "autoscaling": {"defaults": {"autoscaling": {"enabled": True}}, "postgres": {"maxConnections": 700}},
-    "one service autoscaled": {"services": {"orders": {"autoscaling": {"enabled": True, "maxReplicas": 3}}},
-                               "postgres": {"maxConnections": 400}},
+    "one service autoscaled": {
+        "services": {"orders": {"autoscaling": {"enabled": True, "maxReplicas": 3}}},
+        "postgres": {"maxConnections": 400},
+    },
     "ingress off": {"ingress": {"enabled": False}},
-    "no persistence": {"postgres": {"persistence": {"enabled": False}},
-                       "rabbitmq": {"persistence": {"enabled": False}}},
+    "no persistence": {
+        "postgres": {"persistence": {"enabled": False}},
+        "rabbitmq": {"persistence": {"enabled": False}},
+    },
     "no network policies": {"networkPolicy": {"enabled": False}},
     "other names": {"fullnameOverride": "shop", "nameOverride": "shop"},
     "everything": {
-        "audit": {"enabled": True}, "serviceMonitor": {"enabled": True}, "dashboard": {"enabled": True},
-        "imagePullSecrets": [{"name": "registry"}], "image": {"digest": f"sha256:{'0' * 64}"},
+        "audit": {"enabled": True},
+        "serviceMonitor": {"enabled": True},
+        "dashboard": {"enabled": True},
+        "imagePullSecrets": [{"name": "registry"}],
+        "image": {"digest": f"sha256:{'0' * 64}"},
         "ingress": {"tlsSecret": "certificate", "annotations": {"a": "b"}, "className": ""},
         "config": {"RPC_TIMEOUT_S": 2.5, "BODY_LIMIT_BYTES": 1048576, "EVENT_RETRY_PAUSES_S": [1, 60]},
         "defaults": {
-            "podAnnotations": {"note": "x"}, "podLabels": {"team": "x"}, "nodeSelector": {"disk": "fast"},
-            "tolerations": [{"key": "x", "operator": "Exists"}], "priorityClassName": "high",
+            "podAnnotations": {"note": "x"},
+            "podLabels": {"team": "x"},
+            "nodeSelector": {"disk": "fast"},
+            "tolerations": [{"key": "x", "operator": "Exists"}],
+            "priorityClassName": "high",
             "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
         },
         "postgres": {"persistence": {"storageClass": "fast"}, "nodeSelector": {"disk": "fast"}},
@@ -78,13 +89,23 @@ class Objects(list[Object]):
     def pods(self) -> Iterator[Pod]:
         for one in self:
             if one["kind"] == "Pod":
-                yield Pod(one["metadata"]["name"], "Pod", one["metadata"]["labels"], one["metadata"]["annotations"],
-                          one["spec"])
+                yield Pod(
+                    one["metadata"]["name"],
+                    "Pod",
+                    one["metadata"]["labels"],
+                    one["metadata"]["annotations"],
+                    one["spec"],
+                )
             elif one["kind"] in ("Deployment", "StatefulSet", "CronJob"):
                 spec = one["spec"]["jobTemplate"]["spec"] if one["kind"] == "CronJob" else one["spec"]
                 template = spec["template"]
-                yield Pod(one["metadata"]["name"], one["kind"], template["metadata"]["labels"],
-                          template["metadata"].get("annotations", {}), template["spec"])
+                yield Pod(
+                    one["metadata"]["name"],
+                    one["kind"],
+                    template["metadata"]["labels"],
+                    template["metadata"].get("annotations", {}),
+                    template["spec"],
+                )
 
     def pod(self, owner: str) -> Pod:
         [found] = [pod for pod in self.pods() if pod.owner == owner]
@@ -112,7 +133,8 @@ def notes(values: Values | None = None) -> str:
 def selects(selector: Object, labels: dict[str, str]) -> bool:
     """Whether a label selector of Kubernetes matches; of the expressions, only `In` is known."""
     return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
-        labels.get(one["key"]) in one["values"] for one in selector.get("matchExpressions", []))
+        labels.get(one["key"]) in one["values"] for one in selector.get("matchExpressions", [])
+    )
 
 
 def variables() -> set[str]:

@@ -1,4 +1,5 @@
 """What each service's user may do at a RabbitMQ with the users of the chart: every pair is tried, on a real node."""
+
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
@@ -6,8 +7,8 @@ from uuid import uuid4
 import amqp
 import pytest
 
-from services.common.migrations import SERVICES
 from services.contracts import EVENTS
+from services.kit.db.migrations import SERVICES
 from services.local.rabbitmq import RabbitMQ
 from tests.chart import test_servers
 from tests.chart.test_servers import broker
@@ -15,24 +16,44 @@ from tests.chart.test_servers import broker
 node = test_servers.rabbitmq  # the fixture
 
 REPLY = str(uuid4())
-CALLS = {f"{service}.{method}" for service in SERVICES for method in (
-    "open_account", "open_accounts", "pay", "pay_all", "refuse", "get_account", "known_users", "recover")}
+CALLS = {
+    f"{service}.{method}"
+    for service in SERVICES
+    for method in ("open_account", "open_accounts", "pay", "pay_all", "refuse", "get_account", "known_users", "recover")
+}
 EVENT_KEYS = {event.TYPE for event in EVENTS}
 KEYS = {*CALLS, *EVENT_KEYS, *(f"{service}.*" for service in SERVICES), REPLY, "#", "*.*", "billing.pay.x", ""}
 BINDING_KEYS = KEYS - CALLS | {"billing.pay", "users.known_users"}
-QUEUES = {"rpc-users": "users", "rpc-billing": "billing", "rpc-orders": None, f"rpc.reply-users-{REPLY}": "users",
-          f"rpc.reply-orders-{REPLY}": "orders", f"rpc.reply-billing-{REPLY}": None, "amq.anything": None,
-          "evt-users-user_registered--notifications.on_it": "notifications",
-          "evt-orders-order_paid--notifications.on_it": "notifications", "evt-orders-order_paid--billing.on_it": None}
+QUEUES = {
+    "rpc-users": "users",
+    "rpc-billing": "billing",
+    "rpc-orders": None,
+    f"rpc.reply-users-{REPLY}": "users",
+    f"rpc.reply-orders-{REPLY}": "orders",
+    f"rpc.reply-billing-{REPLY}": None,
+    "amq.anything": None,
+    "evt-users-user_registered--notifications.on_it": "notifications",
+    "evt-orders-order_paid--notifications.on_it": "notifications",
+    "evt-orders-order_paid--billing.on_it": None,
+}
 EXCHANGES = {"nameko-rpc", "users.events", "orders.events", "billing.events", "amq.topic", "amq.direct", ""}
 
 #: All that a user may publish, as exchange and routing key. The default exchange is nobody's.
 MAY_PUBLISH = {
-    "users": {("users.events", "user_registered"), ("nameko-rpc", "billing.open_account"),
-              ("nameko-rpc", "billing.open_accounts"), ("nameko-rpc", REPLY)},
-    "orders": {("orders.events", "order_paid"), ("orders.events", "order_rejected"), ("nameko-rpc", "billing.pay"),
-               ("nameko-rpc", "billing.pay_all"), ("nameko-rpc", "billing.refuse"),
-               ("nameko-rpc", "users.known_users")},
+    "users": {
+        ("users.events", "user_registered"),
+        ("nameko-rpc", "billing.open_account"),
+        ("nameko-rpc", "billing.open_accounts"),
+        ("nameko-rpc", REPLY),
+    },
+    "orders": {
+        ("orders.events", "order_paid"),
+        ("orders.events", "order_rejected"),
+        ("nameko-rpc", "billing.pay"),
+        ("nameko-rpc", "billing.pay_all"),
+        ("nameko-rpc", "billing.refuse"),
+        ("nameko-rpc", "users.known_users"),
+    },
     "billing": {("nameko-rpc", REPLY)},
     "notifications": set(),
 }
@@ -90,9 +111,12 @@ def test_a_user_binds_only_its_own_queues_and_only_by_its_own_keys(topology, nod
     def bind(queue: str, exchange: str, key: str) -> Callable[[amqp.Channel], object]:
         return lambda channel: channel.queue_bind(queue, exchange, key)
 
-    tries = {(queue, exchange, key): bind(queue, exchange, key)
-             for queue in set(QUEUES) - {"amq.anything"} for exchange in EXCHANGES - {""}
-             for key in BINDING_KEYS}
+    tries = {
+        (queue, exchange, key): bind(queue, exchange, key)
+        for queue in set(QUEUES) - {"amq.anything"}
+        for exchange in EXCHANGES - {""}
+        for key in BINDING_KEYS
+    }
     mine = {queue for queue, owner in QUEUES.items() if owner == user}
     assert allowed(node, user, tries) == {(queue, *by) for queue in mine for by in MAY_BIND[user]}
 
@@ -104,19 +128,32 @@ def test_a_user_reads_declares_and_empties_only_its_own_queues(topology, node: R
     for attempt in ("basic_consume", "basic_get", "queue_purge"):
         tries = {queue: lambda channel, queue=queue: getattr(channel, attempt)(queue) for queue in there}
         assert allowed(node, user, tries) == mine, attempt
-    tries = {queue: lambda channel, queue=queue: channel.queue_declare(queue, durable=True, auto_delete=False)
-             for queue in QUEUES}
+    tries = {
+        queue: lambda channel, queue=queue: channel.queue_declare(queue, durable=True, auto_delete=False)
+        for queue in QUEUES
+    }
     assert allowed(node, user, tries) == mine
-    tries = {target: lambda channel, target=target: channel.queue_declare(
-                 sorted(mine)[0] + "-x", arguments={"x-dead-letter-exchange": target}) for target in ("", "amq.topic")}
+    tries = {
+        target: lambda channel, target=target: channel.queue_declare(
+            sorted(mine)[0] + "-x", arguments={"x-dead-letter-exchange": target}
+        )
+        for target in ("", "amq.topic")
+    }
     assert allowed(node, user, tries) == set(), "what it may not publish, it may not have dead-lettered"
 
 
-@pytest.mark.parametrize("user, declares", [
-    ("users", {"nameko-rpc", "users.events"}), ("orders", {"nameko-rpc", "orders.events"}), ("billing", {"nameko-rpc"}),
-    ("notifications", {"users.events", "orders.events"}),
-])
+@pytest.mark.parametrize(
+    "user, declares",
+    [
+        ("users", {"nameko-rpc", "users.events"}),
+        ("orders", {"nameko-rpc", "orders.events"}),
+        ("billing", {"nameko-rpc"}),
+        ("notifications", {"users.events", "orders.events"}),
+    ],
+)
 def test_a_user_declares_only_the_exchanges_that_it_uses(topology, node: RabbitMQ, user: str, declares: set[str]):
-    tries = {one: lambda channel, one=one: channel.exchange_declare(one, "topic", durable=True, auto_delete=False)
-             for one in EXCHANGES - {"", "amq.topic", "amq.direct"}}
+    tries = {
+        one: lambda channel, one=one: channel.exchange_declare(one, "topic", durable=True, auto_delete=False)
+        for one in EXCHANGES - {"", "amq.topic", "amq.direct"}
+    }
     assert allowed(node, user, tries) == declares

@@ -1,9 +1,10 @@
 """What the chart makes of the cluster that it finds: its version, and the Secrets of an installation before."""
+
 from collections.abc import Iterator
 
 import pytest
 
-from services.common.migrations import SERVICES
+from services.kit.db.migrations import SERVICES
 from tests.chart.apiserver import CURRENT, OLDEST, ApiServer
 from tests.chart.objects import RELEASE, Objects
 
@@ -19,15 +20,32 @@ def checksums(objects: Objects) -> dict[str, dict[str, str]]:
     return {pod.owner: pod.annotations for pod in objects.pods()}
 
 
-@pytest.mark.parametrize("cluster, versions", [
-    (OLDEST, {"PodDisruptionBudget": "policy/v1beta1", "CronJob": "batch/v1beta1",
-              "HorizontalPodAutoscaler": "autoscaling/v1"}),
-    (CURRENT, {"PodDisruptionBudget": "policy/v1", "CronJob": "batch/v1", "HorizontalPodAutoscaler": "autoscaling/v2"}),
-])
+@pytest.mark.parametrize(
+    "cluster, versions",
+    [
+        (
+            OLDEST,
+            {
+                "PodDisruptionBudget": "policy/v1beta1",
+                "CronJob": "batch/v1beta1",
+                "HorizontalPodAutoscaler": "autoscaling/v1",
+            },
+        ),
+        (
+            CURRENT,
+            {"PodDisruptionBudget": "policy/v1", "CronJob": "batch/v1", "HorizontalPodAutoscaler": "autoscaling/v2"},
+        ),
+    ],
+)
 def test_each_kind_is_of_a_version_that_the_cluster_knows(cluster: tuple, versions: dict[str, str]):
     with ApiServer(*cluster) as server:
-        objects = server.install({"audit": {"enabled": True}, "defaults": {"autoscaling": {"enabled": True}},
-                                  "postgres": {"maxConnections": 700}})
+        objects = server.install(
+            {
+                "audit": {"enabled": True},
+                "defaults": {"autoscaling": {"enabled": True}},
+                "postgres": {"maxConnections": 700},
+            }
+        )
     assert {one["kind"]: one["apiVersion"] for one in objects if one["kind"] in versions} == versions
     assert {one["apiVersion"] for one in objects} <= set(server.apis)
 
@@ -63,8 +81,9 @@ def test_a_password_that_is_missing_is_added_and_the_others_stay(cluster: ApiSer
 def test_a_new_version_of_a_given_secret_rolls_whoever_uses_it(cluster: ApiServer):
     def rolled(version: str) -> dict[str, dict[str, str]]:
         cluster.add({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "given", "resourceVersion": version}})
-        return checksums(cluster.install({"postgres": {"existingSecret": "given"},
-                                          "rabbitmq": {"existingSecret": "given"}}))
+        return checksums(
+            cluster.install({"postgres": {"existingSecret": "given"}, "rabbitmq": {"existingSecret": "given"}})
+        )
 
     before, same, after = rolled("1"), rolled("1"), rolled("2")
     assert same == before

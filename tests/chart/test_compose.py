@@ -1,4 +1,5 @@
 """Docker Compose: the file, and the proxy in front."""
+
 import json
 import os
 import re
@@ -15,9 +16,9 @@ import pytest
 import requests
 import yaml
 
-from services.common.migrations import SERVICES
+from services.kit.db.migrations import SERVICES
 from services.local.demo import Scenario
-from services.local.frontdoor import ROUTES
+from services.local.gateway import ROUTES
 from services.local.net import HOST, free_port, wait_for
 from services.local.stack import ROOT, Stack, database_variable
 from services.local.supervisor import dies_with_parent
@@ -39,8 +40,11 @@ def compose() -> dict[str, Service]:
 
 
 def test_the_file_is_valid():
-    checked = subprocess.run([sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec",
-                              str(FILE)], capture_output=True, text=True)
+    checked = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)],
+        capture_output=True,
+        text=True,
+    )
     assert checked.returncode == 0, checked.stdout
 
 
@@ -64,7 +68,8 @@ def test_everything_is_waited_for_by_its_health(compose: dict[str, Service]):
 
 def test_only_the_proxy_is_reachable_and_only_from_here(compose: dict[str, Service]):
     assert {name: one["ports"] for name, one in compose.items() if "ports" in one} == {
-        "proxy": ["127.0.0.1:${PORT:-8000}:8080"]}
+        "proxy": ["127.0.0.1:${PORT:-8000}:8080"]
+    }
     networks = yaml.safe_load(FILE.read_text())["networks"]
     assert networks["servers"]["internal"] is True
     assert compose["postgres"]["networks"] == compose["rabbitmq"]["networks"] == ["servers"]
@@ -129,8 +134,10 @@ def nginx(folder: Path, ports: dict[str, int]) -> Iterator[str]:
     text = text.replace("http://$service:8000", "http://$address")
     text = text.replace("http {", f"http {{ map $service $address {{ {addresses} }}", 1)
     (folder / "nginx.conf").write_text(f"user root;\n{text}" if os.geteuid() == 0 else text)
-    process = subprocess.Popen([*dies_with_parent("TERM"), program, "-c", str(folder / "nginx.conf"),
-                                "-g", "daemon off;"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*dies_with_parent("TERM"), program, "-c", str(folder / "nginx.conf"), "-g", "daemon off;"],
+        stderr=subprocess.DEVNULL,
+    )
     url = f"http://{HOST}:{port}"
     try:
         wait_for(lambda: answers(f"{url}/health/live"), START_S, "nginx")

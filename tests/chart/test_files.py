@@ -1,4 +1,5 @@
 """The chart's other files: YAML that reads well, scripts that parse, a dashboard of metrics that exist."""
+
 import json
 import re
 import subprocess
@@ -8,19 +9,22 @@ from pathlib import Path
 import prometheus_client
 import pytest
 
-from services.common import metrics
+from services.kit import metrics
 from services.local.stack import ROOT
 from tests.chart.objects import render
 from tests.chart.values_table import CHART
 
-YAMLLINT = ("{extends: default, rules: {line-length: {max: 140}, document-start: disable, truthy: {check-keys: false}, "
-            "braces: {max-spaces-inside: 1}, comments: {min-spaces-from-content: 1}}}")
+YAMLLINT = (
+    "{extends: default, rules: {line-length: {max: 140}, document-start: disable, truthy: {check-keys: false}, "
+    "braces: {max-spaces-inside: 1}, comments: {min-spaces-from-content: 1}}}"
+)
 
 
 @pytest.mark.parametrize("file", ["helm/Chart.yaml", "helm/values.yaml", "compose.yaml", "config.yaml"])
 def test_yaml_files_are_clean(file: str):
-    checked = subprocess.run([sys.executable, "-m", "yamllint", "--strict", "-d", YAMLLINT, str(ROOT / file)],
-                             capture_output=True, text=True)
+    checked = subprocess.run(
+        [sys.executable, "-m", "yamllint", "--strict", "-d", YAMLLINT, str(ROOT / file)], capture_output=True, text=True
+    )
     assert checked.returncode == 0, checked.stdout
 
 
@@ -42,16 +46,25 @@ def test_the_dashboard_asks_only_for_what_is_measured():
 
 
 def test_the_dashboard_shows_every_metric_of_ours():
-    described = {name for name, _ in re.findall(
-        r"^# TYPE (nameko_hw_\w+) (\w+)$", prometheus_client.generate_latest().decode(), re.MULTILINE)
-        if not name.endswith("_created")}
+    described = {
+        name
+        for name, _ in re.findall(
+            r"^# TYPE (nameko_hw_\w+) (\w+)$", prometheus_client.generate_latest().decode(), re.MULTILINE
+        )
+        if not name.endswith("_created")
+    }
     text = json.dumps(dashboard())
     assert {name for name in described if name not in text} == set()
 
 
 def test_panels_of_the_dashboard_do_not_overlap():
-    cells = [(x, y) for panel in dashboard()["panels"] for at in [panel["gridPos"]]
-             for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])]
+    cells = [
+        (x, y)
+        for panel in dashboard()["panels"]
+        for at in [panel["gridPos"]]
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) < 24
 
@@ -66,10 +79,14 @@ def test_the_dashboard_arrives_whole():
     assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
-@pytest.mark.parametrize("file, config, key", [
-    ("postgres-roles.sh", "postgres", "roles.sh"), ("rabbitmq-definitions.sh", "rabbitmq", "definitions.sh"),
-    ("scenario.py", "test", "scenario.py"),
-])
+@pytest.mark.parametrize(
+    "file, config, key",
+    [
+        ("postgres-roles.sh", "postgres", "roles.sh"),
+        ("rabbitmq-definitions.sh", "rabbitmq", "definitions.sh"),
+        ("scenario.py", "test", "scenario.py"),
+    ],
+)
 def test_the_scripts_arrive_whole(file: str, config: str, key: str):
     arrived = render().one("ConfigMap", f"nameko-hw-{config}")["data"][key]
     assert arrived.rstrip() == (CHART / "files" / file).read_text().rstrip()

@@ -1,4 +1,5 @@
 """The image, as far as it can be judged without building it."""
+
 import configparser
 import re
 import shutil
@@ -57,8 +58,9 @@ def test_the_image_says_what_it_is(label: str):
 def test_what_is_copied_is_there_and_is_not_ignored():
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     kept = {line.removeprefix("!") for line in lines if line.startswith("!")}
-    copied = {source for one in re.findall(r"^COPY (?!--from)(.*)", DOCKERFILE, re.MULTILINE)
-              for source in one.split()[:-1]}
+    copied = {
+        source for one in re.findall(r"^COPY (?!--from)(.*)", DOCKERFILE, re.MULTILINE) for source in one.split()[:-1]
+    }
     assert lines[1] == "*"
     assert {source.partition("/__init__")[0] for source in copied} == kept
     assert all((ROOT / source).exists() for source in copied)

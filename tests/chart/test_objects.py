@@ -1,4 +1,5 @@
 """What the chart installs fits together, in every variant that people ask for."""
+
 import base64
 import json
 import re
@@ -11,9 +12,9 @@ import requests
 import yaml
 from nameko.cli.main import setup_yaml_parser
 
-from services.common.config import check
-from services.common.migrations import SERVICES
-from services.local.frontdoor import ROUTES
+from services.kit.config import check
+from services.kit.db.migrations import SERVICES
+from services.local.gateway import ROUTES
 from services.local.stack import ROOT, Stack, database_variable
 from tests.chart.objects import MATRIX, NAMESPACE, RELEASE, Objects, render, selects, variables
 from tests.chart.values_table import CHART
@@ -40,8 +41,12 @@ def test_the_chart_has_nothing_to_complain_of():
 
 @pytest.mark.parametrize("version", CLUSTERS)
 def test_kubernetes_takes_every_object(version: str):
-    different = {re.sub("[0-9a-f]{64}", "checksum", json.dumps(one)) for values in MATRIX.values()
-                 for one in render(values) if one["kind"] != "Secret"}  # of passwords, which differ each time
+    different = {
+        re.sub("[0-9a-f]{64}", "checksum", json.dumps(one))
+        for values in MATRIX.values()
+        for one in render(values)
+        if one["kind"] != "Secret"
+    }  # of passwords, which differ each time
     for one in [*map(json.loads, different), *render().kind("Secret")]:
         kubernetes_validate.validate(one, version, strict=True)
 
@@ -81,9 +86,14 @@ def test_autoscalers_aim_at_deployments_that_leave_their_replicas_open(objects: 
         assert one["spec"]["maxReplicas"] >= one["spec"]["minReplicas"]
 
 
-@pytest.mark.parametrize("values, autoscaled", [
-    ("default", 0), ("one service autoscaled", 1), ("autoscaling", 4),
-])
+@pytest.mark.parametrize(
+    "values, autoscaled",
+    [
+        ("default", 0),
+        ("one service autoscaled", 1),
+        ("autoscaling", 4),
+    ],
+)
 def test_only_what_is_asked_for_is_autoscaled(values: str, autoscaled: int):
     objects = render(MATRIX[values])
     assert len(objects.kind("HorizontalPodAutoscaler")) == autoscaled
@@ -114,8 +124,12 @@ def test_everything_that_a_pod_refers_to_is_there(objects: Objects):
 
 
 def claims_of(objects: Objects, owner: str) -> set[str]:
-    return {claim["metadata"]["name"] for one in objects.kind("StatefulSet") if one["metadata"]["name"] == owner
-            for claim in one["spec"].get("volumeClaimTemplates", [])}
+    return {
+        claim["metadata"]["name"]
+        for one in objects.kind("StatefulSet")
+        if one["metadata"]["name"] == owner
+        for claim in one["spec"].get("volumeClaimTemplates", [])
+    }
 
 
 def test_given_secrets_leave_nothing_to_generate():
@@ -196,7 +210,10 @@ def test_pods_keep_to_the_restricted_standard(objects: Objects):
         assert all({"configMap", "emptyDir"} & volume.keys() for volume in pod.spec.get("volumes", []))
         for container in pod.containers:
             assert container["securityContext"] == {
-                "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
             assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
             assert "memory" in container["resources"]["limits"]
 
@@ -218,7 +235,10 @@ def test_probes_ask_what_the_service_answers(default: Objects, stack: Stack, ser
     [container] = default.pod(f"{RELEASE}-{service}").spec["containers"]
     probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert {name: probe["path"] for name, probe in probes.items()} == {
-        "startup": "/health/live", "liveness": "/health/live", "readiness": "/health/ready"}
+        "startup": "/health/live",
+        "liveness": "/health/live",
+        "readiness": "/health/ready",
+    }
     assert {probe["port"] for probe in probes.values()} == {port["name"] for port in container["ports"]}
     for path in ("/health/live", "/health/ready", "/metrics"):
         assert requests.get(f"http://127.0.0.1:{stack.ports[service][0]}{path}", timeout=5).status_code == 200
@@ -281,16 +301,26 @@ def test_servers_elsewhere_leave_nothing_of_ours():
 
 
 def test_network_policies_let_in_who_needs_it_and_nobody_else(default: Objects):
-    policies = {one["metadata"]["name"].removeprefix(f"{RELEASE}-"): one["spec"]
-                for one in default.kind("NetworkPolicy")}
+    policies = {
+        one["metadata"]["name"].removeprefix(f"{RELEASE}-"): one["spec"] for one in default.kind("NetworkPolicy")
+    }
     everyone = {pod.labels["app.kubernetes.io/component"]: pod for pod in default.pods()}
     assert everyone.keys() == {*SERVICES, "postgres", "rabbitmq", "test"}
-    guarded = {name: {component for component, pod in everyone.items() if selects(policy["podSelector"], pod.labels)}
-               for name, policy in policies.items()}
+    guarded = {
+        name: {component for component, pod in everyone.items() if selects(policy["podSelector"], pod.labels)}
+        for name, policy in policies.items()
+    }
     assert guarded == {"services": set(SERVICES), "postgres": {"postgres"}, "rabbitmq": {"rabbitmq"}}
-    allowed = {name: {component for component, pod in everyone.items() for rule in policy["ingress"]
-                      for peer in rule["from"] if "podSelector" in peer and selects(peer["podSelector"], pod.labels)}
-               for name, policy in policies.items()}
+    allowed = {
+        name: {
+            component
+            for component, pod in everyone.items()
+            for rule in policy["ingress"]
+            for peer in rule["from"]
+            if "podSelector" in peer and selects(peer["podSelector"], pod.labels)
+        }
+        for name, policy in policies.items()
+    }
     assert allowed == {"services": {"test"}, "postgres": set(SERVICES), "rabbitmq": set(SERVICES)}
     for server in ("postgres", "rabbitmq"):
         assert "Egress" in policies[server]["policyTypes"] and "egress" not in policies[server]

@@ -1,4 +1,5 @@
 """The scripts by which RabbitMQ and PostgreSQL get their users, on real servers, with the services on top."""
+
 import importlib.util
 import json
 import os
@@ -15,7 +16,7 @@ import psycopg2
 import pytest
 from kombu import Connection, Exchange
 
-from services.common.migrations import SERVICES
+from services.kit.db.migrations import SERVICES
 from services.local import rabbitmq as local_rabbitmq
 from services.local.net import HOST, free_port, wait_for
 from services.local.postgres import USER, WHEEL, Postgres
@@ -37,17 +38,31 @@ def password(name: str) -> str:
 
 
 def definitions(passwords: dict[str, str]) -> subprocess.CompletedProcess:
-    return subprocess.run(["sh", str(CHART / "files" / "rabbitmq-definitions.sh")], env={**os.environ, **passwords},
-                          capture_output=True, text=True)
+    return subprocess.run(
+        ["sh", str(CHART / "files" / "rabbitmq-definitions.sh")],
+        env={**os.environ, **passwords},
+        capture_output=True,
+        text=True,
+    )
 
 
 def make_roles(postgres: Postgres, passwords: dict[str, str]) -> None:
     [wheel] = importlib.util.find_spec(WHEEL.replace("-", "_")).submodule_search_locations
     psql = max(Path(wheel).glob("pginstall*/bin/psql"))
     made = subprocess.run(
-        ["sh", str(CHART / "files" / "postgres-roles.sh")], capture_output=True, text=True,
-        env={**os.environ, **passwords, "PATH": f"{psql.parent}:{os.environ['PATH']}", "SERVICES": " ".join(SERVICES),
-             "POSTGRES_USER": USER, "PGHOST": HOST, "PGPORT": str(postgres.port)})
+        ["sh", str(CHART / "files" / "postgres-roles.sh")],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            **passwords,
+            "PATH": f"{psql.parent}:{os.environ['PATH']}",
+            "SERVICES": " ".join(SERVICES),
+            "POSTGRES_USER": USER,
+            "PGHOST": HOST,
+            "PGPORT": str(postgres.port),
+        },
+    )
     assert made.returncode == 0, made.stderr
 
 
@@ -79,8 +94,9 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
     given["permissions"].append({"user": "guest", "vhost": "/", "configure": "", "write": "", "read": ""})
     (folder / "definitions.json").write_text(json.dumps(given))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_rabbitmq, "CONFIG",
-                      f"{local_rabbitmq.CONFIG}load_definitions = {folder / 'definitions.json'}\n")
+        patch.setattr(
+            local_rabbitmq, "CONFIG", f"{local_rabbitmq.CONFIG}load_definitions = {folder / 'definitions.json'}\n"
+        )
         with RabbitMQ(folder) as node:
             yield node
 
@@ -101,13 +117,27 @@ def services(postgres: Postgres, rabbitmq: RabbitMQ, tmp_path_factory: pytest.Te
     for service in SERVICES:
         port = free_port()
         database = f"postgresql://{service}:{password(service)}@{HOST}:{postgres.port}/{service}"
-        env = {**QUICK, "WEB_SERVER_ADDRESS": f"{HOST}:{port}", database_variable(service): database,
-               "AMQP_URI": f"amqp://{service}:{password(service)}@{HOST}:{rabbitmq.port}/{VHOST}"}
+        env = {
+            **QUICK,
+            "WEB_SERVER_ADDRESS": f"{HOST}:{port}",
+            database_variable(service): database,
+            "AMQP_URI": f"amqp://{service}:{password(service)}@{HOST}:{rabbitmq.port}/{VHOST}",
+        }
         for _ in range(2):  # safe to run twice
-            subprocess.run([sys.executable, "-m", "services.cli", "migrate", service], check=True, cwd=ROOT,
-                           capture_output=True, env={**os.environ, **env})
-        supervisor.add(service, [sys.executable, "-m", "nameko", "run", "--config", "config.yaml",
-                                 f"services.{service}.service"], env, ROOT, folder / f"{service}.log")
+            subprocess.run(
+                [sys.executable, "-m", "services.ops.cli", "migrate", service],
+                check=True,
+                cwd=ROOT,
+                capture_output=True,
+                env={**os.environ, **env},
+            )
+        supervisor.add(
+            service,
+            [sys.executable, "-m", "nameko", "run", "--config", "config.yaml", f"services.{service}.service"],
+            env,
+            ROOT,
+            folder / f"{service}.log",
+        )
         addresses[service] = f"http://{HOST}:{port}"
     supervisor.start()
     try:
@@ -121,8 +151,13 @@ def services(postgres: Postgres, rabbitmq: RabbitMQ, tmp_path_factory: pytest.Te
 
 def test_the_scenario_of_helm_test_passes_with_the_permissions_of_each_service(services: Services):
     played = subprocess.run(
-        [sys.executable, str(CHART / "files" / "scenario.py")], cwd=ROOT, capture_output=True, text=True, timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "ADDRESSES": json.dumps(services.addresses)})
+        [sys.executable, str(CHART / "files" / "scenario.py")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ADDRESSES": json.dumps(services.addresses)},
+    )
     assert played.returncode == 0, played.stdout + played.stderr
     assert played.stdout.rstrip().endswith("PASSED: 8 of 8 steps hold")
     for log in services.logs.iterdir():
@@ -131,10 +166,13 @@ def test_the_scenario_of_helm_test_passes_with_the_permissions_of_each_service(s
 
 def test_what_cannot_be_handled_is_a_dead_letter(services: Services, rabbitmq: RabbitMQ, postgres: Postgres):
     with broker(rabbitmq, "users") as users:
-        users.Producer().publish({"not": "an event"}, exchange=Exchange("users.events", passive=True),
-                                 routing_key="user_registered")
-    with (closing(connect(postgres, "notifications", "notifications", password("notifications"))) as connection,
-          connection.cursor() as cursor):
+        users.Producer().publish(
+            {"not": "an event"}, exchange=Exchange("users.events", passive=True), routing_key="user_registered"
+        )
+    with (
+        closing(connect(postgres, "notifications", "notifications", password("notifications"))) as connection,
+        connection.cursor() as cursor,
+    ):
         dead = "select 1 from inbox where handler = 'on_user_registered' and next_attempt_at is null"
         wait_for(lambda: cursor.execute(dead) or cursor.fetchone(), READY_S, "a dead letter")
 

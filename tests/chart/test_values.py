@@ -1,4 +1,5 @@
 """Values: wrong ones are refused with the key named, and all of them are described."""
+
 import json
 import re
 from typing import Any
@@ -7,7 +8,7 @@ import helm_python
 import pytest
 import yaml
 
-from services.common.migrations import SERVICES
+from services.kit.db.migrations import SERVICES
 from services.local.stack import ROOT, database_variable
 from tests.chart.objects import MATRIX, notes, render, variables
 from tests.chart.values_table import CHART, readme, rows
@@ -17,37 +18,40 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 OWN = {"AMQP_URI", "WEB_SERVER_ADDRESS", "DRAIN_TIMEOUT_S", *(database_variable(service) for service in SERVICES)}
 
 
-@pytest.mark.parametrize("values, named", [
-    ({"servises": {}}, "servises"),
-    ({"services": {"payments": {"routes": ["/payments"]}}}, "payments"),
-    ({"services": {"orders": {"replica": 3}}}, "replica"),
-    ({"services": {"orders": {"replicas": "three"}}}, "/services/orders/replicas"),
-    ({"services": {"orders": {"replicas": -1}}}, "/services/orders/replicas"),
-    ({"services": {"orders": {"routes": ["orders"]}}}, "/services/orders/routes/0"),
-    ({"defaults": {"resources": {"limits": {"memory": "lots"}}}}, "/defaults/resources/limits/memory"),
-    ({"defaults": {"autoscaling": {"cpuPercent": 0}}}, "/defaults/autoscaling/cpuPercent"),
-    ({"config": {"RPC_TIMEOUT": 3}}, "RPC_TIMEOUT"),
-    ({"config": {"RPC_TIMEOUT_S": 0}}, "/config/RPC_TIMEOUT_S"),
-    ({"config": {"MAX_WORKERS": 1.5}}, "/config/MAX_WORKERS"),
-    ({"config": {"EVENT_RETRY_PAUSES_S": []}}, "/config/EVENT_RETRY_PAUSES_S"),
-    ({"config": {"LOG_LEVEL": "LOUD"}}, "/config/LOG_LEVEL"),
-    ({"config": {"AMQP_URI": "amqp://guest:guest@elsewhere/"}}, "AMQP_URI"),
-    ({"drain": {"timeoutSeconds": 0}}, "/drain/timeoutSeconds"),
-    ({"image": {"repository": "UPPER"}}, "/image/repository"),
-    ({"image": {"digest": "sha256:short"}}, "/image/digest"),
-    ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
-    ({"imagePullSecrets": ["registry"]}, "/imagePullSecrets/0"),
-    ({"ingress": {"host": "http://arch.homework"}}, "/ingress/host"),
-    ({"ingress": {"enabled": "yes"}}, "/ingress/enabled"),
-    ({"postgres": {"image": {"tag": ""}}}, "/postgres/image/tag"),
-    ({"postgres": {"uid": 0}}, "/postgres/uid"),
-    ({"postgres": {"password": "hunter2"}}, "password"),
-    ({"postgres": {"persistence": {"size": "big"}}}, "/postgres/persistence/size"),
-    ({"rabbitmq": {"resources": {"limits": {"memory": "512M"}}}}, "/rabbitmq/resources/limits/memory"),
-    ({"serviceMonitor": {"interval": "often"}}, "/serviceMonitor/interval"),
-    ({"audit": {"schedule": "now and then"}}, "/audit/schedule"),
-    ({"fullnameOverride": "Shop_1"}, "/fullnameOverride"),
-])
+@pytest.mark.parametrize(
+    "values, named",
+    [
+        ({"servises": {}}, "servises"),
+        ({"services": {"payments": {"routes": ["/payments"]}}}, "payments"),
+        ({"services": {"orders": {"replica": 3}}}, "replica"),
+        ({"services": {"orders": {"replicas": "three"}}}, "/services/orders/replicas"),
+        ({"services": {"orders": {"replicas": -1}}}, "/services/orders/replicas"),
+        ({"services": {"orders": {"routes": ["orders"]}}}, "/services/orders/routes/0"),
+        ({"defaults": {"resources": {"limits": {"memory": "lots"}}}}, "/defaults/resources/limits/memory"),
+        ({"defaults": {"autoscaling": {"cpuPercent": 0}}}, "/defaults/autoscaling/cpuPercent"),
+        ({"config": {"RPC_TIMEOUT": 3}}, "RPC_TIMEOUT"),
+        ({"config": {"RPC_TIMEOUT_S": 0}}, "/config/RPC_TIMEOUT_S"),
+        ({"config": {"MAX_WORKERS": 1.5}}, "/config/MAX_WORKERS"),
+        ({"config": {"EVENT_RETRY_PAUSES_S": []}}, "/config/EVENT_RETRY_PAUSES_S"),
+        ({"config": {"LOG_LEVEL": "LOUD"}}, "/config/LOG_LEVEL"),
+        ({"config": {"AMQP_URI": "amqp://guest:guest@elsewhere/"}}, "AMQP_URI"),
+        ({"drain": {"timeoutSeconds": 0}}, "/drain/timeoutSeconds"),
+        ({"image": {"repository": "UPPER"}}, "/image/repository"),
+        ({"image": {"digest": "sha256:short"}}, "/image/digest"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
+        ({"imagePullSecrets": ["registry"]}, "/imagePullSecrets/0"),
+        ({"ingress": {"host": "http://arch.homework"}}, "/ingress/host"),
+        ({"ingress": {"enabled": "yes"}}, "/ingress/enabled"),
+        ({"postgres": {"image": {"tag": ""}}}, "/postgres/image/tag"),
+        ({"postgres": {"uid": 0}}, "/postgres/uid"),
+        ({"postgres": {"password": "hunter2"}}, "password"),
+        ({"postgres": {"persistence": {"size": "big"}}}, "/postgres/persistence/size"),
+        ({"rabbitmq": {"resources": {"limits": {"memory": "512M"}}}}, "/rabbitmq/resources/limits/memory"),
+        ({"serviceMonitor": {"interval": "often"}}, "/serviceMonitor/interval"),
+        ({"audit": {"schedule": "now and then"}}, "/audit/schedule"),
+        ({"fullnameOverride": "Shop_1"}, "/fullnameOverride"),
+    ],
+)
 def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], named: str):
     with pytest.raises(helm_python.HelmValuesError) as caught:
         render(values)
@@ -55,14 +59,22 @@ def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], named: str
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("values, message", [
-    ({"postgres": {"enabled": False}}, "externalDatabase.existingSecret: name the Secret with the URLs"),
-    ({"rabbitmq": {"enabled": False}}, "externalBroker.existingSecret: name the Secret with the URIs"),
-    ({"postgres": {"maxConnections": 299}}, "postgres.maxConnections: 299 is too low, the services may open 300"),
-    ({"config": {"MAX_WORKERS": 21}}, "postgres.maxConnections: 300 is too low, the services may open 312"),
-    ({"services": {"orders": {"autoscaling": {"enabled": True, "minReplicas": 9}}},
-      "postgres": {"maxConnections": 900}}, "orders: autoscaling.minReplicas should not be above"),
-])
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"postgres": {"enabled": False}}, "externalDatabase.existingSecret: name the Secret with the URLs"),
+        ({"rabbitmq": {"enabled": False}}, "externalBroker.existingSecret: name the Secret with the URIs"),
+        ({"postgres": {"maxConnections": 299}}, "postgres.maxConnections: 299 is too low, the services may open 300"),
+        ({"config": {"MAX_WORKERS": 21}}, "postgres.maxConnections: 300 is too low, the services may open 312"),
+        (
+            {
+                "services": {"orders": {"autoscaling": {"enabled": True, "minReplicas": 9}}},
+                "postgres": {"maxConnections": 900},
+            },
+            "orders: autoscaling.minReplicas should not be above",
+        ),
+    ],
+)
 def test_values_that_do_not_fit_together_are_refused(values: dict[str, Any], message: str):
     with pytest.raises(helm_python.HelmRenderError, match=re.escape(message)):
         render(values)
@@ -88,8 +100,9 @@ def test_the_settings_that_the_chart_repeats_are_those_of_the_services():
 def test_every_value_is_described():
     described = {path for path, _, _ in rows()}
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert [path for path in leaves(values) if not any(path == one or path.startswith(f"{one}.") for one in described)
-            ] == []
+    assert [
+        path for path in leaves(values) if not any(path == one or path.startswith(f"{one}.") for one in described)
+    ] == []
 
 
 def leaves(values: dict[str, Any], before: str = "") -> list[str]:
@@ -122,8 +135,11 @@ def test_the_notes_say_what_to_do_next():
 @pytest.mark.parametrize("values", ["default", "external broker", "no persistence", "other names"])
 def test_the_notes_name_the_volumes_that_stay(values: str):
     objects = render(MATRIX[values])
-    volumes = {f"{claim['metadata']['name']}-{one['metadata']['name']}-0"
-               for one in objects.kind("StatefulSet") for claim in one["spec"].get("volumeClaimTemplates", [])}
+    volumes = {
+        f"{claim['metadata']['name']}-{one['metadata']['name']}-0"
+        for one in objects.kind("StatefulSet")
+        for claim in one["spec"].get("volumeClaimTemplates", [])
+    }
     assert set(re.findall(r"data-\S+-0", notes(MATRIX[values]))) == volumes
 
 

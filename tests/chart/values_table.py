@@ -1,4 +1,5 @@
 """The table of values in helm/README.md, made of the comments in values.yaml: `python -m tests.chart.values_table`."""
+
 import json
 import re
 from typing import Any
@@ -20,7 +21,7 @@ def rows() -> list[tuple[str, Any, str]]:
         if match := re.fullmatch(r"( *)# -- (.*)", line):
             comment = match[2]
         elif match := re.match(r"( *)([A-Za-z]\w*):", line):
-            path = [*path[:len(match[1]) // 2], match[2]]
+            path = [*path[: len(match[1]) // 2], match[2]]
             if comment:
                 found.append((".".join(path), at(values, path), comment))
                 comment = ""
@@ -35,7 +36,8 @@ def at(values: Any, path: list[str]) -> Any:
 
 def table() -> str:
     return HEADER + "".join(
-        f"| {path} | {TYPES[type(default)]} | `{json.dumps(default)}` | {text} |\n" for path, default, text in rows())
+        f"| {path} | {TYPES[type(default)]} | `{json.dumps(default)}` | {text} |\n" for path, default, text in rows()
+    )
 
 
 def readme() -> str:

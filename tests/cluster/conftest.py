@@ -7,6 +7,7 @@ HELM_VALUES  a YAML file with values for this cluster, if it needs any
 The image must be where the nodes find it. The namespace must hold no release of ours: the tests remove what they made,
 volumes included.
 """
+
 import json
 import os
 import shutil
@@ -36,8 +37,9 @@ class Cluster:
         self.url = os.environ.get("BASE_URL", "http://arch.homework")
 
     def kubectl(self, *arguments: str) -> str:
-        done = subprocess.run(["kubectl", "--namespace", NAMESPACE, *arguments], capture_output=True, text=True,
-                              timeout=INSTALL_S)
+        done = subprocess.run(
+            ["kubectl", "--namespace", NAMESPACE, *arguments], capture_output=True, text=True, timeout=INSTALL_S
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -47,14 +49,21 @@ class Cluster:
 
     def pods(self, component: str = "") -> dict[str, Object]:
         """The pods that are not ending, by name: all, or those of one component."""
-        return {pod["metadata"]["name"]: pod for pod in self.objects("pods")
-                if "deletionTimestamp" not in pod["metadata"]
-                and component in ("", pod["metadata"]["labels"].get("app.kubernetes.io/component"))}
+        return {
+            pod["metadata"]["name"]: pod
+            for pod in self.objects("pods")
+            if "deletionTimestamp" not in pod["metadata"]
+            and component in ("", pod["metadata"]["labels"].get("app.kubernetes.io/component"))
+        }
 
     def ending(self) -> list[str]:
         """The pods that have been told to end, and still run."""
-        return [pod["metadata"]["name"] for pod in self.objects("pods") if "deletionTimestamp" in pod["metadata"]
-                and any("running" in one["state"] for one in pod["status"].get("containerStatuses", []))]
+        return [
+            pod["metadata"]["name"]
+            for pod in self.objects("pods")
+            if "deletionTimestamp" in pod["metadata"]
+            and any("running" in one["state"] for one in pod["status"].get("containerStatuses", []))
+        ]
 
     def is_ready(self) -> bool:
         """Whether every workload has all its pods, new and ready, and no other pod runs."""
@@ -74,8 +83,9 @@ class Cluster:
         wait_for(self.is_ready, INSTALL_S, "every pod to be ready")
 
     def install(self) -> dict[str, Any]:
-        return self.config.install(CHART, RELEASE, self.values, create_namespace=True, wait="watcher",
-                                   timeout=INSTALL_S)
+        return self.config.install(
+            CHART, RELEASE, self.values, create_namespace=True, wait="watcher", timeout=INSTALL_S
+        )
 
     def upgrade(self, **values: Any) -> None:
         self.config.upgrade(CHART, RELEASE, {**self.values, **values}, wait="watcher", timeout=INSTALL_S)

@@ -1,4 +1,5 @@
 """Orders, one after the other from several clients, and the books they should leave behind."""
+
 from collections import Counter
 from itertools import count
 from threading import Event, Thread

@@ -1,4 +1,5 @@
 """The life of an installation: used, upgraded, rolled back, hurt, removed. In this order."""
+
 import json
 import re
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from services.common.migrations import SERVICES
+from services.kit.db.migrations import SERVICES
 from services.local.net import wait_for
 from tests.acceptance.test_scenario import newman
 from tests.chart.objects import NAMESPACE, RELEASE, Object
@@ -15,8 +16,22 @@ from tests.cluster.conftest import GONE_S, INSTALL_S, Cluster
 from tests.cluster.load import Load
 
 #: What an installation consists of, and what the cluster makes on its own.
-KINDS = ("deployments", "replicasets", "statefulsets", "services", "configmaps", "secrets", "serviceaccounts",
-         "ingresses", "networkpolicies", "poddisruptionbudgets", "cronjobs", "jobs", "pods", "persistentvolumeclaims")
+KINDS = (
+    "deployments",
+    "replicasets",
+    "statefulsets",
+    "services",
+    "configmaps",
+    "secrets",
+    "serviceaccounts",
+    "ingresses",
+    "networkpolicies",
+    "poddisruptionbudgets",
+    "cronjobs",
+    "jobs",
+    "pods",
+    "persistentvolumeclaims",
+)
 NOT_OURS = re.compile(r"(secret/default-token-|configmap/kube-root-ca[.]crt|serviceaccount/default$|pod/.*-test$)")
 
 
@@ -26,16 +41,25 @@ def name_of(one: Object) -> str:
 
 def snapshot(cluster: Cluster) -> dict[str, object]:
     """Everything but what Kubernetes itself writes down as time goes by."""
-    return {name_of(one): (one["metadata"]["uid"], one["metadata"].get("generation"), one.get("data"))
-            for one in cluster.objects(*KINDS) if not name_of(one).startswith("secret/sh.helm.release")}
+    return {
+        name_of(one): (one["metadata"]["uid"], one["metadata"].get("generation"), one.get("data"))
+        for one in cluster.objects(*KINDS)
+        if not name_of(one).startswith("secret/sh.helm.release")
+    }
 
 
 def test_everything_is_ready_when_the_installation_returns(cluster: Cluster):
     assert {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in cluster.pods().values()} == {
-        *SERVICES, "postgres", "rabbitmq"}
+        *SERVICES,
+        "postgres",
+        "rabbitmq",
+    }
     assert all(len(cluster.pods(service)) == 2 for service in SERVICES)
-    restarts = {name: status["restartCount"] for name, pod in cluster.pods().items()
-                for status in pod["status"]["containerStatuses"]}
+    restarts = {
+        name: status["restartCount"]
+        for name, pod in cluster.pods().items()
+        for status in pod["status"]["containerStatuses"]
+    }
     assert set(restarts.values()) == {0}, restarts
 
 
@@ -51,9 +75,16 @@ def test_helm_test_plays_the_scenario(cluster: Cluster):
     wait_for(lambda: not cluster.pods("test"), GONE_S, "the pod of the test to be gone")
 
 
-@pytest.mark.parametrize("path, status", [
-    ("/docs", 200), ("/openapi.json", 200), ("/health/ready", 404), ("/metrics", 404), ("/usersx", 404),
-])
+@pytest.mark.parametrize(
+    "path, status",
+    [
+        ("/docs", 200),
+        ("/openapi.json", 200),
+        ("/health/ready", 404),
+        ("/metrics", 404),
+        ("/usersx", 404),
+    ],
+)
 def test_the_ingress_routes_the_api_and_nothing_else(cluster: Cluster, path: str, status: int):
     assert requests.get(f"{cluster.url}{path}", timeout=10).status_code == status
 
@@ -70,8 +101,11 @@ def test_a_new_setting_rolls_the_pods_and_no_request_fails(cluster: Cluster):
         cluster.upgrade(config={"MAX_WORKERS": 19})
         load.goes_on()
     assert load.failures == []
-    stayed = {pod["metadata"]["labels"]["app.kubernetes.io/component"]
-              for name, pod in cluster.pods().items() if name in before}
+    stayed = {
+        pod["metadata"]["labels"]["app.kubernetes.io/component"]
+        for name, pod in cluster.pods().items()
+        if name in before
+    }
     assert stayed == {"postgres", "rabbitmq"}
 
 
@@ -81,8 +115,9 @@ def test_a_rollback_brings_the_old_setting_back_and_no_request_fails(cluster: Cl
         cluster.wait_until_ready()
         load.goes_on()
     assert load.failures == []
-    [settings] = [one["data"] for one in cluster.objects("configmaps")
-                  if one["metadata"]["name"] == f"{RELEASE}-orders"]
+    [settings] = [
+        one["data"] for one in cluster.objects("configmaps") if one["metadata"]["name"] == f"{RELEASE}-orders"
+    ]
     assert settings["MAX_WORKERS"] == "20"
 
 
@@ -107,8 +142,9 @@ def test_the_audit_on_a_schedule_finds_the_books_of_all_this_clean(cluster: Clus
     cluster.upgrade(audit={"enabled": True, "schedule": "* * * * *"})
 
     def ended() -> list[str]:
-        return [name for name, pod in cluster.pods("audit").items()
-                if pod["status"]["phase"] in ("Succeeded", "Failed")]
+        return [
+            name for name, pod in cluster.pods("audit").items() if pod["status"]["phase"] in ("Succeeded", "Failed")
+        ]
 
     [name, *_] = wait_for(ended, GONE_S, "the first audit to end")
     assert cluster.kubectl("logs", name).strip().endswith("clean: no violations")

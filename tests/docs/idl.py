@@ -1,4 +1,5 @@
 """The IDL files of docs/, and what it takes to check them."""
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from jsonschema import Draft202012Validator
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-OPENAPI = {"http": DOCS / "idl/http.openapi.yaml", "broker": DOCS / "openapi.json",
-           "event-collaboration": DOCS / "idl/event-collaboration.openapi.yaml"}
-ASYNCAPI = {"broker": DOCS / "asyncapi.json",
-            "event-collaboration": DOCS / "idl/event-collaboration.asyncapi.yaml"}
+OPENAPI = {
+    "http": DOCS / "idl/http.openapi.yaml",
+    "broker": DOCS / "openapi.json",
+    "event-collaboration": DOCS / "idl/event-collaboration.openapi.yaml",
+}
+ASYNCAPI = {"broker": DOCS / "asyncapi.json", "event-collaboration": DOCS / "idl/event-collaboration.asyncapi.yaml"}
 
 Json = Any
 

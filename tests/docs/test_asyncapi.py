@@ -1,4 +1,5 @@
 """What docs/asyncapi.json says is what is on the broker."""
+
 import json
 import re
 from collections.abc import Iterator
@@ -9,9 +10,9 @@ import pytest
 from amqp.exceptions import NotFound
 from kombu import Connection, Exchange, Message, Queue
 
-from services.asyncapi import document
 from services.local.net import wait_for
 from services.local.stack import Stack
+from services.ops.asyncapi import document
 from tests.client import Api
 from tests.docs.idl import ASYNCAPI, DOCS, load, validator
 
@@ -54,16 +55,22 @@ class Tap:
 
 @contextmanager
 def tap(stack: Stack, described: Json) -> Iterator[Tap]:
-    exchanges = {one["bindings"]["amqp"]["exchange"]["name"] for one in described["channels"].values()
-                 if one["bindings"]["amqp"]["is"] == "routingKey"}
+    exchanges = {
+        one["bindings"]["amqp"]["exchange"]["name"]
+        for one in described["channels"].values()
+        if one["bindings"]["amqp"]["is"] == "routingKey"
+    }
     with Connection(stack.amqp_uri) as connection, connection.channel() as channel:
         yield Tap(channel, exchanges)
 
 
 def names(described: Json, messages: list[Message]) -> list[str]:
     """The described message that each of `messages` is; a reply is known by the request it belongs to."""
-    routes = {(one["bindings"]["amqp"]["exchange"]["name"], one["address"]): list(one["messages"])
-              for one in described["channels"].values() if one["bindings"]["amqp"]["is"] == "routingKey"}
+    routes = {
+        (one["bindings"]["amqp"]["exchange"]["name"], one["address"]): list(one["messages"])
+        for one in described["channels"].values()
+        if one["bindings"]["amqp"]["is"] == "routingKey"
+    }
     requests: dict[str, str] = {}
     found = []
     for message in messages:
@@ -95,11 +102,21 @@ def test_messages_of_users_and_orders_are_as_described(stack: Stack, api: Api, d
         wait_for(lambda: len(tapped.about(ids)) >= 9, LETTER_S, "the messages")
         messages = tapped.about(ids)
     found = names(described, messages)
-    assert set(found) >= {"user_registered", "order_paid", "order_rejected", "billing.open_accounts.request",
-                          "billing.open_accounts.reply", "billing.pay_all.request", "billing.pay_all.reply"}
-    modes = {reference["$ref"].rsplit("/", 1)[1]: operation["bindings"]["amqp"]["deliveryMode"]
-             for operation in described["operations"].values() if operation["action"] == "send"
-             for reference in operation["messages"]}
+    assert set(found) >= {
+        "user_registered",
+        "order_paid",
+        "order_rejected",
+        "billing.open_accounts.request",
+        "billing.open_accounts.reply",
+        "billing.pay_all.request",
+        "billing.pay_all.reply",
+    }
+    modes = {
+        reference["$ref"].rsplit("/", 1)[1]: operation["bindings"]["amqp"]["deliveryMode"]
+        for operation in described["operations"].values()
+        if operation["action"] == "send"
+        for reference in operation["messages"]
+    }
     for name, message in zip(found, messages, strict=True):
         schema = described["components"]["messages"][name]
         validator(described, schema["payload"]).validate(message.payload)

@@ -1,4 +1,5 @@
 """The IDL of the three styles is well-formed, its examples are true, and clients see one and the same API."""
+
 import pytest
 from openapi_spec_validator import validate
 

@@ -1,4 +1,5 @@
 """The linters of OpenAPI and AsyncAPI, in docs/lint, have nothing to say about the IDL."""
+
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,8 +16,13 @@ DOCUMENTS = {"openapi": OPENAPI, "asyncapi": ASYNCAPI}
 def lint(language: str, *documents: Path) -> subprocess.CompletedProcess:
     npm = shutil.which("npm")
     assert npm and (LINT / "node_modules").exists(), "`make idl` installs the linters, with npm"
-    return subprocess.run([npm, "run", "--silent", language, "--", *map(str, documents)],
-                          cwd=LINT, capture_output=True, text=True, timeout=LINT_S)
+    return subprocess.run(
+        [npm, "run", "--silent", language, "--", *map(str, documents)],
+        cwd=LINT,
+        capture_output=True,
+        text=True,
+        timeout=LINT_S,
+    )
 
 
 @pytest.mark.parametrize("language", DOCUMENTS)

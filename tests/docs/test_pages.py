@@ -1,4 +1,5 @@
 """The pages and pictures of docs/ say what the IDL, the configuration and the code say."""
+
 import hashlib
 import inspect
 import json
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from services.billing.service import BillingService
-from services.common.relay import Relay
+from services.kit.outbox.relay import Relay
 from services.notifications.service import NotificationsService
 from services.orders.domain import Status
 from services.orders.service import OrdersService
@@ -43,7 +44,7 @@ def test_pictures_were_drawn_from_their_sources() -> None:
 @pytest.mark.parametrize("path", DIAGRAMS, ids=lambda path: path.stem)
 def test_pictures_have_a_light_background_a_title_and_a_page(path: Path) -> None:
     svg = path.with_suffix(".svg").read_text()
-    assert "background-color: white" in svg[:svg.index(">")]
+    assert "background-color: white" in svg[: svg.index(">")]
     assert "<title" in svg and "<desc" in svg
     shown = [page.name for page in PAGES if f"](diagrams/{path.stem}.svg)" in page.read_text()]
     assert len(shown) == 1
@@ -55,9 +56,11 @@ def test_the_readme_leads_to_every_page_picture_and_description() -> None:
     wanted = [*PAGES, *(path.with_suffix(".svg") for path in DIAGRAMS), *OPENAPI.values(), *ASYNCAPI.values()]
     assert {str(path.relative_to(ROOT)) for path in wanted} <= links
     assert [link for link in links if not (ROOT / link).exists()] == []
-    headings = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-                for path in (ROOT / "README.md", DOCS / "comparison.md")
-                for heading in re.findall(r"^#+ (.*)$", path.read_text(), re.M)}
+    headings = {
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        for path in (ROOT / "README.md", DOCS / "comparison.md")
+        for heading in re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+    }
     assert set(re.findall(r"\]\([\w./-]*#([\w-]+)\)", text)) <= headings
 
 
@@ -73,8 +76,11 @@ def test_pictures_call_what_the_openapi_has(style: str) -> None:
 
 def test_pictures_of_the_broker_name_what_is_on_it() -> None:
     channels = load(ASYNCAPI["broker"])["channels"].values()
-    routes = {(one["bindings"]["amqp"]["exchange"]["name"], one["address"]) for one in channels
-              if one["bindings"]["amqp"]["is"] == "routingKey"}
+    routes = {
+        (one["bindings"]["amqp"]["exchange"]["name"], one["address"])
+        for one in channels
+        if one["bindings"]["amqp"]["is"] == "routingKey"
+    }
     queues = {one["address"] for one in channels if one["bindings"]["amqp"]["is"] == "queue"}
     text = pictures("broker")
     named = re.findall(r"(nameko-rpc|\w+\.events), ([\w.]+)", text)
@@ -109,8 +115,13 @@ def test_settings_and_files_that_are_named_exist(path: Path) -> None:
 
 
 def test_the_site_builds_without_a_warning_and_asks_no_other_server(tmp_path: Path) -> None:
-    built = subprocess.run([str(Path(sys.executable).parent / "mkdocs"), "build", "--strict", "--site-dir", tmp_path],
-                           cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True)
+    built = subprocess.run(
+        [str(Path(sys.executable).parent / "mkdocs"), "build", "--strict", "--site-dir", tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert built.returncode == 0, built.stderr
     assert "WARNING" not in built.stderr, built.stderr
     for page in PAGES:
@@ -128,8 +139,12 @@ def test_an_order_commits_as_often_as_the_comparison_counts() -> None:
     before = commits(*flow, BillingService.pay_all)
     after = commits(NotificationsService.on_order_paid)
     shared = commits(Relay._settle)
-    rows = {row[0]: row for row in (re.split(r"\s*\|\s*", line.strip("| "))
-                                    for line in (DOCS / "comparison.md").read_text().splitlines())}
+    rows = {
+        row[0]: row
+        for row in (
+            re.split(r"\s*\|\s*", line.strip("| ")) for line in (DOCS / "comparison.md").read_text().splitlines()
+        )
+    }
     assert rows["commits before the answer, at most"][2] == str(before)
     assert rows["commits in all, at most"][2] == str(before + after + shared)
     alone, together = rows["broker for notifications"][1:]

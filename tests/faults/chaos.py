@@ -5,6 +5,7 @@ killed and frozen, connections are cut, replies are lost, databases turn read-on
 messages come twice; half of it while something else makes work wait. At the end everything is up again, the audit must
 be clean, what clients were promised must hold, and no answer may have been a 500.
 """
+
 import argparse
 import random
 import sys
@@ -33,12 +34,19 @@ PROVOKED_S = (0.5, 1.5)
 SETTLED_S = 3.0  # before the first fault: a broker that dies while its queues are being declared may forget them
 
 SETTINGS = {
-    "RPC_TIMEOUT_S": "1", "REQUEST_TIMEOUT_S": "3", "DB_TIMEOUT_S": "1.5", "PUBLISH_TIMEOUT_S": "2",
-    "OUTBOX_LEASE_S": "3", "RECOVERY_AFTER_S": "4", "RECOVERY_INTERVAL_S": "1", "DRAIN_TIMEOUT_S": "4",
-    "AMQP_HEARTBEAT_S": "5", "EVENT_RETRY_PAUSES_S": "[0.5, 1, 1, 2, 2, 4, 4, 8, 8]",
+    "RPC_TIMEOUT_S": "1",
+    "REQUEST_TIMEOUT_S": "3",
+    "DB_TIMEOUT_S": "1.5",
+    "PUBLISH_TIMEOUT_S": "2",
+    "OUTBOX_LEASE_S": "3",
+    "RECOVERY_AFTER_S": "4",
+    "RECOVERY_INTERVAL_S": "1",
+    "DRAIN_TIMEOUT_S": "4",
+    "AMQP_HEARTBEAT_S": "5",
+    "EVENT_RETRY_PAUSES_S": "[0.5, 1, 1, 2, 2, 4, 4, 8, 8]",
 }
 
-OLD = "created_at < now() - interval '0.5 s'"    # younger ones are just on their way
+OLD = "created_at < now() - interval '0.5 s'"  # younger ones are just on their way
 OLDER = "created_at < now() - interval '2.5 s'"  # the relay looks for confirms once a second
 NOTHING = "nothing"
 #: Work that waits: in which database, and how much of it.
@@ -137,8 +145,12 @@ def report(say: Callable[[str], object], seed: int, duration_s: float, chaos: Ch
     say("at the proxies")
     harmed: Counter[str] = Counter()
     for proxy in (*chaos.stack.databases.values(), *chaos.stack.brokers.values()):
-        harmed.update({f"{fault} ({'broker' if proxy in chaos.stack.brokers.values() else 'database'})": count
-                       for fault, count in proxy.done.items()})
+        harmed.update(
+            {
+                f"{fault} ({'broker' if proxy in chaos.stack.brokers.values() else 'database'})": count
+                for fault, count in proxy.done.items()
+            }
+        )
     for what, count in sorted(harmed.items()):
         say(f"  {what:<46}{count:>8}")
     say("requests")
@@ -152,8 +164,11 @@ def duplicates(stack: FakeTimeStack) -> int:
     count = 0.0
     for port in stack.ports["notifications"]:
         with Api(f"http://127.0.0.1:{port}") as direct:
-            count += sum(float(line.split()[-1]) for line in direct.get("/metrics").text.splitlines()
-                         if line.startswith("nameko_hw_events_handled_total") and 'outcome="duplicate"' in line)
+            count += sum(
+                float(line.split()[-1])
+                for line in direct.get("/metrics").text.splitlines()
+                if line.startswith("nameko_hw_events_handled_total") and 'outcome="duplicate"' in line
+            )
     return int(count)
 
 

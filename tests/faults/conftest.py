@@ -1,4 +1,5 @@
 """What the fault tests share."""
+
 from collections.abc import Iterator
 
 import pytest

@@ -9,6 +9,7 @@ the lines of the point. It does the first of them, then the next, each once; the
 `lost`: the commit or the publish takes effect, then its connection is dead and nobody has heard the reply. An
 acknowledgement has no reply; it finds its connection dead.
 """
+
 import eventlet
 
 eventlet.monkey_patch()
@@ -25,10 +26,10 @@ import nameko.cli.main  # noqa: E402
 import nameko_sqlalchemy.database  # noqa: E402
 import psycopg2  # noqa: E402
 
-from services.common import database  # noqa: E402
-from services.common.consumer import QueueConsumer  # noqa: E402
-from services.common.database import Autocommit  # noqa: E402
-from services.common.publisher import ConfirmedChannel, LazyPublisher, Publisher  # noqa: E402
+from services.kit.amqp.consumer import QueueConsumer  # noqa: E402
+from services.kit.amqp.publisher import ConfirmedChannel, LazyPublisher, Publisher  # noqa: E402
+from services.kit.db import database  # noqa: E402
+from services.kit.db.database import Autocommit  # noqa: E402
 from services.local.stack import ROOT  # noqa: E402
 from tests.faults.sabotage import sabotage  # noqa: E402
 

@@ -2,6 +2,7 @@
 
 What lasts is a context manager, so that something else can happen meanwhile.
 """
+
 import os
 import random
 import signal
@@ -17,7 +18,7 @@ from kombu.exceptions import KombuError
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.common.migrations import SERVICES
+from services.kit.db.migrations import SERVICES
 from services.local.net import wait_for
 from tests.books import database, one, rows
 from tests.broker import publish
@@ -40,8 +41,12 @@ class FakeTimeStack(ProxiedStack):
         if LIBFAKETIME:  # whose clock_nanosleep fails; eventlet waits in epoll
             self.set_clock(service, 0)
             environment |= {
-                "LD_PRELOAD": str(LIBFAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self.clock(service)),
-                "FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
+                "LD_PRELOAD": str(LIBFAKETIME),
+                "FAKETIME_TIMESTAMP_FILE": str(self.clock(service)),
+                "FAKETIME_CACHE_DURATION": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "DONT_FAKE_MONOTONIC": "1",
+            }
         return environment
 
     def clock(self, service: str) -> Path:
@@ -65,21 +70,37 @@ class Harm:
         self.postgres = stack.postgres
         self.dice = dice
         self.at_once: dict[Callable[[], None], int] = {
-            self.kill_a_service: 5, self.stop_a_service: 2, self.kill_the_broker: 4, self.kill_a_database: 3,
-            self.cut_connections: 4, self.terminate_sessions: 3, self.publish_events_again: 2, self.repeat_payments: 2,
+            self.kill_a_service: 5,
+            self.stop_a_service: 2,
+            self.kill_the_broker: 4,
+            self.kill_a_database: 3,
+            self.cut_connections: 4,
+            self.terminate_sessions: 3,
+            self.publish_events_again: 2,
+            self.repeat_payments: 2,
         }
         self.lasting: dict[Callable[[], Any], int] = {
-            self.a_service_is_frozen: 3, self.the_broker_is_frozen: 2, self.the_database_is_frozen: 2,
-            self.a_database_is_out_of_reach: 3, self.the_broker_is_out_of_reach: 3, self.requests_are_cut: 4,
-            self.replies_are_lost: 6, self.a_database_is_read_only: 3, self.accounts_are_locked: 3,
+            self.a_service_is_frozen: 3,
+            self.the_broker_is_frozen: 2,
+            self.the_database_is_frozen: 2,
+            self.a_database_is_out_of_reach: 3,
+            self.the_broker_is_out_of_reach: 3,
+            self.requests_are_cut: 4,
+            self.replies_are_lost: 6,
+            self.a_database_is_read_only: 3,
+            self.accounts_are_locked: 3,
         }
         if LIBFAKETIME:
             self.lasting[self.clocks_are_wrong] = 2
         #: What makes work wait, so that the next fault meets it.
         self.provoking: list[Callable[[], Any]] = [
-            self.letters_are_refused, lambda: self.a_database_is_out_of_reach("billing"),
-            lambda: self.a_database_is_read_only("notifications"), lambda: self.a_database_is_read_only("billing"),
-            lambda: self.the_broker_is_out_of_reach("orders"), self.accounts_are_locked]
+            self.letters_are_refused,
+            lambda: self.a_database_is_out_of_reach("billing"),
+            lambda: self.a_database_is_read_only("notifications"),
+            lambda: self.a_database_is_read_only("billing"),
+            lambda: self.the_broker_is_out_of_reach("orders"),
+            self.accounts_are_locked,
+        ]
 
     def pause(self) -> None:
         time.sleep(self.dice.uniform(0.3, LONGEST_S))
@@ -108,26 +129,45 @@ class Harm:
     def terminate_sessions(self) -> None:
         service = self.a_service()
         with suppress(SQLAlchemyError):
-            one(self.stack, service, """select count(pg_terminate_backend(pid)) from pg_stat_activity
-                                        where datname = :name and pid <> pg_backend_pid()""", name=service)
+            one(
+                self.stack,
+                service,
+                """select count(pg_terminate_backend(pid)) from pg_stat_activity
+                                        where datname = :name and pid <> pg_backend_pid()""",
+                name=service,
+            )
 
     def publish_events_again(self) -> None:
         """Let the relays publish a tenth of all events once more."""
         for service in ("orders", "users"):
             with suppress(SQLAlchemyError):
-                rows(self.stack, service, """update outbox set published_at = null, claimed_until = '-infinity'
-                                             where published_at is not null and random() < 0.1 returning 1""")
+                rows(
+                    self.stack,
+                    service,
+                    """update outbox set published_at = null, claimed_until = '-infinity'
+                                             where published_at is not null and random() < 0.1 returning 1""",
+                )
 
     def repeat_payments(self) -> None:
         """Send requests to pay again, as a broker does after a crash."""
         with suppress(SQLAlchemyError, KombuError, OSError):
-            found = rows(self.stack, "orders", """select id, user_id, price from orders where status <> 'pending'
-                                                  order by random() limit 5""")
-            payments = [{"operation_id": str(id_), "user_id": str(user_id), "amount": price}
-                        for id_, user_id, price in found]
+            found = rows(
+                self.stack,
+                "orders",
+                """select id, user_id, price from orders where status <> 'pending'
+                                                  order by random() limit 5""",
+            )
+            payments = [
+                {"operation_id": str(id_), "user_id": str(user_id), "amount": price} for id_, user_id, price in found
+            ]
             for method, arguments in [("pay_all", {"payments": payments}), *(("pay", one) for one in payments)]:
-                publish(self.stack, "nameko-rpc", f"billing.{method}", {"args": [], "kwargs": arguments},
-                        reply_to=str(uuid4()))
+                publish(
+                    self.stack,
+                    "nameko-rpc",
+                    f"billing.{method}",
+                    {"args": [], "kwargs": arguments},
+                    reply_to=str(uuid4()),
+                )
 
     @contextmanager
     def a_service_is_frozen(self) -> Iterator[None]:
@@ -184,8 +224,11 @@ class Harm:
         """As after a failover to a standby: sessions are ended, and new ones cannot write."""
         name = service or self.a_service()
         change = f"alter database {name} set default_transaction_read_only = "
-        self._administer(change + "on", f"""select pg_terminate_backend(pid) from pg_stat_activity
-                                            where datname = '{name}' and pid <> pg_backend_pid()""")
+        self._administer(
+            change + "on",
+            f"""select pg_terminate_backend(pid) from pg_stat_activity
+                                            where datname = '{name}' and pid <> pg_backend_pid()""",
+        )
         try:
             yield
         finally:
@@ -211,8 +254,10 @@ class Harm:
                 connection = engine.connect()
                 stack.callback(lambda: connection.invalidate())
                 connection.execute(text("set local lock_timeout = 2000"))
-                connection.execute(text("""select 1 from accounts where user_id in (
-                    select user_id from accounts order by created_at desc limit 5) order by user_id for update"""))
+                connection.execute(
+                    text("""select 1 from accounts where user_id in (
+                    select user_id from accounts order by created_at desc limit 5) order by user_id for update""")
+                )
             yield
 
     @contextmanager
@@ -223,8 +268,11 @@ class Harm:
         try:
             yield
         finally:
-            wait_for(lambda: self._of_letters("alter table letters drop constraint if exists refused"), MENDED_S,
-                     "the table of letters to be mended")
+            wait_for(
+                lambda: self._of_letters("alter table letters drop constraint if exists refused"),
+                MENDED_S,
+                "the table of letters to be mended",
+            )
 
     def _of_letters(self, statement: str) -> bool:
         with suppress(SQLAlchemyError), database(self.stack, "notifications") as connection:

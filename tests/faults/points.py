@@ -5,20 +5,21 @@ connection:`, whose statement does; a call of `publish` and its kin, or of `ack_
 functions and classes that it can reach by the names in its code. So what is added to the code is added to this list,
 and no test needs to be told; a place that nobody can reach is an error.
 """
+
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from services.common.migrations import SERVICES
+from services.kit.db.migrations import SERVICES
 from services.local.stack import ROOT
 
 PUBLISH = ("publish", "publish_lazily", "confirms")
 ACKNOWLEDGE = ("ack_message",)
 SESSIONS = ("session", "get_session", "autocommit")
-CONTAINER = "services.common.container"
-COMMANDS = "services.cli"  # what only they reach dies with its operator looking on
+CONTAINER = "services.kit.container"
+COMMANDS = "services.ops.cli"  # what only they reach dies with its operator looking on
 
 
 class Name(NamedTuple):
@@ -40,11 +41,11 @@ class Point:
     """A place in the code, `kind` and all, in one of the services that run it."""
 
     service: str
-    file: str        # below the root of the project
-    lines: Lines     # those in which it is entered and left
-    work: Lines      # ... in which that is done whose reply may be lost
-    kind: str        # commit, publish or acknowledge
-    name: str        # file, method and number
+    file: str  # below the root of the project
+    lines: Lines  # those in which it is entered and left
+    work: Lines  # ... in which that is done whose reply may be lost
+    kind: str  # commit, publish or acknowledge
+    name: str  # file, method and number
 
     def __str__(self) -> str:
         return f"{self.service}: {self.kind} in {self.name}"
@@ -77,8 +78,10 @@ class Code:
     """All the modules below `services`."""
 
     def __init__(self) -> None:
-        self.modules = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): Module(file)
-                        for file in (ROOT / "services").rglob("*.py")}
+        self.modules = {
+            ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): Module(file)
+            for file in (ROOT / "services").rglob("*.py")
+        }
 
     def reached_from(self, *modules: str) -> set[Name]:
         """Everything that is mentioned by `modules`, by what they mention, and so on."""

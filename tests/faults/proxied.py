@@ -1,9 +1,10 @@
 """The stack with a proxy between every service and its database, and between every service and the broker."""
+
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from services.common.migrations import SERVICES
+from services.kit.db.migrations import SERVICES
 from services.local.net import HOST, free_port
 from services.local.stack import Stack, database_variable
 from tests.faults.proxy import AMQP, POSTGRES, Proxy
@@ -21,9 +22,12 @@ class ProxiedStack(Stack):
 
     def environment_of(self, service: str) -> dict[str, str]:
         return {
-            **self.environment(), "AMQP_URI": f"amqp://guest:guest@{HOST}:{self.brokers[service].port}/",
-            database_variable(service):
-                f"postgresql+psycopg2://postgres@{HOST}:{self.databases[service].port}/{service}"}
+            **self.environment(),
+            "AMQP_URI": f"amqp://guest:guest@{HOST}:{self.brokers[service].port}/",
+            database_variable(
+                service
+            ): f"postgresql+psycopg2://postgres@{HOST}:{self.databases[service].port}/{service}",
+        }
 
     def start(self) -> None:
         for proxy in (*self.databases.values(), *self.brokers.values()):

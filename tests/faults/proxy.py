@@ -4,6 +4,7 @@ request and its reply by a rule.
 It need not know much of what it carries, only where a request begins and where its reply ends. PostgreSQL's simple
 query protocol takes turns, so a reply ends with ReadyForQuery. What AMQP answers to a publish is a confirm.
 """
+
 import asyncio
 import random
 import re
@@ -27,9 +28,9 @@ class Mode(StrEnum):
     """What becomes of all connections."""
 
     PASS = "pass"
-    REFUSE = "refuse"          # nobody listens; connections that are open stay
+    REFUSE = "refuse"  # nobody listens; connections that are open stay
     BLACK_HOLE = "black hole"  # new connections are accepted and never answered; those that are open are held
-    HOLD = "hold"              # nothing is forwarded until the mode is another one, nothing is lost
+    HOLD = "hold"  # nothing is forwarded until the mode is another one, nothing is lost
 
 
 class Fault(StrEnum):
@@ -37,7 +38,7 @@ class Fault(StrEnum):
 
     CUT_BEFORE = "cut before the request"
     CUT_REQUEST = "cut in the middle of the request"
-    LOSE_REPLY = "reply lost"   # the server has answered in full, nobody hears it
+    LOSE_REPLY = "reply lost"  # the server has answered in full, nobody hears it
     CUT_REPLY = "cut in the middle of the reply"
     DELAY = "delay"
 
@@ -78,8 +79,8 @@ class Pair:
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter | None = None
-    fate: Fault | None = None          # of the reply that is awaited
-    reply: bytes = b""                 # ... as far as it has come
+    fate: Fault | None = None  # of the reply that is awaited
+    reply: bytes = b""  # ... as far as it has come
     is_cut: bool = False
 
     def cut(self) -> None:
@@ -87,8 +88,7 @@ class Pair:
         self.is_cut = True
         for writer in filter(None, (self.client, self.server)):
             with suppress(OSError):
-                writer.get_extra_info("socket").setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
 
@@ -180,8 +180,10 @@ class Proxy:
                 return
             await self._flows.wait()
             answers, pair.server = await asyncio.open_connection(HOST, self.server_port, limit=CHUNK)
-            ways = [asyncio.ensure_future(self._requests(pair, reader, pair.server)),
-                    asyncio.ensure_future(self._replies(pair, answers))]
+            ways = [
+                asyncio.ensure_future(self._requests(pair, reader, pair.server)),
+                asyncio.ensure_future(self._replies(pair, answers)),
+            ]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             for way in ways:
                 way.cancel()
@@ -204,7 +206,7 @@ class Proxy:
             if fault == Fault.CUT_BEFORE:
                 return pair.cut()
             if fault == Fault.CUT_REQUEST:
-                chunk = chunk[:len(chunk) // 2]
+                chunk = chunk[: len(chunk) // 2]
             elif fault in (Fault.LOSE_REPLY, Fault.CUT_REPLY):
                 pair.fate, pair.reply = fault, b""
             server.write(chunk)
@@ -221,7 +223,7 @@ class Proxy:
                     continue
                 if pair.fate == Fault.LOSE_REPLY:
                     return pair.cut()
-                chunk = pair.reply[:len(pair.reply) // 2]
+                chunk = pair.reply[: len(pair.reply) // 2]
             pair.client.write(chunk)
             await pair.client.drain()
             if pair.fate is not None:

@@ -1,4 +1,5 @@
 """What keeps the promises, taken out one at a time: to see that the tests and the audit would notice."""
+
 import os
 from pathlib import Path
 from typing import Any
@@ -8,22 +9,30 @@ from uuid import uuid4
 def sabotage(what: str) -> None:
     """Take out one safeguard of the services in this process."""
     if what:
-        {"outbox": _tell_before_the_commit, "pending": _finish_orders_twice, "operation": _pay_twice,
-         "inbox": _store_letters_twice}[what]()
+        {
+            "outbox": _tell_before_the_commit,
+            "pending": _finish_orders_twice,
+            "operation": _pay_twice,
+            "inbox": _store_letters_twice,
+        }[what]()
 
 
 #: ... and of the databases: service, statement.
 SCHEMA = {
-    "outbox": [], "pending": [], "operation": [],
-    "inbox": [("notifications", "alter table letters drop constraint letters_event_id_key"),
-              ("notifications", "alter table letters drop constraint letters_order_id_key")],
+    "outbox": [],
+    "pending": [],
+    "operation": [],
+    "inbox": [
+        ("notifications", "alter table letters drop constraint letters_event_id_key"),
+        ("notifications", "alter table letters drop constraint letters_order_id_key"),
+    ],
 }
 
 
 def _tell_before_the_commit() -> None:
     """An event is written by a statement of its own, before that of what it tells of: a dual write."""
-    from services.common.database import Prepared
-    from services.common.relay import Envelope
+    from services.kit.db.database import Prepared
+    from services.kit.outbox.relay import Envelope
     from services.orders import store
     from services.orders.domain import announcement
 
@@ -60,8 +69,9 @@ def _pay_twice() -> None:
 
     def pay_anew(connection: Any, payments: Any, wait: bool) -> Any:
         anew = {uuid4(): payment for payment in payments}
-        outcomes = carry_out(connection, [payment.model_copy(update={"operation_id": id_})
-                                          for id_, payment in anew.items()], wait)
+        outcomes = carry_out(
+            connection, [payment.model_copy(update={"operation_id": id_}) for id_, payment in anew.items()], wait
+        )
         return {anew[id_].operation_id: outcome for id_, outcome in outcomes.items()}
 
     store.carry_out = pay_anew

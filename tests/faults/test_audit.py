@@ -1,4 +1,5 @@
 """The audit finds each kind of violation, names it, and leaves out what it is told to."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -37,40 +38,87 @@ def order(stack: Stack) -> dict:
 
 
 HARM = [
-    ("billing", "update accounts set balance = balance + 1 where user_id = :user",
-     "update accounts set balance = balance - 1 where user_id = :user", "account {user}: balance 71"),
-    ("orders", "update orders set status = 'rejected', reason = 'insufficient_funds' where id = :id",
-     "update orders set status = 'paid', reason = null where id = :id",
-     "order {id}: rejected, but billing has a payment"),
-    ("orders", "update orders set status = 'pending', retry_at = 'infinity' where id = :id",
-     "update orders set status = 'paid' where id = :id", "order {id}: still pending"),
-    ("orders", "update orders set price = price + 1 where id = :id",
-     "update orders set price = price - 1 where id = :id", "order {id}: its payment is of another account or amount"),
-    ("orders", "update orders set id = :other where id = :id",
-     "update orders set id = :id where id = :other", "payment for order {id}: there is no such order"),
-    ("notifications", "update letters set kind = 'order_rejected' where order_id = :id",
-     "update letters set kind = 'order_paid' where order_id = :id",
-     "order {id}: paid, its letters are ['order_rejected']"),
-    ("notifications", "update letters set order_id = :other where order_id = :id",
-     "update letters set order_id = :id where order_id = :other", "order {id}: paid, its letters are none"),
-    ("notifications", "update letters set order_id = :other where order_id = :id",
-     "update letters set order_id = :id where order_id = :other", "letter for order {other}: there is no such order"),
-    ("orders", "update orders set status = 'rejected', reason = 'account_not_found' where id = :id",
-     "update orders set status = 'paid', reason = null where id = :id",
-     "order {id}: refused for want of an account, but its user {user} exists"),
-    ("orders", "update orders set status = 'rejected', reason = 'operation_mismatch' where id = :id",
-     "update orders set status = 'paid', reason = null where id = :id",
-     "order {id}: rejected, but billing has a payment"),
-    ("orders", """insert into orders (id, request_id, user_id, price, status, reason, retry_at, idempotency_key)
+    (
+        "billing",
+        "update accounts set balance = balance + 1 where user_id = :user",
+        "update accounts set balance = balance - 1 where user_id = :user",
+        "account {user}: balance 71",
+    ),
+    (
+        "orders",
+        "update orders set status = 'rejected', reason = 'insufficient_funds' where id = :id",
+        "update orders set status = 'paid', reason = null where id = :id",
+        "order {id}: rejected, but billing has a payment",
+    ),
+    (
+        "orders",
+        "update orders set status = 'pending', retry_at = 'infinity' where id = :id",
+        "update orders set status = 'paid' where id = :id",
+        "order {id}: still pending",
+    ),
+    (
+        "orders",
+        "update orders set price = price + 1 where id = :id",
+        "update orders set price = price - 1 where id = :id",
+        "order {id}: its payment is of another account or amount",
+    ),
+    (
+        "orders",
+        "update orders set id = :other where id = :id",
+        "update orders set id = :id where id = :other",
+        "payment for order {id}: there is no such order",
+    ),
+    (
+        "notifications",
+        "update letters set kind = 'order_rejected' where order_id = :id",
+        "update letters set kind = 'order_paid' where order_id = :id",
+        "order {id}: paid, its letters are ['order_rejected']",
+    ),
+    (
+        "notifications",
+        "update letters set order_id = :other where order_id = :id",
+        "update letters set order_id = :id where order_id = :other",
+        "order {id}: paid, its letters are none",
+    ),
+    (
+        "notifications",
+        "update letters set order_id = :other where order_id = :id",
+        "update letters set order_id = :id where order_id = :other",
+        "letter for order {other}: there is no such order",
+    ),
+    (
+        "orders",
+        "update orders set status = 'rejected', reason = 'account_not_found' where id = :id",
+        "update orders set status = 'paid', reason = null where id = :id",
+        "order {id}: refused for want of an account, but its user {user} exists",
+    ),
+    (
+        "orders",
+        "update orders set status = 'rejected', reason = 'operation_mismatch' where id = :id",
+        "update orders set status = 'paid', reason = null where id = :id",
+        "order {id}: rejected, but billing has a payment",
+    ),
+    (
+        "orders",
+        """insert into orders (id, request_id, user_id, price, status, reason, retry_at, idempotency_key)
                   select :other, request_id, user_id, 10000, 'rejected', 'operation_mismatch', now(), 'of the copy'
-                  from orders where id = :id""", "delete from orders where id = :other",
-     "request {request}: has made 2 orders"),
-    ("orders", """insert into outbox (event_id, type, body, published_at)
+                  from orders where id = :id""",
+        "delete from orders where id = :other",
+        "request {request}: has made 2 orders",
+    ),
+    (
+        "orders",
+        """insert into outbox (event_id, type, body, published_at)
                   select :other, type, body, now() from outbox where body->>'order_id' = cast(:id as text)""",
-     "delete from outbox where event_id = :other", "order {id}: was told of 2 times"),
-    ("billing", "update operations set outcome = null, balance = null where id = :id",
-     "update operations set outcome = 'accepted', balance = 70 where id = :id",
-     "operation {id}: neither accepted nor refused"),
+        "delete from outbox where event_id = :other",
+        "order {id}: was told of 2 times",
+    ),
+    (
+        "billing",
+        "update operations set outcome = null, balance = null where id = :id",
+        "update operations set outcome = 'accepted', balance = 70 where id = :id",
+        "operation {id}: neither accepted nor refused",
+    ),
 ]
 
 #: Service, table: what the database itself keeps from having two effects, once the constraint is gone.
@@ -98,20 +146,41 @@ def test_a_key_with_two_effects_is_found(stack: Stack, order: dict, service: str
         api.letters(user["id"], 2)
         wait_until_quiet(stack)
     constraint = f"{table}_idempotency_key_key"
-    others = [name for (name,) in rows(stack, service, """
+    others = [
+        name
+        for (name,) in rows(
+            stack,
+            service,
+            """
         select column_name from information_schema.columns where table_name = :table and column_name not in
-        ('id', 'request_id', 'event_id', 'order_id', 'email', 'price', 'amount')""", table=table)]
+        ('id', 'request_id', 'event_id', 'order_id', 'email', 'price', 'amount')""",
+            table=table,
+        )
+    ]
     own = {"users": "id, email", "letters": "id, email", "orders": "id, price", "operations": "id, amount"}[table]
-    fresh = {"users": "gen_random_uuid(), 'copy-' || email", "letters": "gen_random_uuid(), email",
-             "orders": "gen_random_uuid(), price", "operations": "gen_random_uuid(), amount"}[table]
-    with changed(stack, service, f"alter table {table} drop constraint {constraint}",
-                 f"""delete from {table} where ctid <> (select min(ctid) from {table} where idempotency_key = '{key}')
+    fresh = {
+        "users": "gen_random_uuid(), 'copy-' || email",
+        "letters": "gen_random_uuid(), email",
+        "orders": "gen_random_uuid(), price",
+        "operations": "gen_random_uuid(), amount",
+    }[table]
+    with changed(
+        stack,
+        service,
+        f"alter table {table} drop constraint {constraint}",
+        f"""delete from {table} where ctid <> (select min(ctid) from {table} where idempotency_key = '{key}')
                      and idempotency_key = '{key}';
-                     alter table {table} add constraint {constraint} unique (idempotency_key)"""):
+                     alter table {table} add constraint {constraint} unique (idempotency_key)""",
+    ):
         columns = ", ".join(others)
         with database(stack, service) as connection:
-            connection.execute(text(f"insert into {table} ({own}, {columns}) select {fresh}, {columns} from {table} "
-                                    f"where idempotency_key = :key"), {"key": key})
+            connection.execute(
+                text(
+                    f"insert into {table} ({own}, {columns}) select {fresh}, {columns} from {table} "
+                    f"where idempotency_key = :key"
+                ),
+                {"key": key},
+            )
         report = nameko_hw(stack, "audit", "--patience", "0.1")
         assert f"VIOLATION  {table}: the Idempotency-Key {key!r} has more than one effect" in report.stdout
     assert "clean: no violations" in audit(stack)
@@ -135,10 +204,14 @@ def test_it_can_be_kept_to_a_window(stack: Stack, order: dict):
         assert seen.returncode == 1
 
 
-@pytest.mark.parametrize("option, value, says", [
-    ("--since", "yesterday", "is not a time"), ("--older-than", "-1", "is not a number of seconds"),
-    ("--patience", "long", "is not a number of seconds"),
-])
+@pytest.mark.parametrize(
+    "option, value, says",
+    [
+        ("--since", "yesterday", "is not a time"),
+        ("--older-than", "-1", "is not a number of seconds"),
+        ("--patience", "long", "is not a number of seconds"),
+    ],
+)
 def test_a_wrong_option_is_named(stack: Stack, option: str, value: str, says: str):
     refused = nameko_hw(stack, "audit", option, value)
     assert refused.returncode == 2
@@ -146,8 +219,9 @@ def test_a_wrong_option_is_named(stack: Stack, option: str, value: str, says: st
 
 
 def test_a_database_that_is_away_is_said_without_a_traceback(stack: Stack, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stack, "settings", stack.settings | {
-        "BILLING_DATABASE_URL": "postgresql://postgres:secret@127.0.0.1:9/billing"})
+    monkeypatch.setattr(
+        stack, "settings", stack.settings | {"BILLING_DATABASE_URL": "postgresql://postgres:secret@127.0.0.1:9/billing"}
+    )
     refused = nameko_hw(stack, "audit")
     assert refused.returncode == 1
     assert refused.stderr.startswith("nameko-hw: a database does not answer") and "secret" not in refused.stderr

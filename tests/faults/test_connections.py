@@ -1,4 +1,5 @@
 """Databases turn read-only, connections are cut or lead nowhere: every answer comes in time, and all of it heals."""
+
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -7,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from sqlalchemy import create_engine, text
 
-from services.common.migrations import SERVICES
+from services.kit.db.migrations import SERVICES
 from services.local.net import wait_for
 from tests.books import violations, wait_until_quiet
 from tests.client import Api
@@ -104,8 +105,11 @@ def statuses(api: Api, user_id: str, what: str) -> set[int]:
     deadline, number = time.monotonic() + OUTAGE_S, 0
     while time.monotonic() < deadline:
         number += 1
-        for path, body in (("/orders", {"user_id": user_id, "price": 1}), (f"/orders?user_id={user_id}", None),
-                           (f"/billing/accounts/{user_id}/deposit", {"amount": 1})):
+        for path, body in (
+            ("/orders", {"user_id": user_id, "price": 1}),
+            (f"/orders?user_id={user_id}", None),
+            (f"/billing/accounts/{user_id}/deposit", {"amount": 1}),
+        ):
             started = time.monotonic()
             answer = api.post(path, body, f"{user_id} {what} {number}") if body else api.get(path)
             assert time.monotonic() - started < ANSWER_S

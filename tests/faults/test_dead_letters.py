@@ -1,4 +1,5 @@
 """`nameko-hw dead-letters` lists, shows, replays and drops what could not be handled, on the running system."""
+
 import base64
 from uuid import uuid4
 
@@ -77,10 +78,15 @@ def test_letters_are_seen_and_dropped_while_the_broker_is_away(stack: Stack):
 
 
 def test_many_letters_are_replayed_once_each_and_kept_when_they_fail(stack: Stack):
-    rows(stack, "notifications", """
+    rows(
+        stack,
+        "notifications",
+        """
         insert into inbox (handler, key, body, headers, attempts, reason)
         select 'on_order_paid', 'many ' || n, '{}', '{}', 4, 'a test' from generate_series(1, :many) as n
-        returning 1""", many=MANY)
+        returning 1""",
+        many=MANY,
+    )
     assert len(listed(stack)) == MANY
     replayed = nameko_hw(stack, "dead-letters", "replay", "--all").stdout.splitlines()
     assert replayed[-1] == f"{MANY} dead letters replayed"
@@ -90,12 +96,17 @@ def test_many_letters_are_replayed_once_each_and_kept_when_they_fail(stack: Stac
     assert len(dead_letters(stack, "order_paid")) == MANY
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["show"], "say which letters to show"), (["drop"], "say which letters to drop"),
-    (["replay", "x", "--all"], "say which letters to replay"), (["show", str(uuid4())], "there is no dead letter"),
-    (["drop", "notifications-99999999999999999999"], "there is no dead letter notifications-99999999999999999999"),
-    (["list", "notifications-1"], "say which letters to list"),
-])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["show"], "say which letters to show"),
+        (["drop"], "say which letters to drop"),
+        (["replay", "x", "--all"], "say which letters to replay"),
+        (["show", str(uuid4())], "there is no dead letter"),
+        (["drop", "notifications-99999999999999999999"], "there is no dead letter notifications-99999999999999999999"),
+        (["list", "notifications-1"], "say which letters to list"),
+    ],
+)
 def test_a_wrong_call_is_said_in_one_line(stack: Stack, arguments: list[str], says: str):
     refused = nameko_hw(stack, "dead-letters", *arguments)
     assert refused.returncode == 1

@@ -1,4 +1,5 @@
 """A service that is asked to stop finishes what it has, and nobody notices."""
+
 import signal
 import socket
 import time

@@ -1,4 +1,5 @@
 """Notifications' own database, or the broker, is away while events wait: none is lost, and nothing spins."""
+
 import os
 import signal
 import time
@@ -32,8 +33,9 @@ def away(stack: Stack, service: str) -> Iterator[None]:
     try:
         with engine.connect() as connection:
             connection.execute(text(f"alter database {service} allow_connections false"))
-            connection.execute(text("select pg_terminate_backend(pid) from pg_stat_activity where datname = :name"),
-                               {"name": service})
+            connection.execute(
+                text("select pg_terminate_backend(pid) from pg_stat_activity where datname = :name"), {"name": service}
+            )
             try:
                 yield
             finally:
@@ -61,7 +63,7 @@ class Log:
         self.begin = self.path.stat().st_size
 
     def lines(self, with_: str = "") -> list[str]:
-        return [line for line in self.path.read_bytes()[self.begin:].decode().splitlines() if with_ in line]
+        return [line for line in self.path.read_bytes()[self.begin :].decode().splitlines() if with_ in line]
 
 
 def test_an_outage_of_the_database_counts_as_no_attempt_and_costs_next_to_nothing(stack: Stack, api: Api):
@@ -135,7 +137,8 @@ def impatient(tmp_path: Path) -> Iterator[Stack]:
     stack = Stack(tmp_path, free_port(), QUICK)
     (tmp_path / "rabbitmq").mkdir()
     (tmp_path / "rabbitmq" / "advanced.config").write_text(
-        "[{rabbit, [{consumer_timeout, 1000}, {channel_tick_interval, 500}]}].\n")
+        "[{rabbit, [{consumer_timeout, 1000}, {channel_tick_interval, 500}]}].\n"
+    )
     with stack:
         yield stack
 
@@ -151,5 +154,8 @@ def test_a_channel_that_the_broker_closes_is_opened_again(impatient: Stack):
         assert {letter["order_id"] for letter in letters} == orders and len(letters) == len(orders)
         assert impatient.supervisor.pid("notifications") == pid
         with channel(impatient) as one:
-            wait_for(lambda: HANDLERS["order_paid"](one).queue_declare(passive=True).message_count == 0, HEALED_S,
-                     "the queue to be empty")
+            wait_for(
+                lambda: HANDLERS["order_paid"](one).queue_declare(passive=True).message_count == 0,
+                HEALED_S,
+                "the queue to be empty",
+            )

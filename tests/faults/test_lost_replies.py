@@ -1,4 +1,5 @@
 """A commit takes effect and nobody hears of it: whatever clients are told, nothing is done twice."""
+
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,8 +40,9 @@ def test_a_round_of_orders_whose_reply_is_lost_is_not_done_again(proxied: Proxie
     assert {answer.status_code for answer in answers} <= {201, 202, 503}
     assert all(answer.headers.get("Retry-After") for answer in answers if answer.status_code == 503)
     wait_until_quiet(proxied)
-    assert sorted(price for (price,) in rows(
-        proxied, "orders", "select price from orders where user_id = :user", user=user)) == [1, 2, 3]
+    assert sorted(
+        price for (price,) in rows(proxied, "orders", "select price from orders where user_id = :user", user=user)
+    ) == [1, 2, 3]
     assert api.balance(user) == 1000 - 6
     assert len(api.letters(user, 3)) == 3
     assert violations(proxied) == []
@@ -48,20 +50,33 @@ def test_a_round_of_orders_whose_reply_is_lost_is_not_done_again(proxied: Proxie
 
 #: Statements and messages whose reply is lost: where, which, out of how many one.
 REPLIES = [
-    ("orders", b"execute claim_orders"), ("orders", b"execute finish_orders"), ("billing", b"execute pay"),
-    ("notifications", b"execute add_letters"), ("users", b"COMMIT"), ("billing", b"COMMIT"),
+    ("orders", b"execute claim_orders"),
+    ("orders", b"execute finish_orders"),
+    ("billing", b"execute pay"),
+    ("notifications", b"execute add_letters"),
+    ("users", b"COMMIT"),
+    ("billing", b"COMMIT"),
 ]
-CONFIRMS = [("orders", b"billing.pay_all"), ("users", b"billing.open_account"), ("billing", b"nameko-rpc"),
-            ("orders", b"order_paid"), ("users", b"user_registered")]
+CONFIRMS = [
+    ("orders", b"billing.pay_all"),
+    ("users", b"billing.open_account"),
+    ("billing", b"nameko-rpc"),
+    ("orders", b"order_paid"),
+    ("users", b"user_registered"),
+]
 
 
 @contextmanager
 def losing(proxied: ProxiedStack) -> Iterator[dict[tuple[str, bytes], Rule]]:
     """One reply in ten is lost of each kind, five times."""
-    asked = {(service, match): proxied.databases[service].add(Fault.LOSE_REPLY, match, count=5, probability=0.1)
-             for service, match in REPLIES}
-    asked |= {(service, match): proxied.brokers[service].add(Fault.LOSE_REPLY, match, count=5, probability=0.1)
-              for service, match in CONFIRMS}
+    asked = {
+        (service, match): proxied.databases[service].add(Fault.LOSE_REPLY, match, count=5, probability=0.1)
+        for service, match in REPLIES
+    }
+    asked |= {
+        (service, match): proxied.brokers[service].add(Fault.LOSE_REPLY, match, count=5, probability=0.1)
+        for service, match in CONFIRMS
+    }
     try:
         yield asked
     finally:
@@ -71,8 +86,9 @@ def losing(proxied: ProxiedStack) -> Iterator[dict[tuple[str, bytes], Rule]]:
 
 def test_one_reply_in_ten_is_lost_and_nothing_is_done_twice(proxied: ProxiedStack):
     with Load(proxied.url, clients=3, keyless=6) as load, losing(proxied) as rules:
-        wait_for(lambda: all(rule.done >= 2 for rule in rules.values()), LOST_S,
-                 f"replies to be lost of each kind, {rules}")
+        wait_for(
+            lambda: all(rule.done >= 2 for rule in rules.values()), LOST_S, f"replies to be lost of each kind, {rules}"
+        )
     wait_until_quiet(proxied)
     assert load.failures == []
     assert broken_promises(proxied, load.sent) == []
@@ -101,8 +117,12 @@ def test_an_order_of_a_user_whose_account_is_not_open_yet_ends_with_a_letter(pro
         orders = {user: api.order(user, 5, f"at once {user}") for user in users}
         assert {answer.status_code for answer in orders.values()} == {202}
         # the users are settled later than their orders are asked for again
-        rows(proxied, "users", "update users set retry_at = now() + interval '4 s' where id = any(:ids) returning 1",
-             ids=[UUID(user) for user in users])
+        rows(
+            proxied,
+            "users",
+            "update users set retry_at = now() + interval '4 s' where id = any(:ids) returning 1",
+            ids=[UUID(user) for user in users],
+        )
         rows(proxied, "orders", "update orders set retry_at = now() where status = 'pending' returning 1")
     for user, answer in orders.items():
         location = answer.headers["Location"]

@@ -1,4 +1,5 @@
 """One locked account, one poisonous order, a long queue of pending ones: each delays only itself."""
+
 import threading
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ from tests.faults.proxied import ProxiedStack
 NEIGHBOURS = 6
 MEASURED_S = 4
 ANSWERED_S = 1.0
-KEPT = 0.6         # of their speed; the machine has other work
+KEPT = 0.6  # of their speed; the machine has other work
 PENDING = 3000
 RECOVERED_S = 30
 RICH = 10**6
@@ -86,11 +87,17 @@ def test_a_locked_account_delays_only_its_own_orders(proxied: ProxiedStack, api:
         with locked(proxied, unlucky):
             time.sleep(1)  # so that orders of the locked account are under way, and pending
             pend(proxied, waiting, 50)
-            rows(proxied, "orders", """update orders set retry_at = now() - interval '1 h'
-                                       where user_id = :user and status = 'pending' returning 1""", user=unlucky)
+            rows(
+                proxied,
+                "orders",
+                """update orders set retry_at = now() - interval '1 h'
+                                       where user_id = :user and status = 'pending' returning 1""",
+                user=unlucky,
+            )
             measured, slowest_s = speed(proxied.url, neighbours)
-            paid = one(proxied, "orders", "select count(*) from orders where user_id = :user and status = 'paid'",
-                       user=waiting)
+            paid = one(
+                proxied, "orders", "select count(*) from orders where user_id = :user and status = 'paid'", user=waiting
+            )
     print(f"{usual:.0f} orders a second, {measured:.0f} beside a locked account, {paid} of 50 pending ones recovered")
     assert measured > KEPT * usual
     assert slowest_s < ANSWERED_S
@@ -101,24 +108,46 @@ def test_a_locked_account_delays_only_its_own_orders(proxied: ProxiedStack, api:
 
 def pend(stack: Stack, user_id: str, count: int) -> None:
     """Orders that a crash has left pending, and that are due."""
-    rows(stack, "orders", """insert into orders (id, user_id, price, status, retry_at)
+    rows(
+        stack,
+        "orders",
+        """insert into orders (id, user_id, price, status, retry_at)
                              select gen_random_uuid(), :user, 1, 'pending', now() - interval '1 s'
-                             from generate_series(1, :count) returning 1""", user=user_id, count=count)
+                             from generate_series(1, :count) returning 1""",
+        user=user_id,
+        count=count,
+    )
 
 
 def test_thousands_of_pending_orders_are_recovered_soon_and_one_that_fails_harms_none(proxied: ProxiedStack, api: Api):
     users = [api.new_user(balance=RICH)["id"] for _ in range(10)]
     deposit = api.deposit(users[0], 7).json()
     poison = deposit["operation_id"]  # billing refuses a payment of this id for ever: it was something else
-    rows(proxied, "orders", """insert into orders (id, user_id, price, status, retry_at)
+    rows(
+        proxied,
+        "orders",
+        """insert into orders (id, user_id, price, status, retry_at)
                                values (:id, :user, 3, 'pending', now() - interval '1 h') returning 1""",
-         id=poison, user=users[0])
+        id=poison,
+        user=users[0],
+    )
     for user in users:
         pend(proxied, user, PENDING // len(users))
     started = time.monotonic()
     try:
-        wait_for(lambda: not one(proxied, "orders", """select count(*) from orders where status = 'pending'
-                                                       and id <> :id""", id=poison), RECOVERED_S, "all to be done")
+        wait_for(
+            lambda: (
+                not one(
+                    proxied,
+                    "orders",
+                    """select count(*) from orders where status = 'pending'
+                                                       and id <> :id""",
+                    id=poison,
+                )
+            ),
+            RECOVERED_S,
+            "all to be done",
+        )
         print(f"{PENDING / (time.monotonic() - started):.0f} orders a second were recovered")
     finally:
         left = one(proxied, "orders", "select count(*) from orders where status = 'pending'")
@@ -132,8 +161,11 @@ def test_thousands_of_pending_orders_are_recovered_soon_and_one_that_fails_harms
 def test_thousands_of_pending_users_get_their_accounts_soon(proxied: ProxiedStack):
     add_pending_users(proxied, PENDING // 2, "now")
     try:
-        wait_for(lambda: not one(proxied, "users", "select count(*) from users where status = 'pending'"),
-                 RECOVERED_S / 2, "all to be active")
+        wait_for(
+            lambda: not one(proxied, "users", "select count(*) from users where status = 'pending'"),
+            RECOVERED_S / 2,
+            "all to be active",
+        )
     finally:
         print(one(proxied, "users", "select count(*) from users where status = 'pending'"), "are left")
     wait_until_quiet(proxied)

@@ -1,4 +1,5 @@
 """The broker or a database goes away, or hangs: every answer comes in time, and the system heals by itself."""
+
 import os
 import signal
 import time
@@ -37,8 +38,7 @@ def frozen(server) -> Iterator[None]:
 
 @pytest.mark.parametrize("outage", [killed, frozen])
 @pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
-def test_every_answer_comes_in_time_and_the_system_heals(stack: Stack, api: Api, name: str,
-                                                         outage: Callable):
+def test_every_answer_comes_in_time_and_the_system_heals(stack: Stack, api: Api, name: str, outage: Callable):
     user_id = api.new_user(balance=1000)["id"]
     seen = set()
     with outage(getattr(stack, name)):
@@ -47,8 +47,11 @@ def test_every_answer_comes_in_time_and_the_system_heals(stack: Stack, api: Api,
         number = 0
         while time.monotonic() < deadline:
             number += 1
-            for path, body in (("/orders", {"user_id": user_id, "price": 1}), (f"/orders?user_id={user_id}", None),
-                               (f"/billing/accounts/{user_id}/deposit", {"amount": 1})):
+            for path, body in (
+                ("/orders", {"user_id": user_id, "price": 1}),
+                (f"/orders?user_id={user_id}", None),
+                (f"/billing/accounts/{user_id}/deposit", {"amount": 1}),
+            ):
                 started = time.monotonic()
                 answer = api.post(path, body, f"{user_id} {name} {number}") if body else api.get(path)
                 assert time.monotonic() - started < ANSWER_S

@@ -1,4 +1,5 @@
 """More requests than workers: bounded waiting, then 503; nothing is half done."""
+
 import http.client
 import json
 import threading
@@ -26,8 +27,9 @@ def test_500_clients_at_once_are_served_or_refused_in_time(stack: Stack, api: Ap
         start.wait()
         for _ in range(REQUESTS):
             started = time.monotonic()
-            connection.request("POST", "/orders", body, {"Content-Type": "application/json",
-                                                         "Idempotency-Key": str(uuid4())})
+            connection.request(
+                "POST", "/orders", body, {"Content-Type": "application/json", "Idempotency-Key": str(uuid4())}
+            )
             answer = connection.getresponse()
             answer.read()
             answers.append((answer.status, time.monotonic() - started, answer.headers["Retry-After"]))

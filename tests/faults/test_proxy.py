@@ -1,4 +1,5 @@
 """The proxy of the fault tests does to connections what it is told."""
+
 import socket
 import socketserver
 import threading
@@ -10,7 +11,7 @@ import psycopg2
 import pytest
 from kombu import Queue
 
-from services.common.publisher import BROKER_DOWN, ConfirmedChannel, Message
+from services.kit.amqp.publisher import BROKER_DOWN, ConfirmedChannel, Message
 from services.local.net import HOST, free_port, wait_for
 from services.local.stack import Stack
 from tests.broker import channel
@@ -65,14 +66,18 @@ def test_it_passes_on_what_it_gets_in_both_directions(proxy: Proxy):
         assert ask(one, b"again") == b"AGAIN"
 
 
-@pytest.mark.parametrize("fault, server_hears, client_hears", [
-    (Fault.CUT_BEFORE, [b"reset"], b""),
-    (Fault.CUT_REQUEST, [b"sec", b"reset"], b""),
-    (Fault.LOSE_REPLY, [b"secret", b"reset"], b""),
-    (Fault.CUT_REPLY, [b"secret", b"reset"], b"SEC"),
-])
-def test_a_rule_cuts_the_connection_of_the_request_that_it_matches(proxy: Proxy, fault: Fault, server_hears: list,
-                                                                   client_hears: bytes):
+@pytest.mark.parametrize(
+    "fault, server_hears, client_hears",
+    [
+        (Fault.CUT_BEFORE, [b"reset"], b""),
+        (Fault.CUT_REQUEST, [b"sec", b"reset"], b""),
+        (Fault.LOSE_REPLY, [b"secret", b"reset"], b""),
+        (Fault.CUT_REPLY, [b"secret", b"reset"], b"SEC"),
+    ],
+)
+def test_a_rule_cuts_the_connection_of_the_request_that_it_matches(
+    proxy: Proxy, fault: Fault, server_hears: list, client_hears: bytes
+):
     rule = proxy.add(fault, b"secret")
     with connected(proxy) as one, connected(proxy) as other:
         assert ask(one, b"hello") == b"HELLO"
@@ -153,8 +158,10 @@ def test_a_server_that_is_away_is_a_connection_that_is_reset():
 
 def test_a_commit_whose_reply_is_lost_has_taken_effect(stack: Stack):
     assert stack.postgres
-    with Proxy(stack.postgres.port, POSTGRES) as proxy, closing(psycopg2.connect(
-            host=HOST, port=proxy.port, user="postgres", dbname="postgres")) as connection:
+    with (
+        Proxy(stack.postgres.port, POSTGRES) as proxy,
+        closing(psycopg2.connect(host=HOST, port=proxy.port, user="postgres", dbname="postgres")) as connection,
+    ):
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("create table lost (name text)")
@@ -162,8 +169,11 @@ def test_a_commit_whose_reply_is_lost_has_taken_effect(stack: Stack):
             with pytest.raises(psycopg2.OperationalError):
                 cursor.execute("insert into lost values (repeat('x', 200000)) returning name")
         assert lost.done == 1
-        with closing(psycopg2.connect(host=HOST, port=proxy.port, user="postgres", dbname="postgres")) as other, \
-                other, other.cursor() as cursor:
+        with (
+            closing(psycopg2.connect(host=HOST, port=proxy.port, user="postgres", dbname="postgres")) as other,
+            other,
+            other.cursor() as cursor,
+        ):
             cursor.execute("select count(*) from lost")
             assert cursor.fetchall() == [(1,)]
             cursor.execute("drop table lost")

@@ -1,4 +1,5 @@
 """A short run of `make faults`."""
+
 from pathlib import Path
 
 from tests.faults.chaos import run

@@ -1,4 +1,5 @@
 """The tests can fail: with one safeguard taken out, the books are wrong and the audit says so."""
+
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from services.common.migrations import SERVICES
+from services.kit.db.migrations import SERVICES
 from services.local.net import free_port, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
@@ -74,14 +75,18 @@ def repeat_the_events(stack: Stack, api: Api, user_id: str) -> None:
     wait_for(lambda: rows(stack, "orders", again), SEEN_S, "the event to be marked as published")
 
 
-@pytest.mark.parametrize("what, provoke, says", [
-    ("inbox", repeat_the_events, "its letters are ['order_paid', 'order_paid'"),
-    ("outbox", tell_of_what_is_not_so, "was told of 2 times"),
-    ("operation", finish_an_order_many_times, "there is no such order"),
-    ("pending", finish_an_order_many_times, "was told of"),
-])
-def test_the_audit_sees_what_is_wrong_without(servers: tuple[RabbitMQ, Postgres], tmp_path: Path, what: str,
-                                              provoke: Callable[[Stack, Api, str], None], says: str):
+@pytest.mark.parametrize(
+    "what, provoke, says",
+    [
+        ("inbox", repeat_the_events, "its letters are ['order_paid', 'order_paid'"),
+        ("outbox", tell_of_what_is_not_so, "was told of 2 times"),
+        ("operation", finish_an_order_many_times, "there is no such order"),
+        ("pending", finish_an_order_many_times, "was told of"),
+    ],
+)
+def test_the_audit_sees_what_is_wrong_without(
+    servers: tuple[RabbitMQ, Postgres], tmp_path: Path, what: str, provoke: Callable[[Stack, Api, str], None], says: str
+):
     with sabotaged(what, servers, tmp_path) as stack, Api(stack.url) as api:
         user_id = api.new_user(balance=100)["id"]
         assert nameko_hw(stack, "audit").returncode == 0

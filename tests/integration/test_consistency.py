@@ -1,4 +1,5 @@
 """The invariants, on real PostgreSQL and real RabbitMQ, with services that stop answering for a while."""
+
 import os
 import signal
 import time
@@ -115,7 +116,8 @@ def test_200_orders_at_once_for_an_account_that_can_pay_120(stack: Stack, api: A
     assert api.balance(user_id) == 0
     letters = api.letters(user_id, 200)
     assert sorted((letter["order_id"], letter["kind"]) for letter in letters) == sorted(
-        (order["id"], f"order_{order['status']}") for order in orders)
+        (order["id"], f"order_{order['status']}") for order in orders
+    )
     assert violations(stack) == []
 
 
@@ -182,8 +184,11 @@ def duplicates_dropped(stack: Stack) -> float:
     """How many events the inbox has dropped, as notifications itself counts them."""
     [port] = stack.ports["notifications"]
     lines = Api(f"http://127.0.0.1:{port}").get("/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines
-               if line.startswith("nameko_hw_events_handled_total") and 'outcome="duplicate"' in line)
+    return sum(
+        float(line.split()[-1])
+        for line in lines
+        if line.startswith("nameko_hw_events_handled_total") and 'outcome="duplicate"' in line
+    )
 
 
 def forget_contact(stack: Stack, user_id: UUID) -> None:

@@ -1,4 +1,5 @@
 """A lost connection is an unknown outcome, and each error of PostgreSQL means what it says of the outcome."""
+
 import logging
 import socket
 import threading
@@ -13,10 +14,17 @@ from eventlet import Timeout
 from psycopg2 import extensions
 from sqlalchemy import text
 
-from services.common.config import check
-from services.common.database import (DATABASE_DOWN, NOTHING_DONE, Database, DatabaseAway, DriverFailed, TryAgain,
-                                      with_driver)
-from services.common.problems import OUTCOME_UNKNOWN, PASSING, Unavailable, from_exception
+from services.kit.config import check
+from services.kit.db.database import (
+    DATABASE_DOWN,
+    NOTHING_DONE,
+    Database,
+    DatabaseAway,
+    DriverFailed,
+    TryAgain,
+    with_driver,
+)
+from services.kit.web.problems import OUTCOME_UNKNOWN, PASSING, Unavailable, from_exception
 from services.local.net import wait_for
 from services.local.postgres import Postgres
 from services.orders.models import Base
@@ -61,8 +69,10 @@ def make_database() -> Iterator[Callable[..., Database]]:
     def make(url: str, **settings: Any) -> Database:
         database = Database(Base)
         database.container = SimpleNamespace(
-            settings=check({**config(), "DB_TIMEOUT_S": 1, **settings}), service_name="orders",
-            config={"DB_URIS": {"orders:Base": url}})
+            settings=check({**config(), "DB_TIMEOUT_S": 1, **settings}),
+            service_name="orders",
+            config={"DB_URIS": {"orders:Base": url}},
+        )
         database.setup()
         made.append(database)
         return database
@@ -224,10 +234,17 @@ def test_what_the_server_rolled_back_may_be_tried_again(database, code, way):
     assert from_exception(caught.value).headers["Retry-After"]
 
 
-@pytest.mark.parametrize("statement", [
-    "insert into things values (1), (1)", "select 1 / 0", "select nothing", RAISE.format("25P02"),
-    RAISE.format("0A000"), RAISE.format("P0001"),
-])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into things values (1), (1)",
+        "select 1 / 0",
+        "select nothing",
+        RAISE.format("25P02"),
+        RAISE.format("0A000"),
+        RAISE.format("P0001"),
+    ],
+)
 @pytest.mark.parametrize("way", ["autocommit", "session"])
 def test_an_error_that_the_server_answers_means_that_nothing_was_done(database, statement, way):
     with pytest.raises(NOTHING_DONE) as caught, getattr(database, way)() as connection:
@@ -313,8 +330,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, P
 
 def test_of_several_hosts_the_writable_one_is_taken_also_after_a_failover(pair, make_database):
     one, two = pair
-    database = make_database(with_driver(
-        f"postgresql://postgres@/postgres?host=127.0.0.1:{one.port}&host=localhost:{two.port}"))
+    database = make_database(
+        with_driver(f"postgresql://postgres@/postgres?host=127.0.0.1:{one.port}&host=localhost:{two.port}")
+    )
 
     def port() -> int:
         with database.autocommit() as connection:
@@ -337,8 +355,10 @@ def test_of_several_hosts_the_writable_one_is_taken_also_after_a_failover(pair, 
 def test_a_host_that_is_silent_leaves_time_for_the_next(pair, make_database):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        database = make_database(with_driver(
-            f"postgresql://postgres@/postgres?host=127.0.0.1:{port}&host=127.0.0.1:{pair[1].port}"), DB_TIMEOUT_S=0.5)
+        database = make_database(
+            with_driver(f"postgresql://postgres@/postgres?host=127.0.0.1:{port}&host=127.0.0.1:{pair[1].port}"),
+            DB_TIMEOUT_S=0.5,
+        )
         with database.autocommit() as connection:
             assert int(connection.exec_driver_sql("show port").scalar_one()) == pair[1].port
 
@@ -357,11 +377,17 @@ def test_a_read_only_database_is_an_outage_on_every_connection(pair, make_databa
         pass
 
 
-@pytest.mark.parametrize("statement", [
-    "insert into letters values (:secret), (:secret)", "insert into letters values (:secret || null)",
-    "select cast(:secret as integer)", "select nothing from letters where body = :secret",
-    "insert into letters select :secret from pg_sleep(5)", "select :secret from pg_terminate_backend(pg_backend_pid())",
-])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into letters values (:secret), (:secret)",
+        "insert into letters values (:secret || null)",
+        "select cast(:secret as integer)",
+        "select nothing from letters where body = :secret",
+        "insert into letters select :secret from pg_sleep(5)",
+        "select :secret from pg_terminate_backend(pg_backend_pid())",
+    ],
+)
 @pytest.mark.parametrize("way", ["autocommit", "session"])
 def test_an_error_holds_no_value_of_a_statement(postgres, make_database, caplog, statement, way):
     database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.2)

@@ -1,4 +1,5 @@
 """What the databases themselves enforce, and how they come to be."""
+
 import json
 import os
 import random
@@ -20,12 +21,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from services.billing import models as billing
 from services.billing import store as billing_store
 from services.billing.domain import Kind
-from services.common.database import Autocommit
-from services.common.idempotency import KeyReused
-from services.common.migrations import SERVICES, configuration, upgrade
-from services.common.pages import PageQuery, UserPageQuery
-from services.common.relay import claim, count_waiting, give_back, record, remove_old
 from services.contracts import Outcome, Payment
+from services.kit.db.database import Autocommit
+from services.kit.db.idempotency import KeyReused
+from services.kit.db.migrations import SERVICES, configuration, upgrade
+from services.kit.outbox.relay import claim, count_waiting, give_back, record, remove_old
+from services.kit.web.pages import PageQuery, UserPageQuery
 from services.local.postgres import Postgres
 from services.local.stack import ROOT
 from services.orders import models as orders
@@ -46,8 +47,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 @pytest.fixture(scope="module")
 def engines(postgres: Postgres) -> Iterator[dict[str, Engine]]:
     options = {"options": "-c lock_timeout=5s"}  # a test that waits for itself ends
-    engines = {service: create_engine(postgres.url(service), pool_size=32, connect_args=options)
-               for service in SERVICES}
+    engines = {
+        service: create_engine(postgres.url(service), pool_size=32, connect_args=options) for service in SERVICES
+    }
     yield engines
     for engine in engines.values():
         engine.dispose()
@@ -112,7 +114,7 @@ def test_the_migrations_make_what_the_models_say(engines: dict[str, Engine], ser
 def test_migrations_may_run_twice_and_by_several_at_once(postgres: Postgres):
     postgres.ensure_databases(["fresh"])
     environment = {**os.environ, "ORDERS_DATABASE_URL": postgres.url("fresh")}
-    command = [sys.executable, "-m", "services.cli", "migrate", "orders"]
+    command = [sys.executable, "-m", "services.ops.cli", "migrate", "orders"]
     started = [subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) for _ in range(3)]
     assert [one.communicate(timeout=60)[0] for one in started] == [b"orders: at the newest version\n"] * 3
     upgrade("orders", postgres.url("fresh"))
@@ -129,15 +131,28 @@ def test_a_balance_below_zero_is_refused_by_the_database(billing_db: sessionmake
     assert balance(billing_db, user_id) == 5
 
 
-@pytest.mark.parametrize("wrong, constraint", [
-    ({"amount": 0}, "operations_amount_positive"), ({"amount": -5}, "operations_amount_positive"),
-    ({"kind": "gift"}, "operations_kind"), ({"outcome": "maybe"}, "operations_outcome"),
-    ({"debit": "cash", "credit": "revenue"}, "operations_ledger_accounts"), ({"balance": 5}, "operations_balance"),
-])
+@pytest.mark.parametrize(
+    "wrong, constraint",
+    [
+        ({"amount": 0}, "operations_amount_positive"),
+        ({"amount": -5}, "operations_amount_positive"),
+        ({"kind": "gift"}, "operations_kind"),
+        ({"outcome": "maybe"}, "operations_outcome"),
+        ({"debit": "cash", "credit": "revenue"}, "operations_ledger_accounts"),
+        ({"balance": 5}, "operations_balance"),
+    ],
+)
 def test_an_operation_that_makes_no_sense_is_refused_by_the_database(billing_db, wrong, constraint):
     user_id = uuid4()
-    good = {"kind": "deposit", "user_id": user_id, "amount": 1, "debit": "cash", "credit": str(user_id),
-            "outcome": "insufficient_funds", "balance": None}
+    good = {
+        "kind": "deposit",
+        "user_id": user_id,
+        "amount": 1,
+        "debit": "cash",
+        "credit": str(user_id),
+        "outcome": "insufficient_funds",
+        "balance": None,
+    }
     with pytest.raises(IntegrityError, match=constraint), billing_db.begin() as session:
         session.execute(insert(billing.Operation).values(good | wrong))
 
@@ -232,8 +247,10 @@ def test_payments_together_end_as_they_would_one_after_the_other(billing_db: ses
     chance = random.Random(1)
     for _ in range(30):
         left = {new_account(billing_db, money): money for money in (chance.randrange(1, 40) for _ in range(3))}
-        payments = [Payment(operation_id=uuid4(), user_id=chance.choice([*left, UUID(int=7)]),
-                            amount=chance.randrange(1, 15)) for _ in range(chance.randrange(1, 25))]
+        payments = [
+            Payment(operation_id=uuid4(), user_id=chance.choice([*left, UUID(int=7)]), amount=chance.randrange(1, 15))
+            for _ in range(chance.randrange(1, 25))
+        ]
         expected = {}
         for payment in payments:
             if payment.user_id not in left:
@@ -291,7 +308,7 @@ def test_an_order_ends_once(orders_db: sessionmaker[Session]):
 
     def finish(_: int) -> int:
         with Autocommit(orders_db.kw["bind"]) as connection:
-            events, [now] = orders_store.finish(connection, [paid], 60)
+            events, [_now] = orders_store.finish(connection, [paid], 60)
             return len(events)
 
     with ThreadPoolExecutor(8) as pool:
@@ -320,13 +337,17 @@ def test_a_key_stores_one_order_and_knows_its_values(orders_db: sessionmaker[Ses
     key, new = str(uuid4()), NewOrder(user_id=uuid4(), price=5)
 
     with ThreadPoolExecutor(8) as pool:
-        placed = [one for pair in pool.map(lambda _: place(orders_db, asked(key, new), asked(key, new)), range(16))
-                  for one in pair]
+        placed = [
+            one
+            for pair in pool.map(lambda _: place(orders_db, asked(key, new), asked(key, new)), range(16))
+            for one in pair
+        ]
     assert len({order.id for order, _, _ in placed}) == 1
     assert sum(is_new for _, is_new, _ in placed) == 1
     other = NewOrder(user_id=new.user_id, price=6)
     reused, (order, is_new, _), (unkeyed, _, _) = place(
-        orders_db, asked(key, other), asked(key, new), asked(None, other))
+        orders_db, asked(key, other), asked(key, new), asked(None, other)
+    )
     assert isinstance(reused, KeyReused)
     assert (order, is_new) == (placed[0][0], False)
     assert unkeyed.price == 6
@@ -344,8 +365,9 @@ def test_to_store_an_order_again_is_to_find_it_stored(orders_db: sessionmaker[Se
 
 
 def test_a_promise_is_kept_also_by_the_list(orders_db: sessionmaker[Session]):
-    promised, forgotten, paid = (order for order, _, _ in place(orders_db, *[
-        asked(None, NewOrder(user_id=uuid4(), price=5)) for _ in range(3)]))
+    promised, forgotten, paid = (
+        order for order, _, _ in place(orders_db, *[asked(None, NewOrder(user_id=uuid4(), price=5)) for _ in range(3)])
+    )
     with Autocommit(orders_db.kw["bind"]) as connection:
         assert orders_store.promise(connection, promised.id) == (promised, True)
         ended = [rejected(order, Reason.ACCOUNT_NOT_FOUND) for order in (promised, forgotten)]
@@ -373,8 +395,10 @@ def test_two_recoveries_never_take_the_same_order(orders_db: sessionmaker[Sessio
 def add_events(db: sessionmaker[Session], count: int) -> None:
     with db.begin() as session:
         session.execute(text("delete from outbox"))
-        session.execute(insert(orders.Outbox), [
-            {"event_id": uuid4(), "type": "order_paid", "body": {"number": number}} for number in range(count)])
+        session.execute(
+            insert(orders.Outbox),
+            [{"event_id": uuid4(), "type": "order_paid", "body": {"number": number}} for number in range(count)],
+        )
 
 
 def test_two_relays_never_claim_the_same_event(orders_db: sessionmaker[Session]):
@@ -414,8 +438,10 @@ def test_a_lease_is_counted_by_the_clock_of_the_database(orders_db: sessionmaker
 def test_only_old_events_that_were_published_are_removed_and_so_many_at_a_time(orders_db: sessionmaker[Session]):
     add_events(orders_db, 10)
     with Autocommit(orders_db.kw["bind"]) as connection:
-        connection.execute(text("""update outbox set published_at = now() - interval '2 hours'
-                                   where (body->>'number')::int not in (2, 9)"""))
+        connection.execute(
+            text("""update outbox set published_at = now() - interval '2 hours'
+                                   where (body->>'number')::int not in (2, 9)""")
+        )
         connection.execute(text("update outbox set published_at = now() where (body->>'number')::int = 9"))
         removed, looked_to = remove_old(connection, 5, 3600, 0)
         assert removed == 4  # the five oldest, but for number 2, which waits

@@ -1,4 +1,5 @@
 """Events in: one that fails is tried again from the inbox, and one that cannot be handled is kept, with the reason."""
+
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,14 +39,17 @@ def rename(stack: Stack, before: str, after: str) -> None:
 def choosy_table(stack: Stack) -> Iterator[None]:
     """The table of letters refuses one price, and sleeps over another, as long as this lasts."""
     with database(stack, "notifications") as connection:
-        connection.execute(text(f"""
+        connection.execute(
+            text(f"""
             create function choose() returns trigger language plpgsql as $$ begin
                 if new.body like '%for 0.{DEADLY} %' then raise 'a letter that cannot be'; end if;
                 if new.body like '%for 0.{SLOW} %' then perform pg_sleep(60); end if;
                 return new;
-            end $$"""))
-        connection.execute(text(
-            "create trigger choose before insert on letters for each row execute function choose()"))
+            end $$""")
+        )
+        connection.execute(
+            text("create trigger choose before insert on letters for each row execute function choose()")
+        )
     yield
     with database(stack, "notifications") as connection:
         connection.execute(text("drop function choose cascade"))
@@ -77,13 +81,21 @@ def without_letters_of(stack: Stack, events: list[dict[str, Any]]) -> Iterator[N
     try:
         yield
     finally:
-        rows(stack, "notifications", "delete from letters where order_id = any(cast(:ids as uuid[])) returning 1",
-             ids=[event["order_id"] for event in events])
+        rows(
+            stack,
+            "notifications",
+            "delete from letters where order_id = any(cast(:ids as uuid[])) returning 1",
+            ids=[event["order_id"] for event in events],
+        )
 
 
 def letters_of(stack: Stack, events: list[dict[str, Any]]) -> set[str]:
-    found = rows(stack, "notifications", "select order_id from letters where order_id = any(cast(:ids as uuid[]))",
-                 ids=[event["order_id"] for event in events])
+    found = rows(
+        stack,
+        "notifications",
+        "select order_id from letters where order_id = any(cast(:ids as uuid[]))",
+        ids=[event["order_id"] for event in events],
+    )
     return {str(order_id) for (order_id,) in found}
 
 
@@ -92,8 +104,13 @@ def publish_all(stack: Stack, bodies: list[dict[str, Any]]) -> None:
     with Connection(stack.amqp_uri) as connection:
         producer = connection.Producer()
         for body in bodies:
-            producer.publish(json.dumps(body), exchange="orders.events", routing_key="order_paid",
-                             content_type="application/json", content_encoding="utf-8")
+            producer.publish(
+                json.dumps(body),
+                exchange="orders.events",
+                routing_key="order_paid",
+                content_type="application/json",
+                content_encoding="utf-8",
+            )
 
 
 def test_an_event_whose_handler_fails_for_a_while_is_handled_in_the_end(stack: Stack, api: Api):
@@ -123,10 +140,18 @@ def test_an_event_that_always_fails_is_tried_four_times_and_kept(stack: Stack, a
     wait_until_quiet(stack)
 
 
-@pytest.mark.parametrize("body", [
-    {}, [], "text", None, 5, {"event_id": str(uuid4())},
-    {"event_id": str(uuid4()), "order_id": str(uuid4()), "user_id": str(uuid4()), "price": -1},
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        "text",
+        None,
+        5,
+        {"event_id": str(uuid4())},
+        {"event_id": str(uuid4()), "order_id": str(uuid4()), "user_id": str(uuid4()), "price": -1},
+    ],
+)
 def test_an_invalid_event_is_a_dead_letter_at_once_and_blocks_nothing(stack: Stack, api: Api, body):
     letters = one(stack, "notifications", "select count(*) from letters")
     publish(stack, "orders.events", "order_paid", body)
@@ -148,13 +173,22 @@ def test_an_event_of_a_newer_producer_is_handled_without_what_is_new_in_it(stack
     assert dead_letters(stack, "order_paid") == []
 
 
-@pytest.mark.parametrize("properties, body", [
-    ({"content_type": "application/json", "content_encoding": "utf-8"}, b"{nonsense"),
-    ({"content_type": "application/json", "content_encoding": "utf-8"}, b"\xff\xfe"),
-    ({"content_type": "application/x-python-serialize", "content_encoding": "binary"}, b"cos\nsystem\n(S'true'\ntR."),
-    ({"content_type": "text/x-unheard-of", "content_encoding": "utf-8"}, b"x\0y"),
-    ({"content_type": "application/json", "content_encoding": "utf-16", "headers": {"a\0b": "c\0d", "e": 1.5}}, b"\0{"),
-])
+@pytest.mark.parametrize(
+    "properties, body",
+    [
+        ({"content_type": "application/json", "content_encoding": "utf-8"}, b"{nonsense"),
+        ({"content_type": "application/json", "content_encoding": "utf-8"}, b"\xff\xfe"),
+        (
+            {"content_type": "application/x-python-serialize", "content_encoding": "binary"},
+            b"cos\nsystem\n(S'true'\ntR.",
+        ),
+        ({"content_type": "text/x-unheard-of", "content_encoding": "utf-8"}, b"x\0y"),
+        (
+            {"content_type": "application/json", "content_encoding": "utf-16", "headers": {"a\0b": "c\0d", "e": 1.5}},
+            b"\0{",
+        ),
+    ],
+)
 def test_an_event_that_cannot_be_decoded_is_a_dead_letter_at_once(stack: Stack, properties, body):
     publish(stack, "users.events", "user_registered", body, **properties)
     letter = wait_for_dead_letter(stack, "user_registered")

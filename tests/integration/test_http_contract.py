@@ -1,4 +1,5 @@
 """The HTTP API as the contract has it, errors above all. Everything goes through the front door."""
+
 import http.client
 import json
 import socket
@@ -79,7 +80,9 @@ def test_an_order_is_paid_or_rejected(api: Api):
     assert api.balance(user_id) == 0
     letters = api.letters(user_id, 2)
     assert {(letter["order_id"], letter["kind"]) for letter in letters} == {
-        (paid["id"], "order_paid"), (rejected["id"], "order_rejected")}
+        (paid["id"], "order_paid"),
+        (rejected["id"], "order_rejected"),
+    }
     assert letters[0].keys() == {"id", "user_id", "order_id", "email", "kind", "subject", "body", "created_at"}
 
 
@@ -91,7 +94,10 @@ def test_the_statement_says_how_the_balance_came_about(api: Api):
     api.withdraw(user_id, 100)
     statement = api.items(f"/billing/accounts/{user_id}/operations")
     assert [(line["kind"], line["amount"], line["balance"]) for line in statement] == [
-        ("withdrawal", 100, 600), ("payment", 300, 700), ("deposit", 1000, 1000)]
+        ("withdrawal", 100, 600),
+        ("payment", 300, 700),
+        ("deposit", 1000, 1000),
+    ]
     assert statement[1]["operation_id"] == order["id"]
 
 
@@ -107,22 +113,46 @@ def test_a_message_is_stored(api: Api):
     assert [one["id"] for one in api.letters(user["id"], 1)] == [letter["id"]]
 
 
-@pytest.mark.parametrize("path", [
-    f"/users/{NOBODY}", f"/orders/{NOBODY}", f"/billing/accounts/{NOBODY}", f"/billing/accounts/{NOBODY}/operations",
-    "/users/nobody", "/orders/", "/users//x", "/nowhere", "/billing", "/billing/accounts", "/users/%00", "/%ff",
-    "/metrics", "/docs/nothing", "/docs/%2e%2e/setup.py",
-])
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/users/{NOBODY}",
+        f"/orders/{NOBODY}",
+        f"/billing/accounts/{NOBODY}",
+        f"/billing/accounts/{NOBODY}/operations",
+        "/users/nobody",
+        "/orders/",
+        "/users//x",
+        "/nowhere",
+        "/billing",
+        "/billing/accounts",
+        "/users/%00",
+        "/%ff",
+        "/metrics",
+        "/docs/nothing",
+        "/docs/%2e%2e/setup.py",
+    ],
+)
 def test_what_is_not_there_is_404(api: Api, path):
     answer = api.get(path)
     assert answer.status_code == 404
     fields(answer)
 
 
-@pytest.mark.parametrize("method, path", [
-    ("DELETE", "/users"), ("PUT", "/orders"), ("GET", "/users"), ("PATCH", f"/orders/{NOBODY}"), ("POST", "/docs"),
-    ("DELETE", "/notifications"), ("GET", f"/billing/accounts/{NOBODY}/deposit"), ("OPTIONS", "/orders"),
-    ("TRACE", "/orders"),
-])
+@pytest.mark.parametrize(
+    "method, path",
+    [
+        ("DELETE", "/users"),
+        ("PUT", "/orders"),
+        ("GET", "/users"),
+        ("PATCH", f"/orders/{NOBODY}"),
+        ("POST", "/docs"),
+        ("DELETE", "/notifications"),
+        ("GET", f"/billing/accounts/{NOBODY}/deposit"),
+        ("OPTIONS", "/orders"),
+        ("TRACE", "/orders"),
+    ],
+)
 def test_what_cannot_be_done_is_405(api: Api, method, path):
     answer = api.request(method, path)
     assert answer.status_code == 405
@@ -133,8 +163,11 @@ def test_what_cannot_be_done_is_405(api: Api, method, path):
 @pytest.mark.parametrize("amount", BAD_AMOUNTS)
 def test_a_bad_amount_is_named_and_changes_nothing(api: Api, amount):
     user_id = api.new_user(balance=50)["id"]
-    for answer, name in ((api.deposit(user_id, amount), "amount"), (api.withdraw(user_id, amount), "amount"),
-                         (api.order(user_id, amount), "price")):
+    for answer, name in (
+        (api.deposit(user_id, amount), "amount"),
+        (api.withdraw(user_id, amount), "amount"),
+        (api.order(user_id, amount), "price"),
+    ):
         assert answer.status_code == 422
         assert any(field == name or field.startswith(f"{name}.") for field in fields(answer))
         assert name in answer.json()["detail"]
@@ -151,10 +184,22 @@ def test_an_unknown_user_is_404_and_changes_nothing(api: Api):
     assert api.letters(user_id) == []
 
 
-@pytest.mark.parametrize("body", [
-    b"", b"{", b"nonsense", b"{'price': 1}", b'{"price": NaN}', b'{"price": Infinity}', b"\xff\xfe", b"[" * 100_000,
-    b'{"price": ' + b"9" * 5000 + b"}", b'{"a": 1} trailing', b'\xef\xbb\xbf{}',
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"nonsense",
+        b"{'price': 1}",
+        b'{"price": NaN}',
+        b'{"price": Infinity}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"price": ' + b"9" * 5000 + b"}",
+        b'{"a": 1} trailing',
+        b"\xef\xbb\xbf{}",
+    ],
+)
 def test_broken_json_is_400_everywhere(api: Api, body):
     for path, _ in posts(NOBODY):
         answer = api.request("POST", path, data=body, headers={"Content-Type": "application/json"})
@@ -186,9 +231,16 @@ def test_an_unknown_field_is_named(api: Api):
         assert "colour" in fields(answer)
 
 
-@pytest.mark.parametrize("content_type", [
-    None, "text/plain", "application/x-www-form-urlencoded", "application/xml", "json",
-])
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/xml",
+        "json",
+    ],
+)
 def test_another_content_type_is_415(api: Api, content_type):
     for path, body in posts(NOBODY):
         headers = {"Content-Type": content_type} if content_type else {}
@@ -198,8 +250,12 @@ def test_another_content_type_is_415(api: Api, content_type):
 
 
 def test_a_charset_may_be_named(api: Api):
-    answer = api.request("POST", "/users", data=json.dumps({"name": "Zoë", "email": new_email()}).encode(),
-                         headers={"Content-Type": "application/json; charset=utf-8"})
+    answer = api.request(
+        "POST",
+        "/users",
+        data=json.dumps({"name": "Zoë", "email": new_email()}).encode(),
+        headers={"Content-Type": "application/json; charset=utf-8"},
+    )
     assert answer.status_code == 201
     assert answer.json()["name"] == "Zoë"
 
@@ -232,13 +288,17 @@ def test_a_chunked_body_is_read(api: Api):
     assert broken.status_code == 400
 
 
-@pytest.mark.parametrize("request_", [
-    b"nonsense\r\n\r\n",
-    b"GET /orders HTTP/9.9\r\n\r\n",
-    b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: nine\r\n\r\n",
-    b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n",
-])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /orders HTTP/9.9\r\n\r\n",
+        b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: nine\r\n\r\n",
+        b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+)
 def test_broken_http_is_answered_without_html(stack, request_):
     for port in (stack.port, stack.ports["orders"][0]):
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
@@ -260,10 +320,27 @@ def test_a_body_that_never_ends_is_given_up(stack):
     connection.close()
 
 
-@pytest.mark.parametrize("key", [
-    "", " ", "é", "a" * 256, "tab\there", '""', '" "', '"' + "a" * 256 + '"', '"half', '"', '"é"', '"k";p=1',
-    '"a"b"', '"a\\"', '"a\\b"', '"k", "l"',
-])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        " ",
+        "é",
+        "a" * 256,
+        "tab\there",
+        '""',
+        '" "',
+        '"' + "a" * 256 + '"',
+        '"half',
+        '"',
+        '"é"',
+        '"k";p=1',
+        '"a"b"',
+        '"a\\"',
+        '"a\\b"',
+        '"k", "l"',
+    ],
+)
 def test_a_bad_idempotency_key_is_named(stack, key):
     connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=10)
     connection.putrequest("POST", "/users")
@@ -325,10 +402,17 @@ def test_the_same_key_with_other_values_is_refused(api: Api):
     assert api.balance(user["id"]) == 100 + 10 - 1 - 1
 
 
-@pytest.mark.parametrize("field, value", [
-    ("user_id", str(UUID(int=7))), ("user_id", None), ("email", "x@example.com"), ("email", None), ("subject", "Other"),
-    ("body", "Other"),
-])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("user_id", str(UUID(int=7))),
+        ("user_id", None),
+        ("email", "x@example.com"),
+        ("email", None),
+        ("subject", "Other"),
+        ("body", "Other"),
+    ],
+)
 def test_a_key_of_a_message_knows_all_of_it(api: Api, field: str, value: str | None):
     key = str(uuid4())
     message = {"user_id": str(uuid4()), "email": "ada@example.com", "subject": "Hello", "body": "Ada"}
@@ -374,8 +458,11 @@ def test_a_list_is_read_page_by_page(api: Api):
     user_id = api.new_user(balance=100)["id"]
     made = [api.order(user_id, 1 + number).json()["id"] for number in range(7)]
     api.letters(user_id, 7)
-    for path, name in ((f"/orders?user_id={user_id}", "id"), (f"/notifications?user_id={user_id}", "order_id"),
-                       (f"/billing/accounts/{user_id}/operations?", "operation_id")):
+    for path, name in (
+        (f"/orders?user_id={user_id}", "id"),
+        (f"/notifications?user_id={user_id}", "order_id"),
+        (f"/billing/accounts/{user_id}/operations?", "operation_id"),
+    ):
         seen, cursor, sizes = [], "", []
         while cursor is not None:
             page = api.get(f"{path}&limit=3{cursor and '&cursor='}{cursor}").json()
@@ -396,11 +483,22 @@ def test_a_full_last_page_has_no_next(api: Api):
     assert api.get(f"/orders?user_id={user_id}&limit=2").json()["next"]
 
 
-@pytest.mark.parametrize("query, name", [
-    ("limit=0", "limit"), ("limit=201", "limit"), ("limit=-1", "limit"), ("limit=x", "limit"), ("limit=", "limit"),
-    ("limit=1.5", "limit"), ("cursor=nonsense", "cursor"), ("cursor=", "cursor"), ("user_id=x", "user_id"),
-    ("limit=1&limit=2", "limit"), ("colour=red", "colour"),
-])
+@pytest.mark.parametrize(
+    "query, name",
+    [
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=x", "limit"),
+        ("limit=", "limit"),
+        ("limit=1.5", "limit"),
+        ("cursor=nonsense", "cursor"),
+        ("cursor=", "cursor"),
+        ("user_id=x", "user_id"),
+        ("limit=1&limit=2", "limit"),
+        ("colour=red", "colour"),
+    ],
+)
 def test_a_bad_parameter_is_named(api: Api, query, name):
     for path in ("/orders", "/notifications"):
         answer = api.get(f"{path}?{query}")
@@ -434,13 +532,17 @@ def test_metrics_count_requests_rpcs_and_events(stack, api: Api):
     published = 'nameko_hw_events_published_total{service="orders"}'  # counted when it is confirmed and recorded
     wait_for(lambda: published in metrics("orders"), 5, "the event to be counted")
     text = {service: metrics(service) for service in ("orders", "notifications")}
-    assert ('nameko_hw_http_request_seconds_count{method="POST",route="/orders",service="orders",status="201"}'
-            in text["orders"])
+    assert (
+        'nameko_hw_http_request_seconds_count{method="POST",route="/orders",service="orders",status="201"}'
+        in text["orders"]
+    )
     assert 'nameko_hw_rpc_seconds_count{method="billing.pay_all",outcome="replied",service="orders"}' in text["orders"]
     assert 'nameko_hw_outbox_lag_seconds{service="orders"}' in text["orders"]
     assert 'nameko_hw_pending{service="orders"}' in text["orders"]
-    assert ('nameko_hw_events_handled_total{event="order_paid",outcome="handled",service="notifications"}'
-            in text["notifications"])
+    assert (
+        'nameko_hw_events_handled_total{event="order_paid",outcome="handled",service="notifications"}'
+        in text["notifications"]
+    )
 
 
 def test_the_front_page_leads_to_the_documentation(stack, embedded):

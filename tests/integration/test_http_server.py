@@ -1,4 +1,5 @@
 """The HTTP server of a service: what a connection may cost, spoken to over sockets."""
+
 import json
 import time
 from collections.abc import Iterator
@@ -8,8 +9,8 @@ import eventlet
 import pytest
 from eventlet.green import socket
 
-from services.common.config import check
-from services.common.web import Server
+from services.kit.config import check
+from services.kit.web.server import Server
 from services.local.net import free_port
 from tests.unit.test_config import config
 
@@ -26,9 +27,12 @@ class Running(Server):
         self.publisher = SimpleNamespace(ask=lambda: None)
         self.port = port
         self.container = SimpleNamespace(
-            service_name="orders", config={"WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"}, dependencies=[],
-            spawn_managed_thread=eventlet.spawn, settings=check({
-                **config(), "REQUEST_TIMEOUT_S": REQUEST_S, "RPC_TIMEOUT_S": 0.1, "MAX_CONNECTIONS": 10}))
+            service_name="orders",
+            config={"WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
+            dependencies=[],
+            spawn_managed_thread=eventlet.spawn,
+            settings=check({**config(), "REQUEST_TIMEOUT_S": REQUEST_S, "RPC_TIMEOUT_S": 0.1, "MAX_CONNECTIONS": 10}),
+        )
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)
@@ -55,7 +59,7 @@ def trickle(connection: socket.socket, data: bytes) -> None:
     """Send a byte now and then, while anybody listens."""
     try:
         for number in range(len(data)):
-            connection.sendall(data[number:number + 1])
+            connection.sendall(data[number : number + 1])
             eventlet.sleep(REQUEST_S / 4)
     except OSError:
         pass

@@ -1,4 +1,5 @@
 """The private PostgreSQL and RabbitMQ: they survive a kill with their data, and leave no process behind."""
+
 import os
 import re
 import signal
@@ -210,8 +211,12 @@ def test_two_rabbitmq_run_side_by_side_and_one_folder_has_one(tmp_path, monkeypa
         put(two, "of two")
         assert (get(one), get(one)) == ("of one", None)
         assert (get(two), get(two)) == ("of two", None)
-        listening = {address.laddr.ip for node in (one, two) for address in
-                     psutil.Process(node.pid).net_connections() if address.status == psutil.CONN_LISTEN}
+        listening = {
+            address.laddr.ip
+            for node in (one, two)
+            for address in psutil.Process(node.pid).net_connections()
+            if address.status == psutil.CONN_LISTEN
+        }
         assert listening == {HOST}
         monkeypatch.setattr(module, "LEFTOVERS_S", 0.3)
         with pytest.raises(FolderInUse, match=f"RabbitMQ is already running in {one.folder}"):

@@ -1,4 +1,5 @@
 """Who waits for whom in the databases: none for ever, and nobody for what somebody else has taken."""
+
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +13,15 @@ from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
 from services.billing import store as billing
-from services.common import inbox, relay
-from services.common.database import BY_INDEX, Autocommit, classify
-from services.common.migrations import SERVICES, upgrade
 from services.contracts import OrderPaid, Outcome, Payment
-from services.dead_letters import DeadLetters
+from services.kit.db.database import BY_INDEX, Autocommit, classify
+from services.kit.db.migrations import SERVICES, upgrade
+from services.kit.inbox import provider as inbox
+from services.kit.outbox import relay
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
 from services.notifications.domain import Kind
+from services.ops.dead_letters import DeadLetters
 from services.orders import store as orders
 from services.orders.domain import NewOrder, Status
 from services.users import store as users
@@ -36,8 +38,10 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engi
         for service in SERVICES:
             upgrade(service, server.url(service))
         options = f"{BY_INDEX} -c lock_timeout={LOCK_S}s"
-        engines = {service: create_engine(server.url(service), pool_size=THREADS, connect_args={"options": options})
-                   for service in SERVICES}
+        engines = {
+            service: create_engine(server.url(service), pool_size=THREADS, connect_args={"options": options})
+            for service in SERVICES
+        }
         for engine in engines.values():
             listen(engine, "handle_error", classify)
         yield engines
@@ -47,6 +51,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engi
 
 def at_once(engine: Engine, work: Callable[[Any, Sequence[UUID]], object], ids: Sequence[UUID], times: int) -> None:
     """Do `work` with `ids`, each time in another order, many at once."""
+
     def once(_: int) -> None:
         with Autocommit(engine) as connection:
             work(connection, random.sample(ids, len(ids)))
@@ -58,8 +63,10 @@ def at_once(engine: Engine, work: Callable[[Any, Sequence[UUID]], object], ids: 
 def test_payments_that_wait_for_accounts_never_wait_for_each_other(engines: dict[str, Engine]):
     """On a table that is large enough: the planner reads a small one from its beginning to its end."""
     with Autocommit(engines["billing"]) as connection:
-        connection.execute(text("""insert into accounts (user_id, balance)
-                                   select gen_random_uuid(), 1000000 from generate_series(1, 50000)"""))
+        connection.execute(
+            text("""insert into accounts (user_id, balance)
+                                   select gen_random_uuid(), 1000000 from generate_series(1, 50000)""")
+        )
         connection.execute(text("analyze accounts"))
         accounts = connection.execute(text("select user_id from accounts limit 40")).scalars().all()
 
@@ -75,9 +82,11 @@ def test_a_payment_that_somebody_else_is_carrying_out_is_busy(engines: dict[str,
         connection.execute(text("insert into accounts values (:id, 10)"), {"id": user_id})
         payments = [Payment(operation_id=uuid4(), user_id=user_id, amount=1) for _ in range(2)]
         connection.exec_driver_sql("set lock_timeout = 200")
-        other.execute(text("""insert into operations (id, kind, user_id, amount, debit, credit)
+        other.execute(
+            text("""insert into operations (id, kind, user_id, amount, debit, credit)
                               values (:id, 'payment', :user_id, 1, cast(:user_id as uuid), 'revenue')"""),
-                      {"id": payments[0].operation_id, "user_id": user_id})
+            {"id": payments[0].operation_id, "user_id": user_id},
+        )
         assert billing.pay(connection, payments, wait=False) == [Outcome.BUSY] * 2
         other.rollback()
         assert billing.pay(connection, payments, wait=False) == [Outcome.ACCEPTED] * 2
@@ -85,18 +94,23 @@ def test_a_payment_that_somebody_else_is_carrying_out_is_busy(engines: dict[str,
 
 
 def store_orders(connection: Any, keys: Sequence[UUID]) -> None:
-    orders.claim_orders(connection, [orders.Asked(uuid4(), uuid4(), str(key), NewOrder(user_id=key, price=1))
-                                     for key in keys], 60)
+    orders.claim_orders(
+        connection, [orders.Asked(uuid4(), uuid4(), str(key), NewOrder(user_id=key, price=1)) for key in keys], 60
+    )
 
 
 def add_letters(connection: Any, events: Sequence[UUID]) -> None:
-    notifications.add_letters(connection, Kind.ORDER_PAID, [
-        (OrderPaid(event_id=id_, order_id=id_, user_id=id_, price=1), "subject", "body") for id_ in events])
+    notifications.add_letters(
+        connection,
+        Kind.ORDER_PAID,
+        [(OrderPaid(event_id=id_, order_id=id_, user_id=id_, price=1), "subject", "body") for id_ in events],
+    )
 
 
 @pytest.mark.parametrize("service, work", [("orders", store_orders), ("notifications", add_letters)])
-def test_rounds_that_insert_the_same_never_wait_for_each_other(engines: dict[str, Engine], service: str,
-                                                               work: Callable[[Any, Any], None]):
+def test_rounds_that_insert_the_same_never_wait_for_each_other(
+    engines: dict[str, Engine], service: str, work: Callable[[Any, Any], None]
+):
     for _ in range(8):
         at_once(engines[service], work, [uuid4() for _ in range(200)], THREADS)
 
@@ -113,14 +127,18 @@ FAILED = """insert into inbox (handler, key, body, headers, attempts, reason, ne
             select 'on_it', gen_random_uuid(), '', '{}', 1, 'it failed', '-infinity' from generate_series(1, 2)"""
 
 
-@pytest.mark.parametrize("service, table, two, claim", [
-    ("users", "users", PENDING_USERS, lambda connection: users.claim_pending(connection, 10, 60)),
-    ("orders", "orders", PENDING_ORDERS, lambda connection: orders.claim_pending(connection, 10, 60)),
-    ("orders", "outbox", EVENTS, lambda connection: relay.claim(connection, 10, 60)),
-    ("notifications", "inbox", FAILED, lambda connection: inbox.CLAIM.run(connection, timedelta(seconds=60)).all()),
-])
-def test_what_somebody_holds_is_passed_over(engines: dict[str, Engine], service: str, table: str, two: str,
-                                            claim: Callable[[Any], Sequence[Any]]):
+@pytest.mark.parametrize(
+    "service, table, two, claim",
+    [
+        ("users", "users", PENDING_USERS, lambda connection: users.claim_pending(connection, 10, 60)),
+        ("orders", "orders", PENDING_ORDERS, lambda connection: orders.claim_pending(connection, 10, 60)),
+        ("orders", "outbox", EVENTS, lambda connection: relay.claim(connection, 10, 60)),
+        ("notifications", "inbox", FAILED, lambda connection: inbox.CLAIM.run(connection, timedelta(seconds=60)).all()),
+    ],
+)
+def test_what_somebody_holds_is_passed_over(
+    engines: dict[str, Engine], service: str, table: str, two: str, claim: Callable[[Any], Sequence[Any]]
+):
     with Autocommit(engines[service]) as connection:
         connection.execute(text(f"delete from {table}"))
         connection.execute(text(two))

@@ -1,4 +1,5 @@
 """A migration that waits for a table lets the others at it meanwhile, and does not wait for ever."""
+
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from services.common import migrations
+from services.kit.db import migrations
 from services.local.net import wait_for
 from services.local.postgres import Postgres
 from tests.standby import plain
@@ -106,12 +107,19 @@ def test_a_migration_waits_for_another_one_and_gives_up(url: str, monkeypatch):
 
 
 def test_the_command_says_it_in_one_line(server: Postgres, url: str):
-    code = ("import sys; from services.common import migrations; migrations.PATIENCE_S = 0.2; "
-            "from services import cli; sys.argv = ['nameko-hw', 'migrate', 'orders']; sys.exit(cli.main())")
+    code = (
+        "import sys; from services.kit.db import migrations; migrations.PATIENCE_S = 0.2; "
+        "from services.ops import cli; sys.argv = ['nameko-hw', 'migrate', 'orders']; sys.exit(cli.main())"
+    )
     with closing(connect(url)) as first:
         first.cursor().execute("select pg_advisory_lock(7016996765293437281)")
-        run = subprocess.run([sys.executable, "-c", code], env={"ORDERS_DATABASE_URL": url, "PYTHONPATH": "."},
-                             capture_output=True, text=True, timeout=60)
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"ORDERS_DATABASE_URL": url, "PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
     assert run.returncode != 0
     assert run.stderr.strip().splitlines()[-1].startswith("nameko-hw: orders: a migration needs a lock")
     assert "Traceback" not in run.stderr

@@ -1,4 +1,5 @@
 """What the services ask of full tables, PostgreSQL finds by an index, with the settings of their connections."""
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,16 +10,17 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session
 
-from services import audit, dead_letters
 from services.billing import store as billing
-from services.common import inbox, relay
-from services.common.database import BY_INDEX
-from services.common.migrations import SERVICES, upgrade
-from services.common.pages import UserPageQuery
 from services.contracts import OrderPaid, Payment
+from services.kit.db.database import BY_INDEX
+from services.kit.db.migrations import SERVICES, upgrade
+from services.kit.inbox import provider as inbox
+from services.kit.outbox import relay
+from services.kit.web.pages import UserPageQuery
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
 from services.notifications.domain import Kind
+from services.ops import audit, dead_letters
 from services.orders import store as orders
 from services.orders.domain import NewOrder, Status
 from services.orders.store import Asked
@@ -36,22 +38,35 @@ USER = UUID(int=5)
 OUTBOX = f"""insert into outbox (event_id, type, body, published_at)
              select {NTH}, 'order_paid', '{{}}', now() {FROM_NUMBERS}"""
 FILL = {
-    "users": [OUTBOX, f"""
+    "users": [
+        OUTBOX,
+        f"""
         insert into users (id, name, email, status, retry_at, created_at)
-        select {NTH}, 'A user', n || '@example.com', 'active', now(), {MOMENT} {FROM_NUMBERS}"""],
-    "billing": [f"insert into accounts (user_id, balance) select {NTH}, 1000000 {FROM_NUMBERS}", f"""
+        select {NTH}, 'A user', n || '@example.com', 'active', now(), {MOMENT} {FROM_NUMBERS}""",
+    ],
+    "billing": [
+        f"insert into accounts (user_id, balance) select {NTH}, 1000000 {FROM_NUMBERS}",
+        f"""
         insert into operations (id, kind, user_id, amount, debit, credit, outcome, balance, idempotency_key, created_at)
         select {NTH}, 'payment', {ONE_OF_100}, 1, {ONE_OF_100}::text, 'revenue', 'accepted', 1, 'key-' || n, {MOMENT}
-        {FROM_NUMBERS}"""],
-    "orders": [OUTBOX, f"""
+        {FROM_NUMBERS}""",
+    ],
+    "orders": [
+        OUTBOX,
+        f"""
         insert into orders (id, user_id, price, status, idempotency_key, retry_at, created_at)
-        select {NTH}, {ONE_OF_100}, 1, 'paid', 'key-' || n, now(), {MOMENT} {FROM_NUMBERS}"""],
-    "notifications": [f"insert into contacts (user_id, email) select {NTH}, n || '@example.com' {FROM_NUMBERS}", f"""
+        select {NTH}, {ONE_OF_100}, 1, 'paid', 'key-' || n, now(), {MOMENT} {FROM_NUMBERS}""",
+    ],
+    "notifications": [
+        f"insert into contacts (user_id, email) select {NTH}, n || '@example.com' {FROM_NUMBERS}",
+        f"""
         insert into letters (id, event_id, order_id, user_id, kind, subject, body, created_at)
-        select {NTH}, {NTH}, {NTH}, {ONE_OF_100}, 'order_paid', 'Paid', 'Paid', {MOMENT} {FROM_NUMBERS}""", f"""
+        select {NTH}, {NTH}, {NTH}, {ONE_OF_100}, 'order_paid', 'Paid', 'Paid', {MOMENT} {FROM_NUMBERS}""",
+        f"""
         insert into inbox (handler, key, body, headers, attempts, reason, next_attempt_at)
         select 'on_order_paid', n, '', '{{}}', 1, 'a test', case when n % 2 = 0 then now() + n * interval '1 second' end
-        {FROM_NUMBERS}"""],
+        {FROM_NUMBERS}""",
+    ],
 }
 
 
@@ -64,8 +79,9 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engine]
         for service in SERVICES:
             upgrade(service, server.url(service))
             # plans for any values, as they are kept after a while
-            engines[service] = create_engine(server.url(service), connect_args={
-                "options": f"-c plan_cache_mode=force_generic_plan {BY_INDEX}"})
+            engines[service] = create_engine(
+                server.url(service), connect_args={"options": f"-c plan_cache_mode=force_generic_plan {BY_INDEX}"}
+            )
             with engines[service].execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
                 for statement in FILL[service]:
                     connection.execute(text(statement))
@@ -83,7 +99,7 @@ def plans_of(engine: Engine) -> Iterator[list[str]]:
     def explain(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
         if not statement.startswith("prepare"):
             cursor.execute(f"explain (costs off) {statement}", parameters or None)
-            plans.append("\n".join(line for line, in cursor.fetchall()))
+            plans.append("\n".join(line for (line,) in cursor.fetchall()))
 
     event.listen(engine, "before_cursor_execute", explain)
     try:
@@ -131,8 +147,10 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
     "the statement": ("billing", lambda s: billing.statement(s, USER, page(False, False)), {"operations_statement"}),
     "a later page": ("billing", lambda s: billing.statement(s, USER, page(False, True)), {"operations_statement"}),
     "an order under a key": (
-        "orders", lambda s: orders.claim_orders(s.connection(), [asked("key-7", SEVENTH)], 60),
-        {"orders_idempotency_key_key"}),
+        "orders",
+        lambda s: orders.claim_orders(s.connection(), [asked("key-7", SEVENTH)], 60),
+        {"orders_idempotency_key_key"},
+    ),
     "the end of orders": ("orders", finish, {"orders_pkey"}),
     "a promise": ("orders", lambda s: orders.promise(s.connection(), USER), {"orders_pkey"}),
     "orders in trouble": ("orders", lambda s: orders.note_trouble(s.connection(), {USER: "x"}, 15), {"orders_pkey"}),
@@ -147,39 +165,75 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
     "waiting events": ("orders", lambda s: relay.count_waiting(s.connection()), {"outbox_waiting"}),
     "events to mark": ("orders", lambda s: relay.record(s.connection(), [str(USER)]), {"outbox_event_id_key"}),
     "events to give back": (
-        "orders", lambda s: relay.give_back(s.connection(), [str(USER)], 15), {"outbox_event_id_key"}),
+        "orders",
+        lambda s: relay.give_back(s.connection(), [str(USER)], 15),
+        {"outbox_event_id_key"},
+    ),
     "old events": ("orders", lambda s: relay.remove_old(s.connection(), 1000, 60, 7), {"outbox_pkey"}),
     "letters to store": (
-        "notifications", lambda s: notifications.add_letters(s.connection(), Kind.ORDER_PAID, [(PAID, "Yes", "Yes")]),
-        set()),
+        "notifications",
+        lambda s: notifications.add_letters(s.connection(), Kind.ORDER_PAID, [(PAID, "Yes", "Yes")]),
+        set(),
+    ),
     "letters": (
-        "notifications", lambda s: notifications.newest(s, page(False, False)), {"letters_newest", "contacts_pkey"}),
+        "notifications",
+        lambda s: notifications.newest(s, page(False, False)),
+        {"letters_newest", "contacts_pkey"},
+    ),
     "later letters": ("notifications", lambda s: notifications.newest(s, page(False, True)), {"letters_newest"}),
     "letters to a user": (
-        "notifications", lambda s: notifications.newest(s, page(True, False)), {"letters_newest_of_user"}),
+        "notifications",
+        lambda s: notifications.newest(s, page(True, False)),
+        {"letters_newest_of_user"},
+    ),
     "an event that failed": (
-        "notifications", lambda s: inbox.KEEP.run(
-            s.connection(), "on_order_paid", "new", b"", None, None, "{}", 1, "a test", timedelta(seconds=1)), set()),
+        "notifications",
+        lambda s: inbox.KEEP.run(
+            s.connection(), "on_order_paid", "new", b"", None, None, "{}", 1, "a test", timedelta(seconds=1)
+        ),
+        set(),
+    ),
     "an event to try again": (
-        "notifications", lambda s: inbox.CLAIM.run(s.connection(), timedelta(seconds=15)), {"inbox_due", "inbox_pkey"}),
+        "notifications",
+        lambda s: inbox.CLAIM.run(s.connection(), timedelta(seconds=15)),
+        {"inbox_due", "inbox_pkey"},
+    ),
     "an event that is handled": ("notifications", lambda s: inbox.REMOVE.run(s.connection(), 7), {"inbox_pkey"}),
     "an event that failed again": (
-        "notifications", lambda s: inbox.FAIL.run(s.connection(), 7, 1, 2, "a test", None), {"inbox_pkey"}),
+        "notifications",
+        lambda s: inbox.FAIL.run(s.connection(), 7, 1, 2, "a test", None),
+        {"inbox_pkey"},
+    ),
     "events in the inbox": ("notifications", lambda s: inbox.COUNT.run(s.connection()), {"inbox_due", "inbox_dead"}),
-    "dead letters": ("notifications", lambda s: s.execute(text(dead_letters.STATEMENTS["look"]), {
-        "after": 7, "newest": ROWS, "all": True, "ids": []}), {"inbox_dead"}),
+    "dead letters": (
+        "notifications",
+        lambda s: s.execute(
+            text(dead_letters.STATEMENTS["look"]), {"after": 7, "newest": ROWS, "all": True, "ids": []}
+        ),
+        {"inbox_dead"},
+    ),
     "orders to audit": (
-        "orders", lambda s: s.execute(text(audit.ORDERS), {**WINDOW, "moment": WINDOW["since"], "id": str(USER)}),
-        {"orders_newest"}),
+        "orders",
+        lambda s: s.execute(text(audit.ORDERS), {**WINDOW, "moment": WINDOW["since"], "id": str(USER)}),
+        {"orders_newest"},
+    ),
     "audited orders": ("orders", lambda s: s.execute(text(audit.ORDERS_BY_ID), {"ids": [USER]}), {"orders_pkey"}),
     "payments of orders": (
-        "billing", lambda s: s.execute(text(audit.PAYMENTS_BY_ID), {"ids": [USER]}), {"operations_pkey"}),
+        "billing",
+        lambda s: s.execute(text(audit.PAYMENTS_BY_ID), {"ids": [USER]}),
+        {"operations_pkey"},
+    ),
     "letters of orders": (
-        "notifications", lambda s: s.execute(text(audit.LETTERS_BY_ORDER), {"ids": [USER]}), {"letters_order_id_key"}),
-    "letters to audit": (
-        "notifications", lambda s: s.execute(text(audit.LETTERS), WINDOW), {"letters_newest"}),
+        "notifications",
+        lambda s: s.execute(text(audit.LETTERS_BY_ORDER), {"ids": [USER]}),
+        {"letters_order_id_key"},
+    ),
+    "letters to audit": ("notifications", lambda s: s.execute(text(audit.LETTERS), WINDOW), {"letters_newest"}),
     "later letters to a user": (
-        "notifications", lambda s: notifications.newest(s, page(True, True)), {"letters_newest_of_user"}),
+        "notifications",
+        lambda s: notifications.newest(s, page(True, True)),
+        {"letters_newest_of_user"},
+    ),
 }
 
 

@@ -1,4 +1,5 @@
 """Ready means that a service can do something useful: its database takes writes, whatever the broker does."""
+
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,5 @@
 """The outbox on a real PostgreSQL, and the publisher and the relay on a real RabbitMQ."""
+
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,18 +11,25 @@ import pytest
 from kombu import Connection, Exchange, Queue
 from sqlalchemy import Engine, create_engine, text
 
-from services.common.database import Autocommit
-from services.common.migrations import upgrade
-from services.common.publisher import LazyPublisher, Message, Publisher, Refused
-from services.common.relay import REMOVE_BATCH, Relay, claim
+from services.kit.amqp.publisher import LazyPublisher, Message, Publisher, Refused
+from services.kit.db.database import Autocommit
+from services.kit.db.migrations import upgrade
+from services.kit.outbox.relay import REMOVE_BATCH, Relay, claim
 from services.local.net import wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
 from tests.faults.test_draining import suspended
 
 HEARTBEAT_S = 1
-SETTINGS = SimpleNamespace(OUTBOX_BATCH=200, OUTBOX_INTERVAL_S=30.0, OUTBOX_LEASE_S=15.0, OUTBOX_GATHER_S=0,
-                           OUTBOX_KEEP_S=3600.0, PUBLISH_TIMEOUT_S=5.0, HEARTBEAT=HEARTBEAT_S)
+SETTINGS = SimpleNamespace(
+    OUTBOX_BATCH=200,
+    OUTBOX_INTERVAL_S=30.0,
+    OUTBOX_LEASE_S=15.0,
+    OUTBOX_GATHER_S=0,
+    OUTBOX_KEEP_S=3600.0,
+    PUBLISH_TIMEOUT_S=5.0,
+    HEARTBEAT=HEARTBEAT_S,
+)
 TAKEN, UNROUTABLE, REFUSED = "order_paid", "order_dreamt_of", "x" * 300  # a routing key has 255 bytes at the most
 
 
@@ -80,16 +88,24 @@ def relay(rabbitmq: RabbitMQ, engine: Engine) -> Iterator[Relay]:
 
 def add(engine: Engine, number: int, type_: str = TAKEN, values: str = "null") -> None:
     with Autocommit(engine) as connection:
-        connection.execute(text(
-            f"""insert into outbox (event_id, type, body, published_at, created_at)
+        connection.execute(
+            text(
+                f"""insert into outbox (event_id, type, body, published_at, created_at)
                 select gen_random_uuid(), :type, '{{}}', {values}, now() - interval '2 hours'
-                from generate_series(1, {number})"""), {"type": type_})
+                from generate_series(1, {number})"""
+            ),
+            {"type": type_},
+        )
 
 
 def waiting(engine: Engine) -> dict[str, int]:
     with Autocommit(engine) as connection:
-        return {row.type: row.number for row in connection.execute(text(
-            "select type, count(*) as number from outbox where published_at is null group by type"))}
+        return {
+            row.type: row.number
+            for row in connection.execute(
+                text("select type, count(*) as number from outbox where published_at is null group by type")
+            )
+        }
 
 
 def test_the_message_of_an_event_has_the_id_of_the_event(relay, engine, queue):
@@ -120,9 +136,9 @@ def test_an_event_that_the_broker_refuses_does_not_hold_up_the_others(relay, eng
 
 
 def test_old_events_are_removed_behind_any_number_of_stuck_ones(relay, engine):
-    add(engine, REMOVE_BATCH + 500)                                     # stuck
+    add(engine, REMOVE_BATCH + 500)  # stuck
     add(engine, REMOVE_BATCH + 300, values="now() - interval '2 hours'")  # old
-    add(engine, 7, values="now()")                                      # published just now
+    add(engine, 7, values="now()")  # published just now
     relay._remove_old()
     with Autocommit(engine) as connection:
         assert connection.scalar(text("select count(*) from outbox")) == REMOVE_BATCH + 500 + 7
@@ -142,11 +158,14 @@ def test_a_claim_passes_over_what_another_transaction_holds(engine):
     assert len(taken) == 2 and str(held) not in [event.event_id for event in taken]
 
 
-@pytest.mark.parametrize("message, why", [
-    (Message({}, Exchange("orders.events", "fanout"), "x"), "PRECONDITION_FAILED|inequivalent"),
-    (Message({}, Exchange("never.declared", "topic", no_declare=True), "x"), "NOT_FOUND|no exchange"),
-    (Message({}, Exchange("orders.events", "topic"), REFUSED), "does not fit"),
-])
+@pytest.mark.parametrize(
+    "message, why",
+    [
+        (Message({}, Exchange("orders.events", "fanout"), "x"), "PRECONDITION_FAILED|inequivalent"),
+        (Message({}, Exchange("never.declared", "topic", no_declare=True), "x"), "NOT_FOUND|no exchange"),
+        (Message({}, Exchange("orders.events", "topic"), REFUSED), "does not fit"),
+    ],
+)
 def test_what_the_broker_refuses_for_good_is_no_outage_and_the_next_message_goes(publisher, queue, message, why):
     with pytest.raises(Refused, match=why):
         publisher.publish([message])

@@ -1,4 +1,5 @@
 """How orders are settled when their account is busy, or not there yet, or when there are very many of them."""
+
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,15 +29,23 @@ def locked(stack: Stack, user_id: str) -> Iterator[None]:
 
 def add_pending(stack: Stack, count: int, user_id: str, price: int = 1) -> None:
     """Pending orders, which are due, as a crash leaves them."""
-    rows(stack, "orders", """
+    rows(
+        stack,
+        "orders",
+        """
         insert into orders (id, request_id, user_id, price, status, retry_at)
         select gen_random_uuid(), gen_random_uuid(), cast(:user as uuid), :price, 'pending', now() - interval '1 s'
-        from generate_series(1, :count) returning 1""", user=user_id, price=price, count=count)
+        from generate_series(1, :count) returning 1""",
+        user=user_id,
+        price=price,
+        count=count,
+    )
 
 
 def pending_of(stack: Stack, user_id: str) -> int:
-    count: int = one(stack, "orders", "select count(*) from orders where user_id = :user and status = 'pending'",
-                     user=user_id)
+    count: int = one(
+        stack, "orders", "select count(*) from orders where user_id = :user and status = 'pending'", user=user_id
+    )
     return count
 
 
@@ -68,9 +77,14 @@ def test_a_locked_account_delays_only_itself(stack: Stack, api: Api):
 
 def test_an_order_of_a_user_whose_account_is_on_its_way_waits_for_it(stack: Stack, api: Api):
     user_id, key = str(uuid4()), str(uuid4())
-    rows(stack, "users", """insert into users (id, name, email, status, retry_at)
+    rows(
+        stack,
+        "users",
+        """insert into users (id, name, email, status, retry_at)
                             values (:id, 'Ada', :email, 'pending', 'infinity') returning 1""",
-         id=user_id, email=new_email())
+        id=user_id,
+        email=new_email(),
+    )
     answer = api.order(user_id, 5, key)
     order = answer.json()
     assert (answer.status_code, order["status"]) == (202, "pending")
@@ -121,10 +135,15 @@ def test_thousands_of_pending_orders_are_finished_in_a_row(stack: Stack, api: Ap
 def test_one_that_cannot_be_settled_harms_no_other_and_ends(stack: Stack, api: Api):
     user_id = api.new_user(balance=100)["id"]
     deposit = api.deposit(user_id, 7).json()
-    rows(stack, "orders", """
+    rows(
+        stack,
+        "orders",
+        """
         insert into orders (id, request_id, user_id, price, status, retry_at, promised)
         values (:id, gen_random_uuid(), cast(:user as uuid), 7, 'pending', now(), true) returning 1""",
-         id=deposit["operation_id"], user=user_id)
+        id=deposit["operation_id"],
+        user=user_id,
+    )
     add_pending(stack, 50, user_id)
     wait_for(lambda: pending_of(stack, user_id) == 0, RESOLVED_S, "all orders to end")
     ended = api.get(f"/orders/{deposit['operation_id']}").json()
@@ -145,21 +164,30 @@ def test_one_that_billing_refuses_to_look_at_is_reported_and_harms_no_other(stac
     listed = nameko_hw(stack, "pending").stdout
     assert "InvalidArgument" in listed and user_id in listed
     [port] = stack.ports["orders"]
-    rows(stack, "orders", "update orders set created_at = now() - interval '1 day' where user_id = :user and "
-         "status = 'pending' returning 1", user=user_id)
+    rows(
+        stack,
+        "orders",
+        "update orders set created_at = now() - interval '1 day' where user_id = :user and "
+        "status = 'pending' returning 1",
+        user=user_id,
+    )
     stuck = 'nameko_hw_stuck{service="orders"} 1.0'
     wait_for(lambda: stuck in Api(f"http://127.0.0.1:{port}").get("/metrics").text, RESOLVED_S, "the alarm")
     rows(stack, "orders", "delete from orders where user_id = :user and status = 'pending' returning 1", user=user_id)
 
 
-@pytest.mark.parametrize("path, body, other", [
-    ("/users", {"name": "Bea"}, {"name": "Cleo"}),
-    ("/billing/accounts/{nobody}/deposit", {"amount": 5}, {"amount": 6}),
-    ("/billing/accounts/{nobody}/withdraw", {"amount": 5}, {"amount": 6}),
-    ("/orders", {"price": 5}, {"price": 6}),
-])
-def test_a_key_keeps_its_first_request_and_its_answer_also_when_it_was_refused(stack: Stack, api: Api, path: str,
-                                                                               body: dict, other: dict):
+@pytest.mark.parametrize(
+    "path, body, other",
+    [
+        ("/users", {"name": "Bea"}, {"name": "Cleo"}),
+        ("/billing/accounts/{nobody}/deposit", {"amount": 5}, {"amount": 6}),
+        ("/billing/accounts/{nobody}/withdraw", {"amount": 5}, {"amount": 6}),
+        ("/orders", {"price": 5}, {"price": 6}),
+    ],
+)
+def test_a_key_keeps_its_first_request_and_its_answer_also_when_it_was_refused(
+    stack: Stack, api: Api, path: str, body: dict, other: dict
+):
     nobody, taken, key = str(uuid4()), api.new_user()["email"], str(uuid4())
     path = path.format(nobody=nobody)
     whom = {"/users": {"email": taken}, "/orders": {"user_id": nobody}}.get(path, {})
@@ -173,8 +201,9 @@ def test_a_key_keeps_its_first_request_and_its_answer_also_when_it_was_refused(s
     if path == "/users":
         with ThreadPoolExecutor(8) as pool:
             key = str(uuid4())
-            answers = list(pool.map(lambda number: api.post(path, {"name": f"N{number % 2}", "email": taken}, key),
-                                    range(16)))
+            answers = list(
+                pool.map(lambda number: api.post(path, {"name": f"N{number % 2}", "email": taken}, key), range(16))
+            )
         assert {answer.status_code for answer in answers} == {409, 422}
         assert sum(answer.status_code == 409 and "Idempotent-Replayed" not in answer.headers for answer in answers) == 1
 

@@ -2,6 +2,7 @@
 
 `make model` goes through all states; `make model BROKEN=inbox` tells what goes wrong without that safeguard.
 """
+
 import argparse
 import re
 import subprocess
@@ -38,7 +39,7 @@ def ensure_spin() -> None:
 def safeguards() -> list[str]:
     """Return the names of the safeguards that can be taken out of the model."""
     text = MODEL.read_text()
-    listed = text[text.index("The safeguards"):text.index("#ifndef WITHOUT")]
+    listed = text[text.index("The safeguards") : text.index("#ifndef WITHOUT")]
     return re.findall(r"^#define (\w+) +\d+ /\*", listed, re.M)
 
 
@@ -63,14 +64,22 @@ def check(clients: int, faults: int, without: str = "", shortest: bool = False, 
             story, violation = read_replay(run(folder, "spin", "-T", "-t", *settings, MODEL.name))
     states, memory_mb = find(r"(\d+) states, stored", report), find(r"([\d.]+)\s+total actual memory", report)
     unreached = re.findall(r'^\t\S+, state \d+, "(.*)"$', report, re.M)
-    return Checked(int(states), round(float(memory_mb)), seconds, unreached, "pan:1: non-progress cycle" in report,
-                   violation, story)
+    return Checked(
+        int(states),
+        round(float(memory_mb)),
+        seconds,
+        unreached,
+        "pan:1: non-progress cycle" in report,
+        violation,
+        story,
+    )
 
 
 def run(folder: Path, *command: str) -> str:
     """Run a command; RuntimeError with what it printed if it fails."""
-    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if done.returncode != 0 and "spin" not in command[0]:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}")
     return done.stdout
@@ -79,7 +88,7 @@ def run(folder: Path, *command: str) -> str:
 def find(pattern: str, report: str) -> str:
     """Return the first group; RuntimeError if SPIN has reported something else, or has not finished."""
     found = re.search(pattern, report)
-    if not found or "Search not completed" in report and "errors: 0" in report:
+    if not found or ("Search not completed" in report and "errors: 0" in report):
         raise RuntimeError(f"SPIN did not finish:\n{report[-2000:]}")
     return found[1]
 
@@ -90,7 +99,7 @@ def read_replay(replay: str) -> tuple[list[str], str]:
     if not failed:
         return [], "it comes to a halt before all is settled"
     line = MODEL.read_text().splitlines()[int(failed[1]) - 1]
-    steps = [step.strip() for step in replay[:failed.start()].splitlines()]
+    steps = [step.strip() for step in replay[: failed.start()].splitlines()]
     return [step for step in steps if step and not step.startswith("spin:")], find(r"/\* (.*?) \*/", line)
 
 
@@ -106,8 +115,9 @@ def counterexample(without: str) -> tuple[Checked, int, int]:
 def main() -> int:
     """Check the whole model, or print a counterexample."""
     parser = argparse.ArgumentParser(prog="make model", description=__doc__)
-    parser.add_argument("--broken", type=str.upper, choices=["", *safeguards()], default="",
-                        help="the safeguard to take out")
+    parser.add_argument(
+        "--broken", type=str.upper, choices=["", *safeguards()], default="", help="the safeguard to take out"
+    )
     parser.add_argument("--faults", type=int, default=2, help="how many faults may happen in a run")
     options = parser.parse_args()
     try:

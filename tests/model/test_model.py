@@ -1,4 +1,5 @@
 """The protocol of an order holds in every state of its model, and each of its safeguards is needed."""
+
 import pytest
 
 from services.local.needs import NotInstalled

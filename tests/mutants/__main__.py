@@ -5,6 +5,7 @@
 (DeMillo, Lipton and Sayward, "Hints on Test Data Selection", 1978: mutation testing.) It fails if a change goes
 unnoticed, if the code no longer holds what a change replaces, or if the tests fail without any change.
 """
+
 import argparse
 import os
 import shutil
@@ -46,11 +47,28 @@ def noticed(change: Change, copy: Path) -> int | None:
 
 def outcome(tests: Iterable[str], copy: Path, limit_s: float) -> int | None:
     """Run tests in the copy; give pytest's exit code, None if they did not end in time."""
-    command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider",
-               *(f"tests/{test}" for test in tests)]
+    command = [
+        sys.executable,
+        "-B",
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+        *(f"tests/{test}" for test in tests),
+    ]
     with (copy / "output").open("wb") as output:
-        process = subprocess.Popen(command, cwd=copy, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                   start_new_session=True, env={**os.environ, "PYTHONPATH": str(copy)})
+        process = subprocess.Popen(
+            command,
+            cwd=copy,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(copy)},
+        )
     try:
         return process.wait(limit_s)
     except subprocess.TimeoutExpired:

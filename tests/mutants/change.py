@@ -1,4 +1,5 @@
 """What a harmful change is."""
+
 from typing import NamedTuple
 
 

@@ -1,4 +1,5 @@
 """A process whose name server takes questions and never answers; run in a network of its own by test_names.py."""
+
 import eventlet
 
 eventlet.monkey_patch()
@@ -11,11 +12,11 @@ from types import SimpleNamespace  # noqa: E402
 
 from eventlet import Timeout, patcher  # noqa: E402
 
-from services.common.config import check  # noqa: E402
-from services.common.database import Database  # noqa: E402
-from services.common.names import install  # noqa: E402
-from services.common.problems import Unavailable  # noqa: E402
-from services.common.publisher import ConfirmedChannel  # noqa: E402
+from services.kit.amqp.publisher import ConfirmedChannel  # noqa: E402
+from services.kit.config import check  # noqa: E402
+from services.kit.db.database import Database  # noqa: E402
+from services.kit.names import install  # noqa: E402
+from services.kit.web.problems import Unavailable  # noqa: E402
 from services.orders.models import Base  # noqa: E402
 from tests.unit.test_config import config  # noqa: E402
 
@@ -36,8 +37,10 @@ def server() -> object:
 def connect_to_database() -> None:
     database = Database(Base)
     database.container = SimpleNamespace(
-        settings=check({**config(), "DB_TIMEOUT_S": 0.2}), service_name="orders",
-        config={"DB_URIS": {"orders:Base": "postgresql+psycopg2://postgres@database.example/orders"}})
+        settings=check({**config(), "DB_TIMEOUT_S": 0.2}),
+        service_name="orders",
+        config={"DB_URIS": {"orders:Base": "postgresql+psycopg2://postgres@database.example/orders"}},
+    )
     database.setup()
     with database.autocommit():
         pass

@@ -1,4 +1,5 @@
 """Natural batching: who is done with whom, who gets which result, and for how long anybody waits."""
+
 from types import SimpleNamespace
 
 import eventlet
@@ -7,8 +8,8 @@ from eventlet import Timeout
 from eventlet.event import Event
 from sqlalchemy.exc import DataError
 
-from services.common.batching import Batched, Batcher
-from services.common.problems import Unavailable
+from services.kit.batching import Batched, Batcher
+from services.kit.web.problems import Unavailable
 from tests.clock import simulated_clock
 
 DEADLINE_S = 10
@@ -179,8 +180,13 @@ def test_each_key_has_rounds_of_its_own_and_is_forgotten_when_nobody_needs_it():
 
     by_key = Batched(work, key=lambda item: item)
     by_key.container = SimpleNamespace(
-        settings=SimpleNamespace(REQUEST_TIMEOUT_S=DEADLINE_S), spawn_managed_thread=eventlet.spawn, config={},
-        service_name="unit", service_cls=SimpleNamespace, dependencies=[])
+        settings=SimpleNamespace(REQUEST_TIMEOUT_S=DEADLINE_S),
+        spawn_managed_thread=eventlet.spawn,
+        config={},
+        service_name="unit",
+        service_cls=SimpleNamespace,
+        dependencies=[],
+    )
     call = by_key.get_dependency(None)
     with Timeout(DEADLINE_S, Late()):
         held = eventlet.spawn(call, "held")

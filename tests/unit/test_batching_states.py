@@ -1,4 +1,5 @@
 """Batches in any order of calls, deadlines, failures and time: nothing done twice, forgotten or waited for in vain."""
+
 from collections import Counter
 from itertools import count
 
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy.exc import DataError
 
-from services.common.batching import Batcher
-from services.common.problems import Unavailable
+from services.kit.batching import Batcher
+from services.kit.web.problems import Unavailable
 from tests.clock import simulated_clock
 
 ROUND_S = 5
@@ -137,5 +138,6 @@ class Batches(RuleBasedStateMachine):
 
 
 TestBatches = Batches.TestCase
-TestBatches.settings = settings(max_examples=150, stateful_step_count=30, deadline=None,
-                                suppress_health_check=[HealthCheck.too_slow])
+TestBatches.settings = settings(
+    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -1,8 +1,9 @@
 """How long it is remembered that an account was found locked."""
+
 import pytest
 
-from services.common import busy as module
-from services.common.busy import REMEMBERED_S, Busy
+from services.kit import busy as module
+from services.kit.busy import REMEMBERED_S, Busy
 
 
 def test_what_was_found_locked_is_remembered_for_a_moment(monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,5 @@
 """A wrong configuration stops the start with one line that names the key and keeps its secrets."""
+
 import os
 import subprocess
 import sys
@@ -8,8 +9,8 @@ import pytest
 import yaml
 from nameko.cli.main import setup_yaml_parser
 
-from services.common.config import BadConfiguration, Settings, check
-from services.common.database import with_driver
+from services.kit.config import BadConfiguration, Settings, check
+from services.kit.db.database import with_driver
 from services.local.stack import ROOT
 
 setup_yaml_parser()
@@ -23,13 +24,27 @@ def test_the_defaults_are_good():
     assert check(config()).max_workers == 20
 
 
-@pytest.mark.parametrize("key, value", [
-    ("RPC_TIMEOUT_S", 0), ("RPC_TIMEOUT_S", "soon"), ("max_workers", 0), ("max_workers", 1.5), ("AMQP_URI", "http://x"),
-    ("AMQP_URI", None), ("WEB_SERVER_ADDRESS", "127.0.0.1"), ("WEB_SERVER_ADDRESS", "x:99999"),
-    ("BODY_LIMIT_BYTES", -1),
-    ("EVENT_RETRY_PAUSES_S", []), ("EVENT_RETRY_PAUSES_S", [-1]), ("DB_URIS", {"orders:Base": "mysql://x"}),
-    ("RECOVERY_AFTER_S", 1), ("OUTBOX_LEASE_S", 1), ("INBOX_LEASE_S", 1), ("SPELLED_WRONG", 1),
-])
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("RPC_TIMEOUT_S", 0),
+        ("RPC_TIMEOUT_S", "soon"),
+        ("max_workers", 0),
+        ("max_workers", 1.5),
+        ("AMQP_URI", "http://x"),
+        ("AMQP_URI", None),
+        ("WEB_SERVER_ADDRESS", "127.0.0.1"),
+        ("WEB_SERVER_ADDRESS", "x:99999"),
+        ("BODY_LIMIT_BYTES", -1),
+        ("EVENT_RETRY_PAUSES_S", []),
+        ("EVENT_RETRY_PAUSES_S", [-1]),
+        ("DB_URIS", {"orders:Base": "mysql://x"}),
+        ("RECOVERY_AFTER_S", 1),
+        ("OUTBOX_LEASE_S", 1),
+        ("INBOX_LEASE_S", 1),
+        ("SPELLED_WRONG", 1),
+    ],
+)
 def test_a_wrong_value_is_named(key, value):
     with pytest.raises(BadConfiguration) as caught:
         check(config() | {key: value})
@@ -44,9 +59,13 @@ def test_a_missing_key_is_named():
         check(incomplete)
 
 
-@pytest.mark.parametrize("key, value", [
-    ("AMQP_URI", "http://user:hunter2@host"), ("DB_URIS", {"orders:Base": "postgres//user:hunter2@host"}),
-])
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("AMQP_URI", "http://user:hunter2@host"),
+        ("DB_URIS", {"orders:Base": "postgres//user:hunter2@host"}),
+    ],
+)
 def test_a_secret_is_not_repeated(key, value):
     with pytest.raises(BadConfiguration) as caught:
         check(config() | {key: value})
@@ -60,24 +79,44 @@ def test_every_setting_is_in_the_file_and_can_be_set_from_the_environment():
         assert f"\n{name}: ${{{name.upper()}:" in text
 
 
-@pytest.mark.parametrize("command", [
-    ["-m", "services.cli", "run", "--port", "0"],
-    ["-m", "nameko", "run", "--config", "config.yaml", "services.orders.service"],
-])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "services.ops.cli", "run", "--port", "0"],
+        ["-m", "nameko", "run", "--config", "config.yaml", "services.orders.service"],
+    ],
+)
 def test_a_service_does_not_start_on_a_wrong_setting(command, tmp_path: Path):
     started = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=60,
-        env={**os.environ, "RPC_TIMEOUT_S": "-3", "NAMEKO_HW_FOLDER": str(tmp_path),
-             "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands"})
+        [sys.executable, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={
+            **os.environ,
+            "RPC_TIMEOUT_S": "-3",
+            "NAMEKO_HW_FOLDER": str(tmp_path),
+            "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands",
+        },
+    )
     assert started.returncode != 0
     assert started.stderr.strip() == "config.yaml: RPC_TIMEOUT_S: Input should be greater than 0"
 
 
-@pytest.mark.parametrize("given, used", [
-    ("postgresql://u:p%40@h/db", "postgresql+psycopg2://u:p%40@h/db?target_session_attrs=read-write"),
-    ("postgresql+psycopg2://u@/db?host=a:5432&host=b:5433",
-     "postgresql+psycopg2://u@/db?host=a%3A5432&host=b%3A5433&target_session_attrs=read-write"),
-    ("postgresql+psycopg2://u@h/db?target_session_attrs=any", "postgresql+psycopg2://u@h/db?target_session_attrs=any"),
-])
+@pytest.mark.parametrize(
+    "given, used",
+    [
+        ("postgresql://u:p%40@h/db", "postgresql+psycopg2://u:p%40@h/db?target_session_attrs=read-write"),
+        (
+            "postgresql+psycopg2://u@/db?host=a:5432&host=b:5433",
+            "postgresql+psycopg2://u@/db?host=a%3A5432&host=b%3A5433&target_session_attrs=read-write",
+        ),
+        (
+            "postgresql+psycopg2://u@h/db?target_session_attrs=any",
+            "postgresql+psycopg2://u@h/db?target_session_attrs=any",
+        ),
+    ],
+)
 def test_the_driver_and_a_writable_server_are_spelled_out(given, used):
     assert with_driver(given) == used

@@ -1,4 +1,5 @@
 """Which hosts of a database URL are asked, at which addresses, and for how long."""
+
 import socket
 import time
 from types import SimpleNamespace
@@ -10,8 +11,8 @@ import pytest
 from sqlalchemy import make_url
 from sqlalchemy.dialects.postgresql.psycopg2 import dialect as Dialect
 
-from services.common import database
-from services.common.names import Names
+from services.kit.db import database
+from services.kit.names import Names
 
 ADDRESSES = {"one.example": ["192.0.2.1"], "two.example": ["192.0.2.2", "192.0.2.3"]}
 
@@ -45,21 +46,30 @@ def asked(url: str, silent: bool = False, timeout_s: float = 1) -> list[tuple[st
     return attempts
 
 
-@pytest.mark.parametrize("url, attempts", [
-    ("postgresql://u@one.example/d", [("one.example", "", "192.0.2.1")]),
-    ("postgresql://u@one.example:6000/d", [("one.example", "6000", "192.0.2.1")]),
-    ("postgresql://u@127.0.0.1:6000/d", [("127.0.0.1", "6000", "127.0.0.1")]),
-    ("postgresql://u@[::1]:6000/d", [("::1", "6000", "::1")]),
-    ("postgresql://u@/d?host=/run/postgresql", [("/run/postgresql", "", None)]),
-    ("postgresql://u@/d", [(None, None, None)]),
-    ("postgresql://u@/d?host=one.example:1&host=two.example:2",
-     [("one.example", "1", "192.0.2.1"), ("two.example", "2", "192.0.2.2"), ("two.example", "2", "192.0.2.3")]),
-    ("postgresql://u@/d?host=one.example,two.example&port=7,8",
-     [("one.example", "7", "192.0.2.1"), ("two.example", "8", "192.0.2.2"), ("two.example", "8", "192.0.2.3")]),
-    ("postgresql://u@/d?host=one.example&host=two.example",
-     [("one.example", "", "192.0.2.1"), ("two.example", "", "192.0.2.2"), ("two.example", "", "192.0.2.3")]),
-    ("postgresql://u@/d?host=nobody.example:1&host=one.example:2", [("one.example", "2", "192.0.2.1")]),
-])
+@pytest.mark.parametrize(
+    "url, attempts",
+    [
+        ("postgresql://u@one.example/d", [("one.example", "", "192.0.2.1")]),
+        ("postgresql://u@one.example:6000/d", [("one.example", "6000", "192.0.2.1")]),
+        ("postgresql://u@127.0.0.1:6000/d", [("127.0.0.1", "6000", "127.0.0.1")]),
+        ("postgresql://u@[::1]:6000/d", [("::1", "6000", "::1")]),
+        ("postgresql://u@/d?host=/run/postgresql", [("/run/postgresql", "", None)]),
+        ("postgresql://u@/d", [(None, None, None)]),
+        (
+            "postgresql://u@/d?host=one.example:1&host=two.example:2",
+            [("one.example", "1", "192.0.2.1"), ("two.example", "2", "192.0.2.2"), ("two.example", "2", "192.0.2.3")],
+        ),
+        (
+            "postgresql://u@/d?host=one.example,two.example&port=7,8",
+            [("one.example", "7", "192.0.2.1"), ("two.example", "8", "192.0.2.2"), ("two.example", "8", "192.0.2.3")],
+        ),
+        (
+            "postgresql://u@/d?host=one.example&host=two.example",
+            [("one.example", "", "192.0.2.1"), ("two.example", "", "192.0.2.2"), ("two.example", "", "192.0.2.3")],
+        ),
+        ("postgresql://u@/d?host=nobody.example:1&host=one.example:2", [("one.example", "2", "192.0.2.1")]),
+    ],
+)
 @pytest.mark.parametrize("silent", [False, True])
 def test_every_address_of_every_host_is_tried_in_time(url, attempts, silent):
     assert asked(url, silent) == attempts

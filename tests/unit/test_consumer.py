@@ -1,10 +1,11 @@
 """The connection on which a service takes messages is given up when it is lost, whoever noticed first."""
+
 from types import SimpleNamespace
 
 import pytest
 from amqp.exceptions import RecoverableConnectionError
 
-from services.common.consumer import QueueConsumer
+from services.kit.amqp.consumer import QueueConsumer
 
 
 def consumer_on(connection: object) -> QueueConsumer:

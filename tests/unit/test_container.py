@@ -1,4 +1,5 @@
 """How long a service may take to stop."""
+
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from eventlet import Timeout
 from nameko.containers import ServiceContainer
 
-from services.common.container import Container
+from services.kit.container import Container
 
 
 def test_what_does_not_drain_in_time_is_killed(monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,5 @@
 """The rules of the four services, without a database, a broker or a clock."""
+
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -38,14 +39,17 @@ def test_each_kind_of_operation_has_its_ledger_accounts():
     assert entries(Kind.PAYMENT, USER) == (str(USER), REVENUE)
 
 
-@pytest.mark.parametrize("outcome, expected", [
-    (Outcome.ACCEPTED, (Status.PAID, None)),
-    (Outcome.INSUFFICIENT_FUNDS, (Status.REJECTED, Reason.INSUFFICIENT_FUNDS)),
-    (Outcome.REFUSED, (Status.REJECTED, Reason.ACCOUNT_NOT_FOUND)),
-    (Outcome.MISMATCH, (Status.REJECTED, Reason.OPERATION_MISMATCH)),
-    (Outcome.ACCOUNT_NOT_FOUND, (Status.PENDING, None)),  # perhaps it is not there yet
-    (Outcome.BUSY, (Status.PENDING, None)),
-])
+@pytest.mark.parametrize(
+    "outcome, expected",
+    [
+        (Outcome.ACCEPTED, (Status.PAID, None)),
+        (Outcome.INSUFFICIENT_FUNDS, (Status.REJECTED, Reason.INSUFFICIENT_FUNDS)),
+        (Outcome.REFUSED, (Status.REJECTED, Reason.ACCOUNT_NOT_FOUND)),
+        (Outcome.MISMATCH, (Status.REJECTED, Reason.OPERATION_MISMATCH)),
+        (Outcome.ACCOUNT_NOT_FOUND, (Status.PENDING, None)),  # perhaps it is not there yet
+        (Outcome.BUSY, (Status.PENDING, None)),
+    ],
+)
 def test_an_outcome_decides_the_order(outcome, expected):
     pending = order(Status.PENDING)
     decided = verdict(pending, outcome)
@@ -90,10 +94,24 @@ def test_the_bounds_of_an_amount_are_in(amount):
     assert Money(amount=amount).amount == amount
 
 
-@pytest.mark.parametrize("email", [
-    "", "ada", "ada@", "@example.com", "ada@example", "ada@@example.com", "ada @example.com", "ada@example.com\n",
-    "ada@-example.com", "ada@example..com", "a" * 65 + "@example.com", "ada@" + "a." * 130 + "com", "ada@exa\0mple.com",
-])
+@pytest.mark.parametrize(
+    "email",
+    [
+        "",
+        "ada",
+        "ada@",
+        "@example.com",
+        "ada@example",
+        "ada@@example.com",
+        "ada @example.com",
+        "ada@example.com\n",
+        "ada@-example.com",
+        "ada@example..com",
+        "a" * 65 + "@example.com",
+        "ada@" + "a." * 130 + "com",
+        "ada@exa\0mple.com",
+    ],
+)
 def test_what_is_no_address_is_refused(email):
     with pytest.raises(ValidationError):
         NewUser(name="Ada", email=email)

@@ -1,4 +1,5 @@
 """What an event handler does with each outcome: when it acknowledges, when it keeps, and when it holds."""
+
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,13 +12,14 @@ from psycopg2 import errors
 from sqlalchemy.exc import IntegrityError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolIsEmpty
 
-from services.common import events, inbox
-from services.common.consumer import QueueConsumer
-from services.common.database import DatabaseAway, TryAgain
-from services.common.events import EventHandler
-from services.common.inbox import Due, Outage, as_json, clean, is_outage, longer
-from services.common.problems import Unavailable
 from services.contracts import Event, OrderPaid
+from services.kit.amqp import events
+from services.kit.amqp.consumer import QueueConsumer
+from services.kit.amqp.events import EventHandler
+from services.kit.db.database import DatabaseAway, TryAgain
+from services.kit.inbox import provider as inbox
+from services.kit.inbox.provider import Due, Outage, as_json, clean, is_outage, longer
+from services.kit.web.problems import Unavailable
 
 AWAY = DatabaseAway("insert", {}, Exception("server closed the connection unexpectedly"))
 MANY = 1000
@@ -231,7 +233,9 @@ def test_one_line_says_that_an_outage_begins_and_one_that_it_ends(handler: Any, 
     handler.inbox.outage.ends("the inbox")
     handler.inbox.outage.ends("the inbox")
     assert [message.split(",")[0][:30] for message in caplog.messages] == [
-        "a service takes no events unti", "a service takes events again"]
+        "a service takes no events unti",
+        "a service takes events again",
+    ]
 
 
 def test_a_failure_that_cannot_be_kept_for_an_outage_is_held(handler: Any):
@@ -278,9 +282,18 @@ def test_a_statement_that_the_server_cancelled_is_a_failure_and_no_outage(handle
     assert len(handler.inbox.kept) == 1 and answers([slow]) == [["ack"]]
 
 
-@pytest.mark.parametrize("error, outage", [
-    (AWAY, True), (Unavailable("x"), True), (PoolIsEmpty(), True), (PendingRollbackError(), True),
-    (CANCELLED, False), (REFUSED, False), (ValueError(), False)])
+@pytest.mark.parametrize(
+    "error, outage",
+    [
+        (AWAY, True),
+        (Unavailable("x"), True),
+        (PoolIsEmpty(), True),
+        (PendingRollbackError(), True),
+        (CANCELLED, False),
+        (REFUSED, False),
+        (ValueError(), False),
+    ],
+)
 def test_an_outage_is_known_by_its_error(error: Exception, outage: bool):
     assert is_outage(error) is outage
 
@@ -307,9 +320,17 @@ def test_nothing_that_is_held_is_tried_again_once_the_service_stops(handler: Any
     assert answers(messages) == [[]] and handler.container.handled == [1]
 
 
-@pytest.mark.parametrize("failure", [
-    OSError("broken pipe"), BrokenPipeError(), amqp.RecoverableConnectionError(), amqp.PreconditionFailed(),
-    MessageStateError("twice"), TimeoutError()])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError("broken pipe"),
+        BrokenPipeError(),
+        amqp.RecoverableConnectionError(),
+        amqp.PreconditionFailed(),
+        MessageStateError("twice"),
+        TimeoutError(),
+    ],
+)
 def test_an_acknowledgement_that_fails_ends_nothing(handler: Any, failure: Exception):
     message = Message(handler.queue_consumer._channel)
     message.failure = failure
@@ -326,16 +347,19 @@ def due(attempts: int, **changed: Any) -> Due:
     return Due(1, "on_order_paid", text.encode(), "application/json", "utf-8", {}, attempts)._replace(**changed)
 
 
-@pytest.mark.parametrize("row, error, done", [
-    (due(1), None, ["succeeded", "left"]),
-    (due(1), REFUSED, [(2, "IntegrityError at attempt 2", 5), "left"]),
-    (due(2), REFUSED, [(3, "IntegrityError at attempt 3", None), "left"]),
-    (due(0), REFUSED, [(1, "IntegrityError at attempt 1", 1), "left"]),
-    (due(1), CANCELLED, [(2, "TryAgain at attempt 2", 5), "left"]),
-    (due(1), AWAY, ["left"]),
-    (due(1, body=b"\xff"), None, [(1, "cannot be decoded: DecodeError", None), "left"]),
-    (due(1, content_type="text/x"), None, [(1, "cannot be decoded: ContentDisallowed", None), "left"]),
-])
+@pytest.mark.parametrize(
+    "row, error, done",
+    [
+        (due(1), None, ["succeeded", "left"]),
+        (due(1), REFUSED, [(2, "IntegrityError at attempt 2", 5), "left"]),
+        (due(2), REFUSED, [(3, "IntegrityError at attempt 3", None), "left"]),
+        (due(0), REFUSED, [(1, "IntegrityError at attempt 1", 1), "left"]),
+        (due(1), CANCELLED, [(2, "TryAgain at attempt 2", 5), "left"]),
+        (due(1), AWAY, ["left"]),
+        (due(1, body=b"\xff"), None, [(1, "cannot be decoded: DecodeError", None), "left"]),
+        (due(1, content_type="text/x"), None, [(1, "cannot be decoded: ContentDisallowed", None), "left"]),
+    ],
+)
 def test_an_event_of_the_inbox_is_handled_again(handler: Any, row: Due, error: Exception | None, done: list[Any]):
     if error:
         handler.container.handle = raising(error)
@@ -354,8 +378,10 @@ def test_pauses_grow_up_to_the_longest():
 def test_whatever_came_can_be_stored():
     assert clean("a\0b\ud800") == "a\ufffdb?"
     assert clean(None) is None
-    assert as_json({"a": float("nan"), "b\0": b"\xff", "c": "\ud800"}) == \
-        '{"a": "NaN", "b\ufffd": "b\'\\\\xff\'", "c": "?"}'
+    assert (
+        as_json({"a": float("nan"), "b\0": b"\xff", "c": "\ud800"})
+        == '{"a": "NaN", "b\ufffd": "b\'\\\\xff\'", "c": "?"}'
+    )
 
 
 class Newer(OrderPaid):

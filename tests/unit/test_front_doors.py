@@ -1,4 +1,5 @@
 """What the front doors tell a client when a service does not answer: never to do again what may have been done."""
+
 import json
 import re
 import socket
@@ -9,7 +10,7 @@ from contextlib import suppress
 import pytest
 from werkzeug.test import Client, TestResponse
 
-from services.local.frontdoor import Backend
+from services.local.gateway import Backend
 from services.local.net import HOST, free_port
 from services.local.stack import ROOT
 from tests.client import tells_how_to_send_it_again
@@ -53,9 +54,14 @@ def test_a_request_that_somebody_may_have_seen_is_to_be_looked_for_first(listene
     assert tells_how_to_send_it_again(detail) and int(retry_after_s) >= 1
 
 
-@pytest.mark.parametrize("method, headers, is_sent_again", [
-    ("POST", {}, False), ("POST", {"Idempotency-Key": "k"}, True), ("GET", {}, True),
-])
+@pytest.mark.parametrize(
+    "method, headers, is_sent_again",
+    [
+        ("POST", {}, False),
+        ("POST", {"Idempotency-Key": "k"}, True),
+        ("GET", {}, True),
+    ],
+)
 def test_a_request_is_sent_again_only_if_it_has_one_effect(listener, method: str, headers: dict, is_sent_again: bool):
     seen: list[bytes] = []
 
@@ -71,7 +77,8 @@ def test_a_request_is_sent_again_only_if_it_has_one_effect(listener, method: str
     threading.Thread(target=answer, args=(listener,), daemon=True).start()
     port = listener.getsockname()[1]
     assert send(Backend("billing", [port, port], timeout_s=5, body_limit=100), method, headers).status_code == (
-        200 if is_sent_again else 503)
+        200 if is_sent_again else 503
+    )
     assert len(seen) == (2 if is_sent_again else 1)
 
 

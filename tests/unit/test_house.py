@@ -1,4 +1,5 @@
 """The layout of the house: who may import whom, and what is written in one place only."""
+
 import ast
 import json
 from pathlib import Path
@@ -6,13 +7,16 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
-from services.common.migrations import SERVICES
+from services.kit.db.migrations import SERVICES
 from services.local.stack import ROOT
-from services.openapi import document
+from services.ops.openapi import document
 
 #: For each role in a service, the modules of the service itself that it may import.
 MAY_IMPORT = {
-    "domain": set(), "models": {"domain"}, "store": {"models", "domain"}, "service": {"store", "models", "domain"},
+    "domain": set(),
+    "models": {"domain"},
+    "store": {"models", "domain"},
+    "service": {"store", "models", "domain"},
     "__init__": set(),
 }
 MAY_USE_COMMON = {"service", "store", "models"}
@@ -35,11 +39,11 @@ def test_imports_run_one_way(service, role):
     file = ROOT / "services" / service / f"{role}.py"
     allowed = {f"services.{service}.{other}" for other in MAY_IMPORT[role]} | {"services.contracts"}
     for name in imports(file):
-        if name == f"services.{service}" or name == "services.common" and role in MAY_USE_COMMON:
+        if name == f"services.{service}" or (name == "services.kit" and role in MAY_USE_COMMON):
             continue
         if name.startswith("services."):
             known = any(name == one or name.startswith(f"{one}.") for one in allowed)
-            assert known or name.startswith("services.common.") and role in MAY_USE_COMMON, f"{file} imports {name}"
+            assert known or (name.startswith("services.kit.") and role in MAY_USE_COMMON), f"{file} imports {name}"
         if role == "domain":
             assert name.partition(".")[0] not in FRAMEWORKS, f"{file} imports {name}"
 
@@ -50,8 +54,8 @@ def test_every_service_has_the_same_rooms(service):
     assert files == {"__init__.py", "domain.py", "models.py", "service.py", "store.py", "migrations"}
 
 
-def test_common_and_contracts_know_no_service():
-    for file in [*(ROOT / "services" / "common").rglob("*.py"), ROOT / "services" / "contracts.py"]:
+def test_kit_and_contracts_know_no_service():
+    for file in [*(ROOT / "services" / "kit").rglob("*.py"), ROOT / "services" / "contracts.py"]:
         for service in SERVICES:
             assert not any(name.startswith(f"services.{service}") for name in imports(file)), file
 

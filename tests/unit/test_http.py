@@ -1,4 +1,5 @@
 """The bounds of a request: how long it may be, and how long it may take."""
+
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,9 @@ from eventlet import Timeout
 from nameko.exceptions import ContainerBeingKilled
 from werkzeug.wrappers import Request
 
-from services.common import http as module
-from services.common.http import Http, Route, http
-from services.common.problems import Problem, Unavailable
+from services.kit.web import entrypoint as module
+from services.kit.web.entrypoint import Http, Route, http
+from services.kit.web.problems import Problem, Unavailable
 
 LONG_S, SHORT_S = 5, 0.05
 LIMIT = 1000
@@ -30,14 +31,18 @@ def test_an_answer_that_takes_too_long_is_given_up():
         answer(None, SHORT_S, {})
 
 
-@pytest.mark.parametrize("spawn_worker", [
-    lambda *_, **__: eventlet.sleep(2 * LONG_S),
-    lambda *_, **__: (_ for _ in ()).throw(ContainerBeingKilled()),
-])
+@pytest.mark.parametrize(
+    "spawn_worker",
+    [
+        lambda *_, **__: eventlet.sleep(2 * LONG_S),
+        lambda *_, **__: (_ for _ in ()).throw(ContainerBeingKilled()),
+    ],
+)
 def test_a_request_that_gets_no_worker_is_refused(spawn_worker):
     entrypoint: Any = Http(Route("GET", "/", {}))
     entrypoint.container = SimpleNamespace(
-        settings=SimpleNamespace(WORKER_WAIT_S=SHORT_S, REQUEST_TIMEOUT_S=LONG_S), spawn_worker=spawn_worker)
+        settings=SimpleNamespace(WORKER_WAIT_S=SHORT_S, REQUEST_TIMEOUT_S=LONG_S), spawn_worker=spawn_worker
+    )
     with pytest.raises(Unavailable), Timeout(LONG_S, Late()):
         entrypoint._run({})
 

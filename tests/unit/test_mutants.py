@@ -1,4 +1,5 @@
 """The list of harmful changes is that of the code as it is."""
+
 from collections import Counter
 
 import pytest

@@ -1,4 +1,5 @@
 """A name server that is silent stops neither the event loop nor a deadline."""
+
 import os
 import shutil
 import socket
@@ -11,8 +12,8 @@ import eventlet
 import pytest
 from eventlet import Timeout, patcher
 
-from services.common.names import Names
-from services.common.problems import Unavailable
+from services.kit.names import Names
+from services.kit.web.problems import Unavailable
 from services.local.stack import ROOT
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 5432))]
@@ -36,8 +37,9 @@ class Server:
 
 
 def may_unshare() -> bool:
-    return bool(shutil.which("unshare")
-                and subprocess.run(["unshare", "-rmn", "true"], capture_output=True).returncode == 0)
+    return bool(
+        shutil.which("unshare") and subprocess.run(["unshare", "-rmn", "true"], capture_output=True).returncode == 0
+    )
 
 
 @pytest.fixture
@@ -105,7 +107,20 @@ def test_the_database_and_the_broker_are_given_up_in_time_when_the_name_server_i
     (tmp_path / "nsswitch.conf").write_text("hosts: files dns\n")
     mount = "mount --bind resolv.conf /etc/resolv.conf && mount --bind nsswitch.conf /etc/nsswitch.conf"
     run = subprocess.run(
-        ["unshare", "-rmn", "sh", "-c", f'{mount} && cd "$1" && exec "$2" -W ignore -m tests.unit.silent_names',
-         "sh", str(ROOT), sys.executable],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
+        [
+            "unshare",
+            "-rmn",
+            "sh",
+            "-c",
+            f'{mount} && cd "$1" && exec "$2" -W ignore -m tests.unit.silent_names',
+            "sh",
+            str(ROOT),
+            sys.executable,
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert run.stdout.split() == ["DatabaseAway", "Unavailable"], run.stderr

@@ -1,4 +1,5 @@
 """What the system lacks is found at once, installed where we may, and named in one line each elsewhere."""
+
 import os
 import subprocess
 import sys
@@ -23,7 +24,7 @@ fi
 echo "E: no such package"
 exit {install}
 """
-FAKE_HELPER = "#!/bin/sh\n[ $DPKG_MAINTSCRIPT_PACKAGE ] && echo \"$*\" >> {folder}/disabled\n"
+FAKE_HELPER = '#!/bin/sh\n[ $DPKG_MAINTSCRIPT_PACKAGE ] && echo "$*" >> {folder}/disabled\n'
 
 
 @pytest.fixture
@@ -57,7 +58,9 @@ def test_what_is_missing_is_installed_and_its_service_neither_started_nor_enable
     ensure([RABBITMQ])
     calls = (debian / "calls").read_text().splitlines()
     assert [call.split("Status-Fd=1 ")[1] for call in calls] == [
-        "update", "install -y --no-install-recommends rabbitmq-server"]
+        "update",
+        "install -y --no-install-recommends rabbitmq-server",
+    ]
     assert set((debian / "frontend").read_text().split()) == {"noninteractive"}
     assert "exit 101" in (debian / "policy_seen").read_text()
     assert not (debian / "policy-rc.d").exists()
@@ -91,7 +94,8 @@ def test_all_that_is_missing_is_said_at_once_with_a_line_each(debian, monkeypatc
         "sudo dnf install rabbitmq-server (Fedora) or brew install rabbitmq (macOS)",
         "npm, with Node.js 18 or later, is missing: sudo apt-get install nodejs npm (Debian, Ubuntu) or "
         "https://nodejs.org",
-        "All at once: sudo apt-get install python3-moon rabbitmq-server nodejs npm"]
+        "All at once: sudo apt-get install python3-moon rabbitmq-server nodejs npm",
+    ]
 
 
 def test_an_old_node_is_named_before_anything_is_installed(debian):
@@ -110,8 +114,13 @@ def test_nothing_is_asked_of_a_system_that_has_all(debian):
 
 
 def test_the_needs_are_found_by_a_python_that_has_no_packages():
-    found = subprocess.run([sys.executable, "-S", "-E", "-m", "services.local.needs", "run"], cwd=ROOT,
-                           capture_output=True, text=True, timeout=60)
+    found = subprocess.run(
+        [sys.executable, "-S", "-E", "-m", "services.local.needs", "run"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 

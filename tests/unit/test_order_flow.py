@@ -1,4 +1,5 @@
 """What a client is told of its order, for everything that may come of settling it; and what recovery does about it."""
+
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -6,20 +7,21 @@ from uuid import uuid4
 
 import pytest
 
-from services.common import recovery
-from services.common.busy import Busy
-from services.common.database import TryAgain
-from services.common.problems import Problem, Unavailable
-from services.common.recovery import NotYet, recover
-from services.common.rpc import RpcRefused, RpcUnavailable
 from services.contracts import Outcome
+from services.kit import recovery
+from services.kit.amqp.rpc import RpcRefused, RpcUnavailable
+from services.kit.busy import Busy
+from services.kit.db.database import TryAgain
+from services.kit.recovery import NotYet, recover
+from services.kit.web.problems import Problem, Unavailable
 from services.orders.domain import NewOrder, OrderView, Status, verdict
 from services.orders.service import AccountBusy, NoAccount, OrdersService, settled
 from services.orders.store import Claimed
 
 CONFIG = {"RPC_TIMEOUT_S": 1, "REQUEST_TIMEOUT_S": 3}
-PENDING = OrderView(id=uuid4(), user_id=uuid4(), price=5, status=Status.PENDING, reason=None,
-                    created_at=datetime.now(UTC))
+PENDING = OrderView(
+    id=uuid4(), user_id=uuid4(), price=5, status=Status.PENDING, reason=None, created_at=datetime.now(UTC)
+)
 PAID = verdict(PENDING, Outcome.ACCEPTED)
 REJECTED = verdict(PENDING, Outcome.INSUFFICIENT_FUNDS)
 NOT_FOUND = verdict(PENDING, Outcome.REFUSED)
@@ -28,11 +30,17 @@ NOT_FOUND = verdict(PENDING, Outcome.REFUSED)
 def raising(error: Exception):
     def raise_it(*_):
         raise error
+
     return raise_it
 
 
-def place(claimed: Claimed = Claimed(PENDING, True, False), settle=lambda order: PAID, busy=lambda order: PAID,
-          refuse=lambda order: NOT_FOUND, promise=lambda order: (order, True)):
+def place(
+    claimed: Claimed = Claimed(PENDING, True, False),  # noqa: B008
+    settle=lambda order: PAID,
+    busy=lambda order: PAID,
+    refuse=lambda order: NOT_FOUND,
+    promise=lambda order: (order, True),
+):
     """Answer `POST /orders` by a service whose steps are given."""
     service = OrdersService()
     service.config = CONFIG
@@ -41,21 +49,28 @@ def place(claimed: Claimed = Claimed(PENDING, True, False), settle=lambda order:
     return OrdersService.create_order(service, 3, {"key": None, "body": NewOrder(user_id=PENDING.user_id, price=5)})
 
 
-@pytest.mark.parametrize("steps, status, order", [
-    ({}, 201, PAID),
-    ({"settle": lambda order: REJECTED}, 201, REJECTED),
-    ({"settle": lambda order: PENDING}, 202, PENDING),  # somebody else held the order
-    ({"settle": raising(RpcUnavailable("silent"))}, 202, PENDING),
-    ({"settle": raising(RpcRefused("MethodNotFound"))}, 202, PENDING),
-    ({"settle": raising(TryAgain("", {}, Exception()))}, 202, PENDING),
-    ({"settle": raising(AccountBusy())}, 201, PAID),
-    ({"settle": raising(AccountBusy()), "busy": raising(AccountBusy())}, 202, PENDING),
-    ({"settle": raising(NoAccount()), "refuse": raising(NoAccount())}, 202, PENDING),
-    ({"settle": raising(Unavailable()), "promise": lambda order: (PAID, False)}, 201, PAID),  # it has ended meanwhile
-    ({"settle": raising(Unavailable()), "promise": lambda order: (NOT_FOUND, True)}, 201, NOT_FOUND),
-    ({"claimed": Claimed(NOT_FOUND, False, True)}, 201, NOT_FOUND),  # it was answered 202 before
-    ({"claimed": Claimed(PAID, False, False), "settle": raising(KeyError("not asked"))}, 201, PAID),
-])
+@pytest.mark.parametrize(
+    "steps, status, order",
+    [
+        ({}, 201, PAID),
+        ({"settle": lambda order: REJECTED}, 201, REJECTED),
+        ({"settle": lambda order: PENDING}, 202, PENDING),  # somebody else held the order
+        ({"settle": raising(RpcUnavailable("silent"))}, 202, PENDING),
+        ({"settle": raising(RpcRefused("MethodNotFound"))}, 202, PENDING),
+        ({"settle": raising(TryAgain("", {}, Exception()))}, 202, PENDING),
+        ({"settle": raising(AccountBusy())}, 201, PAID),
+        ({"settle": raising(AccountBusy()), "busy": raising(AccountBusy())}, 202, PENDING),
+        ({"settle": raising(NoAccount()), "refuse": raising(NoAccount())}, 202, PENDING),
+        (
+            {"settle": raising(Unavailable()), "promise": lambda order: (PAID, False)},
+            201,
+            PAID,
+        ),  # it has ended meanwhile
+        ({"settle": raising(Unavailable()), "promise": lambda order: (NOT_FOUND, True)}, 201, NOT_FOUND),
+        ({"claimed": Claimed(NOT_FOUND, False, True)}, 201, NOT_FOUND),  # it was answered 202 before
+        ({"claimed": Claimed(PAID, False, False), "settle": raising(KeyError("not asked"))}, 201, PAID),
+    ],
+)
 def test_the_answer_says_how_the_order_is(steps, status, order):
     reply = place(**steps)
     assert (reply.status, reply.body) == (status, order)
@@ -63,30 +78,45 @@ def test_the_answer_says_how_the_order_is(steps, status, order):
     assert ("Retry-After" in reply.headers) == (status == 202)
 
 
-@pytest.mark.parametrize("steps", [
-    {"settle": raising(NoAccount())}, {"claimed": Claimed(NOT_FOUND, False, False)},
-    {"settle": raising(Unavailable()), "promise": lambda order: (NOT_FOUND, False)},
-])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {"settle": raising(NoAccount())},
+        {"claimed": Claimed(NOT_FOUND, False, False)},
+        {"settle": raising(Unavailable()), "promise": lambda order: (NOT_FOUND, False)},
+    ],
+)
 def test_no_such_account_is_404_unless_it_was_promised(steps):
     with pytest.raises(Problem) as caught:
         place(**steps)
     assert caught.value.view.status == 404
 
 
-@pytest.mark.parametrize("steps, error", [
-    ({"settle": raising(KeyError("a defect"))}, KeyError),
-    ({"settle": raising(Unavailable()), "promise": raising(Unavailable("the database went away"))}, Unavailable),
-])
+@pytest.mark.parametrize(
+    "steps, error",
+    [
+        ({"settle": raising(KeyError("a defect"))}, KeyError),
+        ({"settle": raising(Unavailable()), "promise": raising(Unavailable("the database went away"))}, Unavailable),
+    ],
+)
 def test_a_defect_is_seen_as_one_and_a_promise_that_is_not_written_down_is_not_given(steps, error):
     with pytest.raises(error):
         place(**steps)
 
 
-@pytest.mark.parametrize("outcome, result", [
-    ("accepted", Status.PAID), ("insufficient_funds", Status.REJECTED), ("operation_mismatch", Status.REJECTED),
-    ("refused", Status.REJECTED),
-    ("busy", AccountBusy), ("account_not_found", NoAccount), ("from_the_future", RpcRefused), (None, RpcRefused),
-])
+@pytest.mark.parametrize(
+    "outcome, result",
+    [
+        ("accepted", Status.PAID),
+        ("insufficient_funds", Status.REJECTED),
+        ("operation_mismatch", Status.REJECTED),
+        ("refused", Status.REJECTED),
+        ("busy", AccountBusy),
+        ("account_not_found", NoAccount),
+        ("from_the_future", RpcRefused),
+        (None, RpcRefused),
+    ],
+)
 def test_an_outcome_ends_the_order_or_leaves_it_pending(outcome, result):
     order = settled(PENDING, outcome)
     assert isinstance(order, result) if isinstance(result, type) else order.status == result

@@ -1,4 +1,5 @@
 """Cursors say where a page ends; anything else is refused."""
+
 import base64
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -6,7 +7,7 @@ from uuid import uuid4
 import pytest
 from pydantic import ValidationError
 
-from services.common.pages import DEFAULT_LIMIT, PageQuery, UserPageQuery
+from services.kit.web.pages import DEFAULT_LIMIT, PageQuery, UserPageQuery
 
 SOME_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
@@ -24,7 +25,7 @@ def test_a_limit_in_range_is_taken(limit):
     assert PageQuery.model_validate({"limit": limit}).limit == int(limit)
 
 
-@pytest.mark.parametrize("limit", ["0", "201", "-1", "1.0", "1e2", "", " 5", "+5", "5_0", "five", "٥", "9" * 5000])
+@pytest.mark.parametrize("limit", ["0", "201", "-1", "1.0", "1e2", "", " 5", "+5", "5_0", "five", "\u0665", "9" * 5000])
 def test_any_other_limit_is_refused(limit):
     with pytest.raises(ValidationError) as caught:
         PageQuery.model_validate({"limit": limit})
@@ -36,10 +37,19 @@ def test_a_cursor_is_read_as_it_was_written():
     assert PageQuery.model_validate({"cursor": cursor(f"{moment.isoformat()} {id_}")}).cursor == (moment, id_)
 
 
-@pytest.mark.parametrize("text", [
-    "", "nonsense", "é", "====", cursor("yesterday x"), cursor(f"2026-01-01T00:00:00 {SOME_ID}"),
-    cursor(f"2026-01-01T00:00:00+00:00 {SOME_ID} and more"), cursor("2026-01-01T00:00:00+00:00"),
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        "é",
+        "====",
+        cursor("yesterday x"),
+        cursor(f"2026-01-01T00:00:00 {SOME_ID}"),
+        cursor(f"2026-01-01T00:00:00+00:00 {SOME_ID} and more"),
+        cursor("2026-01-01T00:00:00+00:00"),
+    ],
+)
 def test_any_other_cursor_is_refused(text):
     with pytest.raises(ValidationError) as caught:
         PageQuery.model_validate({"cursor": text})

@@ -1,4 +1,5 @@
 """What is pinned can be installed on every Python that we promise to run on."""
+
 from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest

@@ -1,5 +1,5 @@
 """The publisher with a simulated broker: what is sent again, what is not, and what became of each message."""
-import socket
+
 import struct
 from collections import defaultdict
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from amqp.exceptions import AccessRefused, ConnectionForced, NotAllowed
 from kombu import Exchange
 from prometheus_client import REGISTRY
 
-from services.common import publisher as module
-from services.common.problems import Unavailable
-from services.common.publisher import ConfirmedChannel, LazyPublisher, Message, Publisher, Refused
+from services.kit.amqp import publisher as module
+from services.kit.amqp.publisher import ConfirmedChannel, LazyPublisher, Message, Publisher, Refused
+from services.kit.web.problems import Unavailable
 
 EXCHANGE = Exchange("orders.events", "topic", no_declare=True)
 SETTINGS = SimpleNamespace(PUBLISH_TIMEOUT_S=0.2, HEARTBEAT=20)
@@ -54,8 +54,9 @@ class Connection:
     def confirm_select(self) -> None:
         pass
 
-    def prepare_message(self, body: Any, _: Any, content_type: str, encoding: str, headers: Any,
-                        properties: Any) -> Any:
+    def prepare_message(
+        self, body: Any, _: Any, content_type: str, encoding: str, headers: Any, properties: Any
+    ) -> Any:
         return SimpleNamespace(body=body, properties=properties)
 
     def basic_publish(self, message: Any, mandatory: bool, **_: Any) -> None:
@@ -67,7 +68,7 @@ class Connection:
 
     def drain_events(self, timeout: float) -> None:
         if not self.broker.does:
-            raise socket.timeout
+            raise TimeoutError
         self.broker.does.pop(0)(self)
 
     def heartbeat_check(self) -> None:
@@ -93,6 +94,7 @@ def give_back(message_id: str) -> Callable[[Connection], None]:
 def fail(error: Exception) -> Callable[[Connection], None]:
     def raise_it(_: Connection) -> None:
         raise error
+
     return raise_it
 
 
@@ -130,14 +132,17 @@ def test_a_message_survives_the_broker_unless_it_says_otherwise_and_must_reach_a
     assert broker.sent == [(2, True), (1, True)]
 
 
-@pytest.mark.parametrize("does, taken", [
-    ([ack(1), ack(2), ack(3)], [True, True, True]),
-    ([ack(2, multiple=True), ack(3)], [True, True, True]),
-    ([nack(2), ack(3), ack(1)], [True, False, True]),
-    ([nack(2, multiple=True), ack(3)], [False, False, True]),
-    ([give_back("b"), ack(3, multiple=True)], [True, False, True]),
-    ([give_back("a"), give_back("c"), ack(1), ack(2), ack(3)], [False, True, False]),
-])
+@pytest.mark.parametrize(
+    "does, taken",
+    [
+        ([ack(1), ack(2), ack(3)], [True, True, True]),
+        ([ack(2, multiple=True), ack(3)], [True, True, True]),
+        ([nack(2), ack(3), ack(1)], [True, False, True]),
+        ([nack(2, multiple=True), ack(3)], [False, False, True]),
+        ([give_back("b"), ack(3, multiple=True)], [True, False, True]),
+        ([give_back("a"), give_back("c"), ack(1), ack(2), ack(3)], [False, True, False]),
+    ],
+)
 def test_each_message_has_a_fate_of_its_own(broker, does, taken):
     channel = ConfirmedChannel("amqp://", 1)
     broker.does = does
@@ -190,7 +195,8 @@ def test_a_refusal_is_no_outage_and_is_counted_and_logged_once(broker, caplog):
             publisher.publish([message(1)])
     assert refusals("AccessRefused") == before + 3
     assert [(one.levelname, "access to topic refused" in one.getMessage()) for one in caplog.records] == [
-        ("ERROR", True)]
+        ("ERROR", True)
+    ]
     assert broker.bodies == ["1"] * 3, "it is not sent again on a new connection"
 
 

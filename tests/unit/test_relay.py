@@ -2,6 +2,7 @@
 
 Hypothesis makes up the histories (Claessen and Hughes, "QuickCheck", 2000; stateful testing).
 """
+
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +14,20 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from services.common import relay as module
-from services.common.database import DatabaseAway
-from services.common.problems import Unavailable
-from services.common.publisher import Message, Refused
-from services.common.relay import Envelope, Relay
+from services.kit.amqp.publisher import Message, Refused
+from services.kit.db.database import DatabaseAway
+from services.kit.outbox import relay as module
+from services.kit.outbox.relay import Envelope, Relay
+from services.kit.web.problems import Unavailable
 
-SETTINGS = SimpleNamespace(OUTBOX_BATCH=4, OUTBOX_INTERVAL_S=1.0, OUTBOX_LEASE_S=15.0, OUTBOX_GATHER_S=0,
-                           OUTBOX_KEEP_S=100.0, PUBLISH_TIMEOUT_S=5.0)
+SETTINGS = SimpleNamespace(
+    OUTBOX_BATCH=4,
+    OUTBOX_INTERVAL_S=1.0,
+    OUTBOX_LEASE_S=15.0,
+    OUTBOX_GATHER_S=0,
+    OUTBOX_KEEP_S=100.0,
+    PUBLISH_TIMEOUT_S=5.0,
+)
 CONTAINER = SimpleNamespace(service_name="orders", config={}, settings=SETTINGS)
 
 
@@ -34,13 +41,13 @@ class World:
     def __init__(self) -> None:
         self.now = 1000.0
         self.rows: dict[str, Row] = {}
-        self.db_fails = ""                 # "before" or "after" its commit: the next statement only
-        self.broker_fails = ""             # "away", "silent": until it is mended
-        self.loses = False                 # ... or what is under way, with the next confirms
+        self.db_fails = ""  # "before" or "after" its commit: the next statement only
+        self.broker_fails = ""  # "away", "silent": until it is mended
+        self.loses = False  # ... or what is under way, with the next confirms
         self.unroutable: set[str] = set()
         self.refused: set[str] = set()
-        self.has: set[str] = set()         # what the broker has confirmed to somebody
-        self.got: list[str] = []           # what it has got
+        self.has: set[str] = set()  # what the broker has confirmed to somebody
+        self.got: list[str] = []  # what it has got
         self.log: list[str] = []
 
     # the clock
@@ -61,13 +68,16 @@ class World:
         """Commit events under the lease of this process."""
         made = [Envelope(f"{len(self.rows) + one}", "order_paid", "{}") for one in range(number)]
         for one in made:
-            self.rows[one.event_id] = Row(event=one, created_at=self.now, published=False,
-                                          claimed_until=self.now + SETTINGS.OUTBOX_LEASE_S)
+            self.rows[one.event_id] = Row(
+                event=one, created_at=self.now, published=False, claimed_until=self.now + SETTINGS.OUTBOX_LEASE_S
+            )
         return made
 
     def claim(self, _: Any, batch: int, lease_s: float) -> list[Envelope]:
-        free = sorted((row for row in self.rows.values() if not row.published and row.claimed_until < self.now),
-                      key=lambda row: (row.claimed_until, int(row.event.event_id)))[:batch]
+        free = sorted(
+            (row for row in self.rows.values() if not row.published and row.claimed_until < self.now),
+            key=lambda row: (row.claimed_until, int(row.event.event_id)),
+        )[:batch]
         for row in free:
             row.claimed_until = self.now + lease_s
         return [row.event for row in free]
@@ -228,9 +238,17 @@ class Histories(RuleBasedStateMachine):
 
 
 def test_no_history_loses_an_event_or_marks_one_that_the_broker_has_not():
-    run_state_machine_as_test(Histories, settings=settings(
-        max_examples=200, stateful_step_count=40, deadline=None, derandomize=True, database=None,
-        suppress_health_check=list(HealthCheck)))
+    run_state_machine_as_test(
+        Histories,
+        settings=settings(
+            max_examples=200,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
 
 
 @pytest.fixture
@@ -276,8 +294,7 @@ def test_while_the_broker_is_away_one_event_at_a_time_asks_for_it_and_two_lines_
         relay.work()
         world.now += 1
     assert world.log == ["gave back 40", *["gave back 1"] * 30]
-    assert [one.getMessage() for one in caplog.records] == [
-        "events wait in the outbox: the broker is away (away)"]
+    assert [one.getMessage() for one in caplog.records] == ["events wait in the outbox: the broker is away (away)"]
     world.broker_fails = ""
     for _ in range(2):
         relay.work()
@@ -307,7 +324,8 @@ def test_an_outage_of_the_database_is_logged_once_too(world, caplog):
     relay.work()
     assert [one.getMessage() for one in caplog.records] == [
         "events wait in the outbox: the database is away (DatabaseAway)",
-        "the outbox goes on: the database is back after 5 s"]
+        "the outbox goes on: the database is back after 5 s",
+    ]
 
 
 def test_events_that_no_queue_takes_do_not_hold_up_those_behind_them_and_are_logged_once(world, caplog):

@@ -1,4 +1,5 @@
 """RPC between versions: what an older or newer caller sends, and what a caller makes of any answer."""
+
 import json
 import logging
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ from nameko.cli.main import setup_yaml_parser
 from nameko.exceptions import MethodNotFound, RemoteError, serialize
 from prometheus_client import REGISTRY
 
-from services.common.container import Container
-from services.common.problems import Unavailable
-from services.common.rpc import RpcConsumer, RpcProxy, RpcRefused, RpcUnavailable, result_of, rpc
 from services.contracts import AccountNotFound, Amount, InvalidArgument, NotNow, OperationMismatch, Payment
+from services.kit.amqp.rpc import RpcConsumer, RpcProxy, RpcRefused, RpcUnavailable, result_of, rpc
+from services.kit.container import Container
+from services.kit.web.problems import Unavailable
 from services.local import broker
 from services.local.stack import ROOT
 
@@ -62,8 +63,9 @@ class CallerService:
 def start(service: type) -> Any:
     setup_yaml_parser()
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    container = Container(service, {**config, "AMQP_URI": broker.URI, "WEB_SERVER_ADDRESS": None,
-                                    "RPC_TIMEOUT_S": TIMEOUT_S})
+    container = Container(
+        service, {**config, "AMQP_URI": broker.URI, "WEB_SERVER_ADDRESS": None, "RPC_TIMEOUT_S": TIMEOUT_S}
+    )
     container.start()
     return container
 
@@ -74,8 +76,9 @@ def caller() -> Iterator[Any]:
     containers = [start(ShopService), start(CallerService)]
     context = SimpleNamespace(context_data={}, container=containers[1])
     context.proxies = {one.attr_name: one for one in containers[1].dependencies}
-    yield SimpleNamespace(proxies=context.proxies,
-                          **{name: proxy.get_dependency(context) for name, proxy in context.proxies.items()})
+    yield SimpleNamespace(
+        proxies=context.proxies, **{name: proxy.get_dependency(context) for name, proxy in context.proxies.items()}
+    )
     for container in containers:
         container.stop()
 
@@ -96,8 +99,9 @@ def test_what_a_newer_caller_sends_besides_is_ignored(caller):
 
 def test_a_service_that_was_never_started_is_not_waited_for_and_a_request_expires(caller, monkeypatch):
     sent: list[Any] = []
-    monkeypatch.setattr(caller.proxies["stranger"].publisher, "publish",
-                        lambda messages: sent.extend(messages) or [False])
+    monkeypatch.setattr(
+        caller.proxies["stranger"].publisher, "publish", lambda messages: sent.extend(messages) or [False]
+    )
     with pytest.raises(RpcUnavailable, match="has never been started"):
         caller.stranger.greet()
     [request] = sent
@@ -107,13 +111,19 @@ def test_a_service_that_was_never_started_is_not_waited_for_and_a_request_expire
 def test_an_older_caller_that_omits_an_argument_has_an_unknown_outcome(caller, caplog):
     with pytest.raises(RpcRefused, match=r"shop\.double: InvalidArgument"):
         caller.shop.double(colour="red")
-    assert [(one.levelname, one.getMessage()) for one in caplog.records if one.name == "services.common.rpc"] == [
-        ("ERROR", "an RPC was refused, its outcome is unknown: shop.double: InvalidArgument")]
+    assert [(one.levelname, one.getMessage()) for one in caplog.records if one.name == "services.kit.amqp.rpc"] == [
+        ("ERROR", "an RPC was refused, its outcome is unknown: shop.double: InvalidArgument")
+    ]
 
 
-@pytest.mark.parametrize("method, error", [
-    ("no_such_method", "MethodNotFound"), ("fail", "ZeroDivisionError"), ("name_a_set", "UnserializableValueError"),
-])
+@pytest.mark.parametrize(
+    "method, error",
+    [
+        ("no_such_method", "MethodNotFound"),
+        ("fail", "ZeroDivisionError"),
+        ("name_a_set", "UnserializableValueError"),
+    ],
+)
 def test_what_is_no_business_error_is_an_unknown_outcome_that_is_counted(caller, method, error):
     before = counted(f"shop.{method}", "refused")
     with pytest.raises(RpcUnavailable, match=error):
@@ -134,15 +144,25 @@ def test_a_server_that_cannot_answer_now_has_refused_nothing():
     assert not isinstance(caught.value, RpcRefused), "it is no trouble of what was asked for"
 
 
-@pytest.mark.parametrize("answer", [
-    None, 5, [], {}, {"result": 1}, {"error": None}, {"result": None, "error": "no"}, {"result": None, "error": {}},
-    {"result": None, "error": {"exc_type": "X", "exc_path": "elsewhere.X", "exc_args": [], "value": ""}},
-    {"result": None, "error": {"exc_path": "services.contracts.AccountNotFound", "exc_args": 5}},
-    {"result": None, "error": {"exc_path": ["services.contracts.AccountNotFound"]}},
-    {"result": None, "error": serialize(MethodNotFound("pay"))},
-    {"result": None, "error": serialize(InvalidArgument("amount"))},
-    {"result": None, "error": serialize(RemoteError("X", "y"))},
-])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        5,
+        [],
+        {},
+        {"result": 1},
+        {"error": None},
+        {"result": None, "error": "no"},
+        {"result": None, "error": {}},
+        {"result": None, "error": {"exc_type": "X", "exc_path": "elsewhere.X", "exc_args": [], "value": ""}},
+        {"result": None, "error": {"exc_path": "services.contracts.AccountNotFound", "exc_args": 5}},
+        {"result": None, "error": {"exc_path": ["services.contracts.AccountNotFound"]}},
+        {"result": None, "error": serialize(MethodNotFound("pay"))},
+        {"result": None, "error": serialize(InvalidArgument("amount"))},
+        {"result": None, "error": serialize(RemoteError("X", "y"))},
+    ],
+)
 def test_an_answer_that_makes_no_sense_is_an_unknown_outcome(answer):
     with pytest.raises(RpcRefused):
         result_of(answer, "billing.pay")
@@ -165,9 +185,13 @@ def test_a_reply_that_cannot_be_decoded_ends_the_wait_and_the_next_call_works(ca
             eventlet.sleep(0.01)
             request = queue.get(no_ack=True)
         connection.Producer(channel).publish(
-            b"{nonsense", exchange="nameko-rpc", routing_key=request.properties["reply_to"],
-            correlation_id=request.properties["correlation_id"], content_type="application/json",
-            content_encoding="utf-8")
+            b"{nonsense",
+            exchange="nameko-rpc",
+            routing_key=request.properties["reply_to"],
+            correlation_id=request.properties["correlation_id"],
+            content_type="application/json",
+            content_encoding="utf-8",
+        )
         with pytest.raises(RpcRefused, match="cannot be read"):
             call.wait()
     assert caller.shop.double(number=1) == 2
@@ -202,9 +226,14 @@ class Broker:
         self.did.append("requeue")
 
 
-@pytest.mark.parametrize("answer, then", [
-    ([True], "ack"), ([False], "ack"), (Unavailable("away"), "requeue"),
-])
+@pytest.mark.parametrize(
+    "answer, then",
+    [
+        ([True], "ack"),
+        ([False], "ack"),
+        (Unavailable("away"), "requeue"),
+    ],
+)
 def test_a_request_is_acknowledged_only_after_its_reply(answer, then):
     consumer = RpcConsumer()
     consumer.publisher = consumer.queue_consumer = fake = Broker(answer)

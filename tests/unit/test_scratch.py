@@ -1,4 +1,5 @@
 """The scratch folder of a run of the tests: what is kept of it, and what of runs before."""
+
 import fcntl
 import tempfile
 from pathlib import Path

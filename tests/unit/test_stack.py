@@ -1,4 +1,5 @@
 """The stack keeps its private servers running, also one that dies while it starts."""
+
 from collections.abc import Callable
 
 from services.local import stack as module
@@ -28,8 +29,11 @@ def test_a_server_that_dies_again_while_it_starts_is_started_until_it_runs(tmp_p
     stack.postgres = Server()
     wait_for(rounds(stack), 10, "both servers to run")
     assert stack.postgres.running
-    assert said[:3] == ["Server: died, starts again", "Server: did not start, is tried again in 0.1 s: the node ended",
-                        "Server: died, starts again"]
+    assert said[:3] == [
+        "Server: died, starts again",
+        "Server: did not start, is tried again in 0.1 s: the node ended",
+        "Server: died, starts again",
+    ]
     assert len(said) == 4 * 2
 
 
@@ -37,6 +41,7 @@ def rounds(stack: Stack) -> Callable[[], bool]:
     def one() -> bool:
         stack.keep_servers_running()
         return bool(stack.rabbitmq and stack.rabbitmq.running)
+
     return one
 
 

@@ -1,4 +1,5 @@
 """The supervisor, with small Python programs for children; nothing it started may outlive it."""
+
 import os
 import re
 import signal
@@ -45,8 +46,11 @@ def python(code: str, *arguments: object) -> list[str]:
 
 def processes_with(text: object) -> list[int]:
     """The pids of the processes with `text` in their command line."""
-    return [process.pid for process in psutil.process_iter(["cmdline"])
-            if str(text) in " ".join(process.info["cmdline"] or [])]
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if str(text) in " ".join(process.info["cmdline"] or [])
+    ]
 
 
 def running_pid(supervisor: Supervisor, name: str, other_than: int | None = None) -> int:
@@ -167,8 +171,11 @@ def test_stop_ends_all_even_the_deaf_the_frozen_and_the_grandchildren(lines, tmp
     supervisor.stop()
     assert processes_with(tmp_path) == []
     assert supervisor.pid("parent") is None
-    assert lines[-3:] == ["frozen: ended by signal 15 (Terminated)", "parent: ended by signal 15 (Terminated)",
-                          "deaf: ended by signal 9 (Killed)"]
+    assert lines[-3:] == [
+        "frozen: ended by signal 15 (Terminated)",
+        "parent: ended by signal 15 (Terminated)",
+        "deaf: ended by signal 9 (Killed)",
+    ]
 
 
 def test_a_stopped_supervisor_can_start_again(supervisor, tmp_path):
@@ -255,11 +262,14 @@ def test_each_round_is_called_while_children_are_tended(tmp_path):
     assert first and processes_with(tmp_path) == []
 
 
-@pytest.mark.parametrize("who", [
-    "services.local.supervisor import Supervisor as it; say = it()._say",
-    "services.local.stack import Stack as it; say = it(__import__('pathlib').Path('.'), 1).say",
-    "services.local.demo import Scenario as it; say = it('http://127.0.0.1').say",
-])
+@pytest.mark.parametrize(
+    "who",
+    [
+        "services.local.supervisor import Supervisor as it; say = it()._say",
+        "services.local.stack import Stack as it; say = it(__import__('pathlib').Path('.'), 1).say",
+        "services.local.demo import Scenario as it; say = it('http://127.0.0.1').say",
+    ],
+)
 def test_a_line_is_seen_at_once_in_a_file(tmp_path, who):
     said = tmp_path / "said"
     show = f"import time; from {who}; say('seen'); time.sleep(600)"

@@ -28,10 +28,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("handler", "key"),
     )
-    op.create_index("inbox_due", "inbox", ["next_attempt_at"], unique=False,
-                    postgresql_where=sa.text("next_attempt_at is not null"))
-    op.create_index("inbox_dead", "inbox", ["id"], unique=False,
-                    postgresql_where=sa.text("next_attempt_at is null"))
+    op.create_index(
+        "inbox_due", "inbox", ["next_attempt_at"], unique=False, postgresql_where=sa.text("next_attempt_at is not null")
+    )
+    op.create_index("inbox_dead", "inbox", ["id"], unique=False, postgresql_where=sa.text("next_attempt_at is null"))
 
 
 def downgrade() -> None:

@@ -1,0 +1,287 @@
+"""Messages that the broker has confirmed.
+
+One connection a process, opened when it is needed and thrown away at the first doubt: after an error or a
+deadline a late confirm could otherwise be taken for the one of the next message.
+(RabbitMQ manual, "Consumer Acknowledgements and Publisher Confirms".)
+
+What the broker refuses, it refuses again: that is no outage, and is reported as what it is (`Refused`).
+"""
+
+import logging
+import math
+import struct
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import eventlet
+from amqp.exceptions import AMQPError, ContentTooLarge, FrameSyntaxError, IrrecoverableChannelError, NotAllowed
+from eventlet import Timeout
+from eventlet.semaphore import Semaphore
+from kombu import Connection, Exchange, Queue
+from kombu.exceptions import KombuError
+from kombu.serialization import dumps
+from nameko.extensions import SharedExtension
+
+from services.kit import metrics
+from services.kit.web.problems import Unavailable
+
+log = logging.getLogger(__name__)
+
+BROKER_DOWN = (AMQPError, KombuError, OSError)
+NO_LOGIN_PAUSE_S = 2.0  # after the broker has refused our user: nobody tries meanwhile
+SAY_AGAIN_S = 60.0  # the same refusal is logged once in so long
+T = TypeVar("T")
+
+
+class Unencodable(Exception):
+    """A message cannot be written as JSON, or does not fit into AMQP."""
+
+
+#: 403 ACCESS_REFUSED, 404 NOT_FOUND, 406 PRECONDITION_FAILED, 311 CONTENT_TOO_LARGE, 530 NOT_ALLOWED, 502 SYNTAX_ERROR.
+REFUSALS = (IrrecoverableChannelError, ContentTooLarge, NotAllowed, FrameSyntaxError, Unencodable)
+
+
+class Refused(Unavailable):
+    """The broker refuses this for good, or it cannot be encoded; what else was under way may have been sent."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What to send and where: to an exchange with a routing key, or right to a queue; both are declared first.
+
+    `properties` are AMQP's; unless they say otherwise, a message is persistent, and has an id of its own.
+    """
+
+    body: Any
+    to: Exchange | Queue
+    routing_key: str = ""
+    headers: dict[str, Any] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
+    encoded: dict[str, str] | None = None  # content type and encoding of a body that is bytes already
+
+
+class Publisher(SharedExtension):
+    """Publishes batches on one channel in confirm mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = Semaphore()
+        self._channel: ConfirmedChannel | None = None
+        self._no_login_until = 0.0
+        self._said: dict[str, float] = {}  # refusal -> when it was logged
+
+    def publish(self, messages: Sequence[Message]) -> list[bool]:
+        """Send `messages`; say of each whether the broker took it and routed it to a queue.
+
+        Returns when each of them is confirmed. Unavailable after PUBLISH_TIMEOUT_S, or when the broker is
+        away: then any of them may have been sent. Refused when the broker will not have one of them.
+        """
+        return self._work(lambda channel, timeout_s: channel.publish(messages, timeout_s))
+
+    def ask(self) -> None:
+        """Ask the broker for a sign of life; Unavailable without one."""
+        self._work(lambda channel, timeout_s: channel.connection.channel().close())
+
+    def _work(self, work: Callable[["ConfirmedChannel", float], T]) -> T:
+        """Do `work` on the channel, on a new one if it turns out that the old one had died while it was idle."""
+        timeout_s = self.container.settings.PUBLISH_TIMEOUT_S
+        with Timeout(timeout_s, Unavailable("the broker did not answer in time")), self._turn:
+            try:
+                return self._work_in_turn(work, timeout_s)
+            except REFUSALS as error:
+                raise self._refused(str(error), type(error).__name__) from error
+            except BROKER_DOWN as error:
+                raise Unavailable("the broker is away") from error
+
+    def _work_in_turn(self, work: Callable[["ConfirmedChannel", float], T], timeout_s: float) -> T:
+        was_idle = self._channel is not None and not self._channel.under_way
+        try:
+            return self._try(work, timeout_s)
+        except REFUSALS:
+            raise
+        except BROKER_DOWN:
+            if not was_idle:
+                raise
+        return self._try(work, timeout_s)
+
+    def _try(self, work: Callable[["ConfirmedChannel", float], T], timeout_s: float) -> T:
+        if self._channel is None:
+            self._channel = self._connect(timeout_s)
+        try:
+            return work(self._channel, timeout_s)
+        except BaseException:
+            self._close()
+            raise
+
+    def _connect(self, timeout_s: float) -> "ConfirmedChannel":
+        if time.monotonic() < self._no_login_until:
+            raise Refused("the broker has refused our user just now")
+        try:
+            return ConfirmedChannel(self.container.config["AMQP_URI"], timeout_s, self.container.settings.HEARTBEAT)
+        except REFUSALS:
+            self._no_login_until = time.monotonic() + NO_LOGIN_PAUSE_S
+            raise
+
+    def _refused(self, why: str, kind: str) -> Refused:
+        """Count a refusal, log it unless it was logged lately, and return what to raise."""
+        metrics.BROKER_REFUSALS.labels(self.container.service_name, kind).inc()
+        now = time.monotonic()
+        self._said = {one: at for one, at in self._said.items() if at > now - SAY_AGAIN_S}
+        if why not in self._said:
+            self._said[why] = now
+            log.error("the broker refuses what we send: %s", why)
+        return Refused(why)
+
+    def _close(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.connection.collect()
+
+    def start(self) -> None:
+        self.container.spawn_managed_thread(self._keep_alive, identifier="heartbeats")
+
+    def _keep_alive(self) -> None:
+        """Exchange heartbeats with the broker while nothing else is, so that each notices when the other has gone."""
+        while True:
+            eventlet.sleep(self.container.settings.HEARTBEAT / 4)
+            self.beat()
+
+    def beat(self) -> None:
+        """Send a heartbeat if one is due, and drop a connection that is idle and has died; wait for nothing."""
+        if self._channel is None or self._turn.locked() or self._channel.under_way:
+            return
+        with self._turn:
+            try:
+                with Timeout(self.container.settings.PUBLISH_TIMEOUT_S, Unavailable("the broker takes nothing")):
+                    self._channel.beat()
+            except (Unavailable, *BROKER_DOWN) as error:
+                log.info("an idle connection to the broker has died: %s", error)
+                self._close()
+
+    def stop(self) -> None:
+        self._close()
+
+    kill = stop
+
+
+class LazyPublisher(Publisher):
+    """A Publisher, on a channel of its own, that sends now and asks for the confirms later, many at a time."""
+
+    def publish_lazily(self, messages: Sequence[Message]) -> None:
+        """Send `messages`. Unavailable if that fails: then all that are under way may be lost."""
+        self._work(lambda channel, timeout_s: channel.send(messages))
+
+    def confirms(self) -> list[bool]:
+        """Say of each message since the last time whether the broker took it and routed it. Unavailable as above."""
+        return self._work(lambda channel, timeout_s: channel.confirms(timeout_s))
+
+
+class ConfirmedChannel:
+    """A channel in confirm mode that keeps many messages on their way at once."""
+
+    def __init__(self, uri: str, timeout_s: float, heartbeat_s: float = 0) -> None:
+        self.connection = Connection(uri, connect_timeout=timeout_s, heartbeat=math.ceil(heartbeat_s))
+        self.connection.ensure_connection(max_retries=1, interval_start=0)
+        self.channel = self.connection.channel()
+        self.channel.confirm_select()
+        self.channel.events["basic_ack"].add(self._on_ack)
+        self.channel.events["basic_nack"].add(self._on_nack)
+        self.channel.events["basic_return"].add(self._on_return)
+        self.declared: set[str] = set()
+        self.sent = 0  # the delivery tag of the last message
+        self.told = 0  # ... and of the last one whose fate was asked for
+        self.waiting: set[int] = set()  # delivery tags that are not confirmed yet
+        self.refused: set[int] = set()  # ... that the broker did not take, or could not route
+        self.tags: dict[str, deque[int]] = defaultdict(deque)  # message id -> delivery tags since then
+
+    @property
+    def under_way(self) -> int:
+        """How many messages were sent since the confirms were last asked for."""
+        return self.sent - self.told
+
+    def publish(self, messages: Sequence[Message], timeout_s: float) -> list[bool]:
+        """Send all, wait for the confirms of all."""
+        self.send(messages)
+        return self.confirms(timeout_s)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Send all; `confirms` says later what became of them."""
+        for message in messages:
+            self._send(message)
+
+    def confirms(self, timeout_s: float) -> list[bool]:
+        """Wait for the confirms of all messages under way, and say of each whether the broker took and routed it."""
+        deadline = time.monotonic() + timeout_s
+        while self.waiting:
+            try:
+                self.connection.drain_events(timeout=max(deadline - time.monotonic(), 0.001))
+            except TimeoutError:
+                raise Unavailable("the broker did not confirm in time") from None
+        taken = [tag not in self.refused for tag in range(self.told + 1, self.sent + 1)]
+        self.told = self.sent
+        self.refused.clear()
+        self.tags.clear()
+        return taken
+
+    def beat(self) -> None:
+        """Read what the broker has sent while we were idle, and send a heartbeat if it is time for one."""
+        if not self.connection.supports_heartbeats:
+            return
+        try:
+            self.connection.drain_events(timeout=0.001)
+        except TimeoutError:
+            pass  # as it should be: nothing is read while nothing is sent, but heartbeats
+        self.connection.heartbeat_check()
+
+    def _send(self, message: Message) -> None:
+        to = message.to
+        if to.name not in self.declared:
+            to.bind(self.channel).declare()
+            self.declared.add(to.name)
+        exchange, routing_key = ("", to.name) if isinstance(to, Queue) else (to.name, message.routing_key)
+        content_type, encoding, body = encode(message)
+        properties = {"delivery_mode": 2, "message_id": str(uuid4()), **message.properties}
+        self.sent += 1
+        self.waiting.add(self.sent)
+        self.tags[properties["message_id"]].append(self.sent)
+        try:
+            self.channel.basic_publish(
+                self.channel.prepare_message(body, None, content_type, encoding, dict(message.headers), properties),
+                exchange=exchange,
+                routing_key=routing_key,
+                mandatory=True,
+            )
+        except struct.error as error:
+            raise Unencodable(f"a message to {to.name} does not fit into AMQP: {error}") from error
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        self.waiting = {other for other in self.waiting if other > tag} if multiple else self.waiting - {tag}
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        before = self.waiting
+        self._on_ack(tag, multiple)
+        self.refused |= before - self.waiting
+
+    def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
+        """Note what could not be routed; the broker says so before it confirms it, and in the order of sending."""
+        self.refused.add(self.tags[message.properties["message_id"]].popleft())
+
+
+def encode(message: Message) -> tuple[str, str, Any]:
+    """Content type, encoding and bytes of the body: JSON, unless it is bytes already."""
+    if isinstance(message.body, bytes | memoryview):
+        given = message.encoded or {}
+        return (
+            given.get("content_type", "application/octet-stream"),
+            given.get("content_encoding", "binary"),
+            bytes(message.body),
+        )
+    try:
+        encoded: tuple[str, str, Any] = dumps(message.body, serializer="json")
+    except Exception as error:
+        raise Unencodable(f"a message to {message.to.name} cannot be JSON: {type(error).__name__}") from error
+    return encoded

@@ -1,0 +1,232 @@
+"""RPC over AMQP in Nameko's own wire format, with a deadline on both sides.
+
+The caller waits RPC_TIMEOUT_S and then does not know what happened: it raises RpcUnavailable. The request
+itself expires in the broker after the same time, unless the server has it already; so it may be carried out
+when nobody waits any more, which is found by asking again with the same operation id. (Birrell and Nelson,
+"Implementing Remote Procedure Calls", 1984: exactly once if it returns, at most once if it does not.)
+
+Caller and server may be of different versions. The server ignores arguments that it does not know; the caller takes
+every answer that it does not know for an unknown outcome, since it cannot tell what the server did before it failed.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from inspect import signature
+from typing import Any
+from uuid import uuid4
+
+import nameko.rpc
+from eventlet import Timeout
+from eventlet.event import Event
+from nameko.exceptions import UnserializableValueError, deserialize, serialize
+from nameko.extensions import DependencyProvider
+from nameko.messaging import HeaderEncoder
+from nameko.rpc import get_rpc_exchange
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from services.contracts import BusinessError, InvalidArgument, NotNow
+from services.kit import metrics
+from services.kit.amqp.consumer import QueueConsumer
+from services.kit.amqp.publisher import Message, Publisher, Refused, Unencodable, encode
+from services.kit.web.problems import PASSING, Unavailable
+
+log = logging.getLogger(__name__)
+
+TRANSIENT = 1  # delivery mode: a request or a reply that a broker's crash loses is asked for again
+
+
+class RpcUnavailable(Unavailable):
+    """No answer came that the caller can use: the call may have been carried out, or not."""
+
+
+class RpcRefused(RpcUnavailable):
+    """The answer was an error that is no BusinessError, or could not be read: somebody should look at it."""
+
+
+class ReplyListener(nameko.rpc.ReplyListener):
+    """Nameko's, which forgets the replies that nobody waits for any more, and survives those that make no sense."""
+
+    queue_consumer = QueueConsumer()
+
+    def forget(self, correlation_id: str) -> None:
+        self._reply_events.pop(correlation_id, None)
+
+    def handle_undecodable(self, message: Any, error: Exception) -> None:
+        """Let the caller know at once that there is a reply which nobody can read."""
+        self.handle_message(None, message)
+
+
+class RpcProxy(DependencyProvider):
+    """Calls another service: `billing = RpcProxy("billing")`, then `self.billing.open_accounts(user_ids=...)`.
+
+    Raises what the method raised, if it is a BusinessError of `contracts.py`, else RpcUnavailable.
+    """
+
+    listener = ReplyListener()
+    publisher = Publisher()
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def get_dependency(self, worker_ctx: Any) -> "Caller":
+        return Caller(self, HeaderEncoder().get_message_headers(worker_ctx))
+
+    def call(self, method: str, arguments: dict[str, Any], headers: dict[str, Any]) -> Any:
+        """Call and wait for the reply, RPC_TIMEOUT_S at the most."""
+        timeout_s = self.container.settings.RPC_TIMEOUT_S
+        correlation_id = str(uuid4())
+        reply: Event = self.listener.get_reply_event(correlation_id)
+        request = Message(
+            {"args": [], "kwargs": arguments},
+            get_rpc_exchange(self.container.config),
+            f"{self.target}.{method}",
+            headers,
+            {
+                "delivery_mode": TRANSIENT,
+                "expiration": str(int(timeout_s * 1000)),
+                "reply_to": self.listener.routing_key,
+                "correlation_id": correlation_id,
+            },
+        )
+        try:
+            with Timeout(timeout_s, RpcUnavailable(f"{self.target}.{method} did not reply in {timeout_s:g} s")):
+                [routed] = self.publisher.publish([request])
+                if not routed:
+                    raise RpcUnavailable(f"{self.target} has never been started")
+                answer = reply.wait()
+        finally:
+            self.listener.forget(correlation_id)
+        return result_of(answer, f"{self.target}.{method}")
+
+
+def result_of(answer: Any, method: str) -> Any:
+    """Return the result in a reply, or raise the BusinessError in it; RpcRefused for anything else."""
+    if not isinstance(answer, dict) or not {"result", "error"} <= answer.keys():
+        raise RpcRefused(f"{method}: the reply cannot be read")
+    if answer["error"] is None:
+        return answer["result"]
+    try:
+        error = deserialize(answer["error"])
+    except Exception as unreadable:
+        raise RpcRefused(f"{method}: the error in the reply cannot be read") from unreadable
+    if isinstance(error, BusinessError):
+        raise error
+    if isinstance(error, NotNow):
+        raise RpcUnavailable(f"{method} cannot be answered now: {error}")
+    raise RpcRefused(f"{method}: {answer['error'].get('exc_type')}")
+
+
+class Caller:
+    """What a worker holds of an RpcProxy: its attributes are the remote methods."""
+
+    def __init__(self, proxy: RpcProxy, headers: dict[str, Any]) -> None:
+        self._proxy = proxy
+        self._headers = headers
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        def call(**arguments: Any) -> Any:
+            started, outcome = time.monotonic(), "replied"
+            try:
+                return self._proxy.call(method, arguments, self._headers)
+            except RpcRefused as error:
+                outcome = "refused"
+                log.error("an RPC was refused, its outcome is unknown: %s", error)
+                raise
+            except Unavailable as error:
+                outcome = "failed"
+                log.warning("%s.%s has an unknown outcome: %s", self._proxy.target, method, error)
+                raise
+            finally:
+                metrics.RPCS.labels(
+                    self._proxy.container.service_name, f"{self._proxy.target}.{method}", outcome
+                ).observe(time.monotonic() - started)
+
+        return call
+
+
+class RpcConsumer(nameko.rpc.RpcConsumer):
+    """Nameko's consumer of RPC requests, whose process survives a broken request and a lost broker."""
+
+    queue_consumer = QueueConsumer()
+    publisher = Publisher()
+
+    def handle_message(self, body: Any, message: Any) -> None:
+        if not is_request(body) or not message.properties.get("reply_to"):
+            log.error("dropped what is no RPC request, sent to %s", message.delivery_info["routing_key"])
+            self.queue_consumer.ack_message(message)
+            return
+        super().handle_message(body, message)
+
+    def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+        """Send the reply, then acknowledge the request; without a reply, let the broker deliver it again."""
+
+        def reply_with(result: Any, error: Any) -> Message:
+            return Message(
+                {"result": result, "error": error},
+                get_rpc_exchange(self.container.config),
+                message.properties["reply_to"],
+                properties={"delivery_mode": TRANSIENT, "correlation_id": message.properties.get("correlation_id")},
+            )
+
+        reply = reply_with(result, serialize(exc_info[1]) if exc_info else None)
+        try:
+            content_type, encoding, body = encode(reply)
+            reply = replace(
+                reply,
+                body=body.encode(encoding) if isinstance(body, str) else body,
+                encoded={"content_type": content_type, "content_encoding": encoding},
+            )
+        except Unencodable as error:  # delivered again, it would fail again
+            log.error("an RPC's result: %s", error)
+            reply = reply_with(None, serialize(UnserializableValueError(None)))
+        try:
+            self.publisher.publish([reply])
+        except Refused:
+            pass  # it has been logged; delivered again, the request would end the same way
+        except Unavailable as unavailable:
+            log.warning("an RPC reply was not sent: %s", unavailable)
+            self.queue_consumer.requeue_message(message)
+            return result, exc_info
+        self.queue_consumer.ack_message(message)
+        return result, exc_info
+
+
+def is_request(body: Any) -> bool:
+    """Whether `body` is one of Nameko's RPC requests."""
+    return isinstance(body, dict) and isinstance(body.get("args"), list) and isinstance(body.get("kwargs"), dict)
+
+
+class Rpc(nameko.rpc.Rpc):
+    """Nameko's RPC entrypoint on our consumer."""
+
+    rpc_consumer = RpcConsumer()
+
+
+def rpc(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Serve the decorated method by RPC. Its arguments are checked against its annotations; others are ignored."""
+    checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(function)
+    _, *names = signature(function).parameters
+
+    @wraps(function)
+    def command(service: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(args) > len(names):
+            raise InvalidArgument(f"there are only {len(names)} arguments: {', '.join(names)}")
+        known = {name: value for name, value in kwargs.items() if name in names}  # a newer caller may send more
+        try:
+            return checked(service, **{**known, **dict(zip(names, args, strict=False))})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise InvalidArgument(f"{first['loc'][-1]}: {first['msg']}") from None
+        except PASSING as error:
+            log.warning("%s has to wait: %s", function.__name__, type(error).__name__)
+            raise NotNow(type(error).__name__) from None
+        except Exception as error:
+            if not isinstance(error, BusinessError | InvalidArgument):
+                log.error("%s failed", function.__name__, exc_info=sys.exc_info())
+            raise
+
+    return Rpc.decorator(command)

@@ -1,0 +1,173 @@
+"""Natural batching: calls that arrive while a round is under way are done together in the next one.
+
+Nobody waits for a batch to fill up. A call that finds no round under way begins one at once, alone; under load
+one transaction, or one message, serves all the calls that came during the round before. (DeWitt et al.,
+"Implementation Techniques for Main Memory Database Systems", 1984: group commit; Thompson, "Smart Batching", 2011.)
+
+A round runs in a green thread of its own, with a deadline of its own. Callers only wait, each for its own time: one
+that gives up holds up nobody, and breaks off nothing that is done for the others.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from eventlet import Timeout
+from eventlet.event import Event
+from nameko.containers import WorkerContext
+from nameko.extensions import DependencyProvider
+
+from services.kit.db.database import NOTHING_DONE
+from services.kit.web.problems import Unavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Does calls in rounds, one round at a time: `work` takes a list of items and gives a result for each.
+
+    A result that is an exception is raised to its caller. When `work` itself raises one of `again`, which prove that
+    nothing was done or that doing it again finds it done, the items are done again one by one, so that a bad one
+    harms only itself. Whatever else it raises is raised to all callers of the round, and nothing is done again.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Result | Exception]],
+        deadline_s: float,
+        spawn: Callable[[Callable[[], None]], Any],
+        again: tuple[type[Exception], ...] = NOTHING_DONE,
+    ) -> None:
+        self._work = work
+        self._deadline_s = deadline_s
+        self._spawn = spawn
+        self._again = again
+        self._waiting: dict[Event, Item] = {}
+        self._is_running = False
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._is_running
+
+    def call(self, item: Item) -> Result:
+        """Have `item` done in the next round; give its result, or raise it."""
+        done = Event()
+        self._waiting[done] = item
+        if not self._is_running:
+            self._is_running = True
+            self._spawn(self._run)
+        try:
+            result: Result | Exception = done.wait()
+        finally:  # a caller that gives up before its round has begun takes its item along
+            self._waiting.pop(done, None)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def do(self, items: Sequence[Item]) -> list[Result | Exception]:
+        """Do `items` now, in a round of their own; give a result or an exception for each."""
+        results: list[Result | Exception] = [Unavailable("the round ran out of time")] * len(items)
+        try:
+            with Timeout(self._deadline_s, _RanOutOfTime()):
+                for index, result in self._each(items):
+                    results[index] = result
+        except _RanOutOfTime:
+            pass  # those without a result: their outcome is unknown
+        return results
+
+    def _run(self) -> None:
+        try:
+            while self._waiting:
+                calls, self._waiting = self._waiting, {}
+                for done, result in zip(calls, self.do(list(calls.values())), strict=True):
+                    done.send(result)
+        finally:
+            self._is_running = False
+
+    def _each(self, items: Sequence[Item]) -> Iterator[tuple[int, Result | Exception]]:
+        try:
+            yield from enumerate(self._results(items))
+        except self._again as error:
+            if len(items) == 1:
+                yield 0, error
+                return
+            for index, item in enumerate(items):
+                for _, result in self._each([item]):
+                    yield index, result
+        except Exception as error:
+            if isinstance(error, _RanOutOfTime):
+                raise
+            yield from enumerate([error] * len(items))
+
+    def _results(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
+        results = self._work(items) if items else []
+        if len(results) != len(items):
+            raise ValueError(f"{len(results)} results for {len(items)} items")
+        return results
+
+
+class _RanOutOfTime(Exception):
+    """The deadline of a round is over."""
+
+
+class Batched(DependencyProvider):
+    """A method of a service that is called with one item, and done with the lists that the rounds make of them.
+
+    `key` splits the items: each key has rounds of its own, which hold up nobody else.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Any, Sequence[Any]], Sequence[Any]],
+        key: Callable[[Any], Hashable] = lambda item: None,
+        again: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self.work = work
+        self.key = key
+        self.again = NOTHING_DONE + again
+        self._batchers: dict[Hashable, Batcher[Any, Any]] = {}
+        self._service: Any = None
+
+    @property
+    def method_name(self) -> str:
+        return str(self.attr_name)
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> "Calls":
+        return Calls(self)
+
+    def batcher(self, key: Hashable) -> Batcher[Any, Any]:
+        """The rounds of `key`; those of keys that nobody needs any more are forgotten."""
+        if key not in self._batchers:
+            self._batchers = {other: one for other, one in self._batchers.items() if not one.is_idle}
+            self._batchers[key] = Batcher(
+                self._do, self.container.settings.REQUEST_TIMEOUT_S, self.container.spawn_managed_thread, self.again
+            )
+        return self._batchers[key]
+
+    def _do(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Call the method on an instance of the service that belongs to the rounds, as no worker of theirs lives on."""
+        if self._service is None:
+            self._service = self.container.service_cls()
+            context = WorkerContext(self.container, self._service, self)
+            for provider in self.container.dependencies:
+                setattr(self._service, provider.attr_name, provider.get_dependency(context))
+        return self.work(self._service, items)
+
+
+class Calls:
+    """What a worker holds of a Batched method: `self._settle(order)`, or `self._settle.all(orders)`."""
+
+    def __init__(self, batched_: Batched) -> None:
+        self._batched = batched_
+
+    def __call__(self, item: Any) -> Any:
+        return self._batched.batcher(self._batched.key(item)).call(item)
+
+    def all(self, items: Sequence[Any]) -> list[Any]:
+        """Do `items` now, in a round of their own; give a result or an exception for each."""
+        return self._batched.batcher(None).do(items)
+
+
+def batched(**options: Any) -> Callable[[Callable[[Any, Sequence[Any]], Sequence[Any]]], Any]:
+    """Decorate a method of a service that takes a list of items and gives a result for each. See Batched."""
+    return lambda work: Batched(work, **options)

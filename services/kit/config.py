@@ -1,0 +1,104 @@
+"""The settings of `config.yaml`, checked before anything starts."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class BadConfiguration(Exception):
+    """A setting is missing, unknown or out of range; the message is one line that names the key."""
+
+
+class Settings(BaseModel):
+    """Every key that a service reads; `config.yaml` says what each means."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    AMQP_URI: str
+    HEARTBEAT: Seconds
+    WEB_SERVER_ADDRESS: str | None  # none: somebody else listens, see services/local/embedded.py
+    SERVICE_CONTAINER_CLS: str
+    DB_URIS: dict[str, str]
+    max_workers: Count
+    REQUEST_TIMEOUT_S: Seconds
+    WORKER_WAIT_S: Seconds
+    RPC_TIMEOUT_S: Seconds
+    DB_TIMEOUT_S: Seconds
+    LOCK_TIMEOUT_S: Seconds
+    PUBLISH_TIMEOUT_S: Seconds
+    DRAIN_TIMEOUT_S: Seconds
+    RECOVERY_INTERVAL_S: Seconds
+    RECOVERY_AFTER_S: Seconds
+    RECOVERY_BATCH: Count
+    STUCK_AFTER_S: Seconds
+    OUTBOX_GATHER_S: Annotated[float, Field(ge=0, le=10)]
+    OUTBOX_INTERVAL_S: Seconds
+    OUTBOX_BATCH: Count
+    OUTBOX_LEASE_S: Seconds
+    OUTBOX_KEEP_S: Seconds
+    INBOX_INTERVAL_S: Seconds
+    INBOX_LEASE_S: Seconds
+    EVENT_BATCH: Count
+    EVENT_RETRY_PAUSES_S: Annotated[list[Seconds], Field(min_length=1, max_length=20)]
+    MAX_CONNECTIONS: Count
+    BODY_LIMIT_BYTES: Annotated[int, Field(ge=1024, le=2**30)]
+    LOGGING: dict[str, Any]
+
+    @field_validator("AMQP_URI")
+    @classmethod
+    def _is_amqp(cls, uri: str) -> str:
+        if not uri.startswith(("amqp://", "amqps://", "pyamqp://", "embedded://")):
+            raise ValueError("should be a URI like amqp://user:password@host:5672/vhost")
+        return uri
+
+    @field_validator("WEB_SERVER_ADDRESS")
+    @classmethod
+    def _is_address(cls, address: str | None) -> str | None:
+        port = (address or "0:0").rpartition(":")[2]
+        if not port.isdigit() or int(port) > 65_535:
+            raise ValueError("should be host:port")
+        return address
+
+    @field_validator("DB_URIS")
+    @classmethod
+    def _are_postgresql(cls, uris: dict[str, str]) -> dict[str, str]:
+        for key, uri in uris.items():
+            try:
+                known = make_url(uri).get_backend_name() == "postgresql"
+            except (ArgumentError, ValueError):
+                known = False
+            if not known:
+                raise ValueError(f"{key} should be a URL like postgresql+psycopg2://user:password@host:5432/database")
+        return uris
+
+    @model_validator(mode="after")
+    def _are_in_proportion(self) -> "Settings":
+        for longer, shorter in (
+            ("RECOVERY_AFTER_S", "REQUEST_TIMEOUT_S"),
+            ("REQUEST_TIMEOUT_S", "RPC_TIMEOUT_S"),
+            ("DRAIN_TIMEOUT_S", "REQUEST_TIMEOUT_S"),
+            ("OUTBOX_LEASE_S", "PUBLISH_TIMEOUT_S"),
+            ("INBOX_LEASE_S", "DB_TIMEOUT_S"),
+        ):
+            if getattr(self, longer) <= getattr(self, shorter):
+                raise ValueError(f"{longer} should be above {shorter}")
+        return self
+
+
+def check(config: dict[str, Any]) -> Settings:
+    """Give the settings in `config`, or raise BadConfiguration with one line that names the first wrong key.
+
+    The line never repeats a value: it may be a password.
+    """
+    try:
+        return Settings.model_validate(config)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    why = "this key is not known" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+    raise BadConfiguration(f"config.yaml: {key}: {why}" if key else f"config.yaml: {why}")

@@ -1,0 +1,292 @@
+"""Sessions on a service's own PostgreSQL database, with a deadline on every wait."""
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import nameko_sqlalchemy.database
+import psycopg2
+import sqlalchemy.event
+import sqlalchemy.exc
+from eventlet import Timeout
+from eventlet.hubs import trampoline
+from psycopg2 import extensions
+from sqlalchemy import Connection, CursorResult, Dialect, Engine, ExceptionContext, make_url
+from sqlalchemy.orm import Session
+
+from services.kit.names import NAMES
+
+#: Refuses as a statement that writes would. (A standby, or default_transaction_read_only.)
+CHECK_WRITABLE = """do $$ begin
+    if current_setting('transaction_read_only')::boolean then
+        raise exception using errcode = '25006', message = 'the database is read-only';
+    end if;
+end $$"""
+
+WRITABLE = "target_session_attrs"
+T = TypeVar("T")
+
+
+class DatabaseAway(sqlalchemy.exc.OperationalError):
+    """The database is away, silent, shutting down, full or read-only: what was sent may have been committed or not."""
+
+
+class TryAgain(sqlalchemy.exc.OperationalError):
+    """The server rolled back (a deadlock, a lock, its deadline), and may well succeed next time."""
+
+
+class DriverFailed(sqlalchemy.exc.DatabaseError):
+    """A defect: the driver refused a value or an answer, so the server says nothing of what became of the statement."""
+
+
+#: The outcome is unknown, and it passes by itself. A pool that is used up, and a session that is to go on after it
+#: lost its connection, count as the outage that they come from.
+DATABASE_DOWN = (DatabaseAway, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.PendingRollbackError)
+
+#: The server itself answered that it refuses, which ends a transaction: nothing of it was committed. Whatever is not
+#: listed proves nothing.
+NOTHING_DONE = (
+    TryAgain,
+    sqlalchemy.exc.DataError,
+    sqlalchemy.exc.IntegrityError,
+    sqlalchemy.exc.InternalError,
+    sqlalchemy.exc.NotSupportedError,
+    sqlalchemy.exc.ProgrammingError,
+)
+
+#: SQLSTATEs, or their classes, of a server that can do nothing for us now, or does not know itself whether it
+#: committed (40003). (PostgreSQL manual, appendix A.)
+AWAY = ("08", "25006", "25P03", "25P04", "40003", "53", "57P", "58")
+#: ... of a server that has rolled back: serialization failure, deadlock, lock not available, statement timeout.
+ROLLED_BACK = ("40001", "40P01", "55P03", "57014")
+
+#: All our statements read a few rows by an index. PostgreSQL would not, and would keep to it for a minute or so,
+#: with a plan that it made while the table was all but empty.
+BY_INDEX = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+
+
+class Database(nameko_sqlalchemy.Database):
+    """nameko-sqlalchemy's provider with a pool as large as the worker pool and bounded waits.
+
+    The server ends a statement after DB_TIMEOUT_S; if the server itself is silent, the client gives up
+    a second later and closes the connection.
+    """
+
+    def setup(self) -> None:
+        settings = self.container.settings
+        milliseconds = int(settings.DB_TIMEOUT_S * 1000)
+        lock_milliseconds = int(min(settings.LOCK_TIMEOUT_S, settings.DB_TIMEOUT_S / 2) * 1000)
+        extensions.set_wait_callback(partial(_wait, timeout_s=settings.DB_TIMEOUT_S + 1))
+        self.session_options = {"expire_on_commit": False}
+        self.engine_options = {
+            "pool_size": settings.max_workers + 4,  # the relay, the timers and the health check need one too
+            "max_overflow": 0,
+            "pool_timeout": settings.DB_TIMEOUT_S,
+            "pool_use_lifo": True,
+            "hide_parameters": True,  # letters and addresses have no place in a log
+            "connect_args": {
+                "application_name": self.container.service_name,
+                "options": f"-c statement_timeout={milliseconds} -c lock_timeout={lock_milliseconds}"
+                f" -c idle_in_transaction_session_timeout={milliseconds * 2} {BY_INDEX}",
+            },
+        }
+        super().setup()
+        sqlalchemy.event.listen(self.engine, "handle_error", classify)
+        sqlalchemy.event.listen(self.engine, "do_connect", partial(_connect, settings.DB_TIMEOUT_S + 1))
+        self._engine = self.engine  # which nameko-sqlalchemy deletes when it stops, while the outbox still relays
+
+    def get_dependency(self, worker_ctx: Any) -> "Sessions":
+        sessions = self.dbs[worker_ctx] = Sessions(self)
+        return sessions
+
+    def session(self) -> Session:
+        """A session for an extension: `with database.session() as session:` commits at the end."""
+        return self.Session(close_on_exit=True)
+
+    def autocommit(self) -> "Autocommit":
+        """See Autocommit."""
+        return Autocommit(self._engine)
+
+    def check_writable(self) -> None:
+        """Raise DatabaseAway unless the database can be written to; then the connections to it are dropped as well."""
+        with self.autocommit() as connection:
+            connection.exec_driver_sql(CHECK_WRITABLE)
+
+
+class Autocommit:
+    """A connection for single statements: `with self.db.autocommit() as connection:`.
+
+    Each statement is a transaction by itself, for which neither BEGIN nor COMMIT has to travel.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> Connection:
+        self._connection = self._engine.connect()
+        # kept, because a SQLAlchemy connection that has lost its own refuses to be asked for it
+        self._driver: Any = self._connection.connection.dbapi_connection
+        self._set(True)
+        return self._connection
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._set(False)
+        finally:
+            self._connection.close()
+
+    def _set(self, autocommit: bool) -> None:
+        if not self._driver.closed:
+            self._driver.autocommit = autocommit
+
+
+class Sessions(nameko_sqlalchemy.database.DatabaseWrapper):
+    """What a worker holds of a Database: `with self.db.get_session() as session:` commits at the end."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.Session)
+        self._database = database
+
+    def autocommit(self) -> Autocommit:
+        """See Autocommit."""
+        return self._database.autocommit()
+
+
+class Prepared:
+    """A statement that PostgreSQL parses and plans once a connection rather than each time.
+
+    `Prepared("name", ["uuid[]", "bigint[]"], "select ... $1 ... $2")`, then `statement.run(connection, ids, amounts)`.
+    """
+
+    def __init__(self, name: str, types: Sequence[str], sql: str) -> None:
+        self._name = name
+        declared = f"({', '.join(types)})" if types else ""
+        given = f"({', '.join(f'%s::{one}' for one in types)})" if types else ""
+        self.prepare = f"prepare {name} {declared} as {sql}"
+        self._execute = f"execute {name} {given}"
+
+    def run(self, connection: Connection, *values: Any) -> CursorResult[Any]:
+        """Execute it with `values`; a list is an array."""
+        if self._name not in connection.info:  # which lives as long as the connection to the server
+            connection.exec_driver_sql(self.prepare)
+            connection.info[self._name] = True
+        return connection.exec_driver_sql(self._execute, values)
+
+
+def classify(context: ExceptionContext) -> Exception | None:
+    """Name an error by what it says of the outcome, and drop the connections that have no future.
+
+    SQLAlchemy's `handle_error` event: it raises what this gives, or its own error for None.
+    """
+    closed = _is_closed(context.connection)
+    original, error = context.original_exception, context.sqlalchemy_exception
+    if not isinstance(original, psycopg2.Error) or not isinstance(error, sqlalchemy.exc.DBAPIError):
+        if closed:  # a deadline of ours broke into the wait, see _wait: nothing is wrong with the other connections
+            context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+        return None
+    kind = _kind(original, closed) or type(error)
+    _hide_values(original)
+    context.is_disconnect = context.is_disconnect or kind is DatabaseAway
+    return kind(
+        error.statement,
+        error.params,
+        original,
+        hide_parameters=True,
+        connection_invalidated=context.is_disconnect,
+        ismulti=error.ismulti,
+    )
+
+
+def _kind(error: psycopg2.Error, closed: bool) -> type[sqlalchemy.exc.DBAPIError] | None:
+    code = error.pgcode
+    if closed or (code and code.startswith(AWAY)) or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
+        return DatabaseAway
+    if code:
+        return TryAgain if code in ROLLED_BACK else None
+    # no answer of the server's: a lost connection is one of these, the rest is the driver's
+    if isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)) or type(error) is psycopg2.DatabaseError:
+        return DatabaseAway
+    return DriverFailed
+
+
+def _hide_values(error: psycopg2.Error) -> None:
+    """Leave of the server's message what names no value: its detail and the line that it shows do."""
+    if error.pgcode:
+        shown = "a value that is refused" if error.pgcode.startswith("22") else error.diag.message_primary
+        error.args = (f"{shown} (SQLSTATE {error.pgcode})",)
+
+
+def _is_closed(connection: Connection | None) -> bool:
+    """Whether there is no connection to the server (any more)."""
+    if connection is None or connection.closed or connection.invalidated:
+        return True
+    driver: Any = connection.connection.dbapi_connection
+    return bool(driver.closed)
+
+
+def with_driver(url: str) -> str:
+    """The URL with what we need spelled out: psycopg2, for SQLAlchemy 2.1 takes another driver where none is named,
+    and a server that can be written to, whatever became of it since, unless the URL has another wish."""
+    parsed = make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg2")
+    if WRITABLE not in parsed.query:
+        parsed = parsed.update_query_dict({WRITABLE: "read-write"})
+    return parsed.render_as_string(hide_password=False)
+
+
+def _connect(timeout_s: float, dialect: Dialect, record: Any, args: Any, options: dict[str, Any]) -> Any:
+    """Connect to the first host of the URL that is as it wishes; psycopg2.OperationalError after `timeout_s` seconds.
+
+    SQLAlchemy's `do_connect` event. libpq would look the names up itself, and stop the event loop meanwhile; and
+    under our wait callback it would wait for a host that is silent, and never come to the next.
+    """
+    hosts = str(options.get("host", "")).split(",")
+    ports = str(options.get("port", "")).split(",")
+    if "hostaddr" in options or "service" in options:
+        return None  # libpq knows
+    places = list(zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=True))
+    failure: Exception = psycopg2.OperationalError("there is no host")
+    for (host, port), host_s in _shares(places, timeout_s):
+        try:
+            to = {**options, "host": host, "port": port} if host else options
+            for address, address_s in _shares(_addresses(host, host_s), host_s):
+                try:
+                    with Timeout(address_s, psycopg2.OperationalError(f"{host} did not answer in {address_s:.1f} s")):
+                        return dialect.connect(**to, **({"hostaddr": address} if address else {}))
+                except psycopg2.OperationalError as error:
+                    failure = error
+        except OSError as error:
+            failure = psycopg2.OperationalError(f"{host}: {error}")
+    raise failure
+
+
+def _shares(items: Sequence[T], timeout_s: float) -> Iterator[tuple[T, float]]:
+    """Each of `items` with its share of the time that is left."""
+    deadline = time.monotonic() + timeout_s
+    for number, item in enumerate(items):
+        yield item, max(0.0, deadline - time.monotonic()) / (len(items) - number)
+
+
+def _addresses(host: str, timeout_s: float) -> list[str]:
+    """Where `host` is; nothing to say of a Unix socket."""
+    return [""] if not host or host.startswith(("/", "@")) else NAMES.addresses(host, timeout_s)
+
+
+def _wait(connection: Any, timeout_s: float) -> None:
+    """Wait for PostgreSQL in this green thread only (psycopg2's wait callback), `timeout_s` at the most.
+
+    psycopg2 closes the connection when its callback raises, so a late answer is never taken for another's.
+    """
+    deadline = time.monotonic() + timeout_s
+    silent = psycopg2.OperationalError(f"the database did not answer in {timeout_s:g} s")
+    while (state := connection.poll()) != extensions.POLL_OK:
+        reading = state == extensions.POLL_READ
+        trampoline(
+            connection.fileno(),
+            read=reading,
+            write=not reading,
+            timeout=max(0, deadline - time.monotonic()),
+            timeout_exc=silent,
+        )

@@ -1,0 +1,25 @@
+"""Alembic's environment. Run by Alembic only."""
+
+from alembic import context
+from sqlalchemy import create_engine, text
+
+LOCK = 7_016_996_765_293_437_281  # any constant: one migration of a database at a time
+
+attributes = context.config.attributes
+engine = create_engine(
+    attributes["url"],
+    hide_parameters=True,
+    connect_args={"connect_timeout": 10, "options": f"-c lock_timeout={int(attributes['lock_s'] * 1000)}"},
+)
+try:
+    with engine.connect() as connection:
+        # nobody waits behind this one
+        connection.execute(text(f"set local lock_timeout = {int(attributes['patience_s'] * 1000)}"))
+        connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": LOCK})
+        connection.commit()
+        context.configure(connection=connection, target_metadata=attributes["metadata"])
+        with context.begin_transaction():
+            context.run_migrations()
+        connection.commit()
+finally:
+    engine.dispose()

@@ -1,0 +1,41 @@
+"""Work at an interval that the configuration gives."""
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from nameko.timer import Timer
+
+from services.kit.web.problems import PASSING
+
+log = logging.getLogger(__name__)
+
+
+class Every(Timer):
+    """Nameko's timer with its interval, in seconds, taken from a setting."""
+
+    def __init__(self, setting: str) -> None:
+        self.setting = setting
+        super().__init__(interval=None)
+
+    def setup(self) -> None:
+        self.interval = getattr(self.container.settings, self.setting)
+
+
+def every(setting: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Run the decorated method of a service every `setting` seconds; what fails is tried again next time."""
+
+    def decorate(function: Callable[[Any], None]) -> Callable[[Any], None]:
+        @wraps(function)
+        def tick(service: Any) -> None:
+            try:
+                function(service)
+            except PASSING as error:
+                log.warning("%s waits: %s", function.__qualname__, type(error).__name__)
+            except Exception:
+                log.exception("%s failed", function.__qualname__)
+
+        return Every.decorator(setting)(tick)
+
+    return decorate

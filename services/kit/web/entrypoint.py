@@ -1,0 +1,199 @@
+"""The `http` entrypoint: checked values in, a Reply out, every error a problem.
+
+    @http("POST", "/orders", body=NewOrder, answers={201: OrderView, 404: None})
+    def create_order(self, key, body): ...
+
+The method gets, by name: the values in the path, `key` (the Idempotency-Key of a POST, or None), `body`
+and `query`. It runs in a Nameko worker; a request that finds no free worker in time is answered 503.
+"""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial, wraps
+from typing import Any, NoReturn
+
+from eventlet import Timeout
+from eventlet.event import Event
+from nameko.exceptions import ContainerBeingKilled
+from nameko.web.handlers import HttpRequestHandler
+from pydantic import BaseModel, ValidationError
+from werkzeug.wrappers import Request, Response
+
+from services.kit import metrics
+from services.kit.web.problems import REPLAYED, Problem, Unavailable, bad_field, from_exception, invalid, is_expected
+from services.kit.web.server import PATH_VALUES, Server
+
+log = logging.getLogger(__name__)
+
+CLOSE = {"Connection": "close"}
+IDEMPOTENCY_KEY = "Idempotency-Key"
+#: A key of 1 to 255 printable ASCII characters, bare, or as a String of RFC 9651.
+KEY_PATTERN = (
+    r"[\x21\x23-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?"
+    r'|"([\x21\x23-\x5b\x5d-\x7e]|\\["\\])'
+    r'(([\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){0,253}([\x21\x23-\x5b\x5d-\x7e]|\\["\\]))?"'
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer with a JSON body. `replayed` says that the Idempotency-Key had been used before."""
+
+    status: int
+    body: BaseModel
+    headers: dict[str, str] = field(default_factory=dict)
+    replayed: bool = False
+
+    def response(self) -> Response:
+        headers = self.headers | ({REPLAYED: "true"} if self.replayed else {})
+        return Response(self.body.model_dump_json(), self.status, headers, content_type="application/json")
+
+
+@dataclass(frozen=True)
+class Route:
+    """What an entrypoint takes and answers: checked for each request, and written down in the OpenAPI."""
+
+    method: str
+    path: str
+    answers: dict[int, type[BaseModel] | None]
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    summary: str = ""
+
+
+class Http(HttpRequestHandler):
+    """A Nameko HTTP entrypoint with a deadline, a body limit and problems for errors."""
+
+    server = Server()
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        super().__init__(route.method, route.path)
+
+    def stop(self) -> None:
+        self.server.drain()
+        super().stop()
+
+    def handle_request(self, request: Request) -> Response:
+        """Answer one request, whatever happens, within the deadlines of the configuration."""
+        started = time.monotonic()
+        try:
+            response = self._run(self._arguments(request)).response()
+        except Exception as error:
+            if not is_expected(error):
+                log.exception("%s %s failed", self.route.method, self.route.path)
+            response = from_exception(error).response()
+        metrics.REQUESTS.labels(
+            self.container.service_name, self.route.method, self.route.path, response.status_code
+        ).observe(time.monotonic() - started)
+        return response
+
+    def _run(self, arguments: dict[str, Any]) -> Reply:
+        settings = self.container.settings
+        done = Event()
+        try:
+            with Timeout(settings.WORKER_WAIT_S, Unavailable("no worker was free")):
+                self.container.spawn_worker(
+                    self, (settings.REQUEST_TIMEOUT_S, arguments), {}, handle_result=partial(self.handle_result, done)
+                )
+        except ContainerBeingKilled:
+            raise Unavailable("the service is stopping") from None
+        return done.wait()
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        """Read and check what the request carries."""
+        too_slow = Problem(408, "request-timeout", "The request did not arrive in time.", headers=CLOSE)
+        with Timeout(self.container.settings.REQUEST_TIMEOUT_S, too_slow):
+            return self._read(request)
+
+    def _read(self, request: Request) -> dict[str, Any]:
+        arguments = dict(request.environ[PATH_VALUES])
+        if self.route.method == "POST":
+            arguments["key"] = _key(request)
+        if self.route.query:
+            arguments["query"] = _checked(self.route.query, _query(request))
+        if self.route.body:
+            arguments["body"] = _checked(self.route.body, _body(request, self.container.settings.BODY_LIMIT_BYTES))
+        return arguments
+
+
+def http(method: str, path: str, **route: Any) -> Callable[[Callable[..., Reply]], Callable[..., Reply]]:
+    """Serve `method` and `path` by the decorated method of a service. See Route for the rest."""
+
+    def decorate(function: Callable[..., Reply]) -> Callable[..., Reply]:
+        @wraps(function)
+        def answer(service: Any, timeout_s: float, arguments: dict[str, Any]) -> Reply:
+            with Timeout(timeout_s, Unavailable("the request ran out of time")):
+                return function(service, **arguments)
+
+        return Http.decorator(Route(method, path, **route))(answer)
+
+    return decorate
+
+
+def _key(request: Request) -> str | None:
+    """The Idempotency-Key; quoted, as draft-ietf-httpapi-idempotency-key-header has it, or bare, which is the same."""
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is not None and not re.fullmatch(KEY_PATTERN, key):
+        raise bad_field(IDEMPOTENCY_KEY, "should be 1 to 255 printable ASCII characters, which may be quoted", 400)
+    if key is not None and key.startswith('"'):
+        return re.sub(r"\\(.)", r"\1", key[1:-1])
+    return key
+
+
+def _query(request: Request) -> dict[str, str]:
+    for name, values in request.args.lists():
+        if len(values) > 1:
+            raise bad_field(name, "is given twice", 400)
+    return request.args.to_dict()
+
+
+def _checked(model: type[BaseModel], values: Any) -> BaseModel:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def _body(request: Request, limit: int) -> Any:
+    """Read and parse a JSON body of up to `limit` bytes, with a Content-Length or in chunks."""
+    if request.mimetype != "application/json":
+        raise Problem(415, "unsupported-media-type", "Content-Type: should be application/json.")
+    try:
+        return json.loads(_read(request, limit).decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise Problem(400, "malformed-json", "body: is not well-formed JSON in UTF-8.") from None
+
+
+def _read(request: Request, limit: int) -> bytes:
+    too_long = Problem(413, "body-too-long", f"body: should not be longer than {limit} bytes.", headers=CLOSE)
+    if (request.content_length or 0) > limit:
+        raise too_long
+    try:
+        # eventlet's own stream ends where the body does, also for chunks, which Werkzeug's would not read
+        body = request.environ["wsgi.input"].read(limit + 1)
+    except (OSError, ValueError):
+        raise Problem(400, "malformed-body", "body: could not be read to its end.", headers=CLOSE) from None
+    if len(body) > limit:
+        raise too_long
+    if len(body) < (request.content_length or 0):
+        raise Problem(400, "malformed-body", "body: is shorter than its Content-Length.", headers=CLOSE)
+    return body
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            shown = name.encode("ascii", "backslashreplace").decode("ascii")[:100]
+            raise bad_field(shown, "is given twice", 400)
+        values[name] = value
+    return values
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,75 @@
+"""Keyset pagination: the last page costs what the first does (Winand, "SQL Performance Explained", 2012)."""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from sqlalchemy import Select, tuple_
+from sqlalchemy.orm import Session
+
+DEFAULT_LIMIT, MAX_LIMIT = 50, 200
+Item = TypeVar("Item")
+Position = tuple[datetime, UUID]
+
+
+def _digits(text: Any) -> Any:
+    if isinstance(text, str) and not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError("should be a whole number")
+    return text
+
+
+def _position(cursor: Any) -> Any:
+    """Read a cursor; ValueError for one that we did not write."""
+    if not isinstance(cursor, str):
+        return cursor
+    try:
+        moment, _, id_ = base64.urlsafe_b64decode(cursor.encode("ascii")).decode("ascii").partition(" ")
+        position = datetime.fromisoformat(moment), UUID(id_)
+    except (ValueError, binascii.Error):
+        position = None
+    if position is None or position[0].tzinfo is None:
+        raise ValueError("should be the `next` of the page before")
+    return position
+
+
+class PageQuery(BaseModel):
+    """What a list takes: how many items, and after which one. Other parameters are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, BeforeValidator(_digits, json_schema_input_type=int), Field(ge=1, le=MAX_LIMIT)] = (
+        DEFAULT_LIMIT
+    )
+    cursor: Annotated[Position | None, BeforeValidator(_position, json_schema_input_type=str)] = None
+
+
+class UserPageQuery(PageQuery):
+    """A list of one user's, or of everyone's."""
+
+    user_id: UUID | None = None
+
+
+class Page(BaseModel, Generic[Item]):
+    """One page of a list, newest first; `next` is the cursor of the page after it, null on the last."""
+
+    items: list[Item]
+    next: str | None = None
+
+
+def newest_first(
+    session: Session, query: Select[Any], page: PageQuery, moment: Any, id_: Any
+) -> tuple[Sequence[Any], str | None]:
+    """Run `query` for one page ordered by (`moment`, `id_`) descending; give its rows and the next cursor."""
+    if page.cursor is not None:
+        query = query.where(tuple_(moment, id_) < tuple_(*page.cursor))
+    rows = session.execute(query.order_by(moment.desc(), id_.desc()).limit(page.limit + 1)).scalars().all()
+    if len(rows) <= page.limit:
+        return rows, None
+    last = rows[page.limit - 1]
+    key = f"{getattr(last, moment.key).isoformat()} {getattr(last, id_.key)}"
+    return rows[: page.limit], base64.urlsafe_b64encode(key.encode("ascii")).decode("ascii")

@@ -1,0 +1,89 @@
+"""HTTP on one connection: deadlines that no trickle of bytes outlasts, and problems in place of HTML."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from eventlet import Timeout
+from nameko.web.server import HttpOnlyProtocol
+
+from services.kit.web.problems import Problem
+
+
+class Protocol(HttpOnlyProtocol):
+    """eventlet's HTTP protocol, which gives each read a deadline, with one for the whole of a request's head.
+
+    An idle connection is kept for the server's `keepalive` seconds; from its first byte a request has
+    `socket_timeout` seconds to say what it wants. (The body has a deadline of its own, see `http.Http`.)
+    """
+
+    _deadline: Timeout | None = None
+
+    def handle_one_request(self) -> None:
+        slow = TooSlow()
+        try:
+            self._slow = slow
+            super().handle_one_request()
+        except TooSlow as error:
+            if error is not slow:
+                raise
+            self.send_problem(Problem(408, "request-timeout", "The request did not arrive in time."))
+        finally:
+            self._in_time()
+
+    def _read_request_line(self) -> bytes:
+        self.connection.settimeout(self.server.keepalive or self.server.socket_timeout)
+        try:
+            has_begun = bool(self.rfile.peek(1))
+        except TimeoutError:
+            raise
+        except OSError:  # the client is gone
+            has_begun = False
+        if not has_begun:
+            self.close_connection = True
+            return b""
+        self._deadline = Timeout(self.server.socket_timeout, self._slow)
+        return bytes(super()._read_request_line())
+
+    def parse_request(self) -> bool:
+        """Read the headers, the last part of the head."""
+        try:
+            return bool(super().parse_request())
+        finally:
+            self._in_time()
+
+    def _in_time(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        body = environ["eventlet.input"]
+        body.discard = partial(self._in_bounds, body.discard)
+        return environ
+
+    def _in_bounds(self, discard: Callable[[], None]) -> None:
+        """Read what nobody wanted of a body, but not for ever; the connection is closed after an OSError."""
+        with Timeout(self.server.socket_timeout, TimeoutError("the rest of the body did not arrive in time")):
+            discard()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        self.send_problem(Problem(code, "malformed-request", "The request is not well-formed HTTP."))
+
+    def send_problem(self, problem: Problem) -> None:
+        """Answer without an application, and close."""
+        self.close_connection = True
+        self.wfile.write(raw(problem))
+
+
+class TooSlow(Exception):
+    """A request's head did not arrive in time."""
+
+
+def raw(problem: Problem) -> bytes:
+    """The answer as it goes over a connection that is closed then."""
+    response = problem.response()
+    response.headers["Connection"] = "close"
+    head = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
+    return f"HTTP/1.1 {response.status}\r\n{head}\r\n".encode("ascii") + response.get_data()

@@ -1,0 +1,185 @@
+"""One base URL for all four services: which of them serves a path."""
+
+import http.client
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import Any
+
+from eventlet import Timeout, wsgi
+from werkzeug.wrappers import Request, Response
+
+from services.kit.web.problems import RETRY_AFTER, Problem, unavailable
+from services.kit.web.protocol import Protocol
+from services.kit.web.server import front_page, live
+from services.local.net import HOST
+
+log = logging.getLogger(__name__)
+
+#: The first part of a path, and the service that answers there. The documentation is the same in all of them.
+ROUTES = {
+    "users": "users",
+    "billing": "billing",
+    "orders": "orders",
+    "notifications": "notifications",
+    "": "users",
+    "docs": "users",
+    "openapi.json": "users",
+}
+HOP_BY_HOP = {
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+}  # RFC 9110, section 7.6.1
+
+WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class FrontDoor:
+    """A WSGI application that hands each request to the application of its service."""
+
+    def __init__(self, apps: dict[str, WsgiApp], own: dict[str, WsgiApp]) -> None:
+        self.apps = apps
+        self.own = own
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        service = ROUTES.get(path[1:].partition("/")[0])
+        app = self.apps[service] if service else self.own.get(path, nothing_here)
+        return app(environ, start_response)
+
+
+def nothing_here(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    return Problem(404, "not-found", "There is nothing at this path.").response()(environ, start_response)
+
+
+def ready(ask: dict[str, Callable[[], bool]]) -> WsgiApp:
+    """An application that says whether every one of the services is ready."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        waiting = [name for name, is_ready in ask.items() if not is_ready()]
+        if waiting:
+            problem = Problem(503, "not-ready", f"{', '.join(waiting)}: not ready", headers=RETRY_AFTER)
+            return problem.response()(environ, start_response)
+        return Response(json.dumps({"status": "ready"}), content_type="application/json")(environ, start_response)
+
+    return app
+
+
+class Backend:
+    """The application of a service that runs in processes of its own, on ports of this machine.
+
+    A replica that refuses the connection has not seen the request, so the next one is asked. One that breaks it
+    off may have: then only what has one effect, however often it is sent, is sent to the next one (RFC 9110,
+    section 9.2.2; draft-ietf-httpapi-idempotency-key-header).
+    """
+
+    def __init__(self, service: str, ports: list[int], timeout_s: float, body_limit: int = 0) -> None:
+        self.service = service
+        self.ports = deque(ports)
+        self.timeout_s = timeout_s
+        self.body_limit = body_limit
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        try:
+            # a little more than the limit, so that the service itself refuses what is too long
+            with Timeout(self.timeout_s, TimeoutError("the body did not arrive in time")):
+                body = environ["wsgi.input"].read(self.body_limit + 1)
+        except TimeoutError:
+            problem = Problem(
+                408, "request-timeout", "The request did not arrive in time.", headers={"Connection": "close"}
+            )
+            return problem.response()(environ, start_response)
+        except (OSError, ValueError):
+            problem = Problem(400, "malformed-body", "body: could not be read to its end.")
+            return problem.response()(environ, start_response)
+        try:
+            response = self.forward(Request(environ), body)
+        except ConnectionRefusedError:
+            log.warning("%s does not run", self.service)
+            response = Problem(
+                503,
+                "unavailable",
+                f"{self.service} does not run now. Nothing was done: send it again, "
+                "with the same Idempotency-Key if it has one.",
+                headers={"Retry-After": "1"},
+            ).response()
+        except (OSError, http.client.HTTPException) as error:
+            log.warning("%s does not answer: %s", self.service, type(error).__name__)
+            response = unavailable(f"{self.service} does not answer now.").response()
+        return response(environ, start_response)
+
+    def forward(self, request: Request, body: bytes) -> Response:
+        """Send the request on, and its answer back. ConnectionRefusedError if no replica has seen it."""
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
+        headers["Content-Length"] = str(len(body))
+        query = request.environ.get("QUERY_STRING")
+        path = request.environ["RAW_PATH_INFO"] + (f"?{query}" if query else "")
+        may_repeat = request.method in ("GET", "HEAD") or "Idempotency-Key" in request.headers
+        failure: Exception = ConnectionRefusedError()  # unless a replica may have seen it
+        for port in self._in_turn():
+            try:
+                with closing(http.client.HTTPConnection(HOST, port, timeout=self.timeout_s)) as connection:
+                    connection.connect()
+                    connection.request(request.method, path, body, headers)
+                    answer = connection.getresponse()
+                    kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
+                    return Response(answer.read(), answer.status, kept)
+            except ConnectionRefusedError:
+                continue
+            except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected) as error:
+                failure = error
+                if not may_repeat:
+                    break
+        raise failure
+
+    def _in_turn(self) -> list[int]:
+        """The ports of all replicas, a different one first each time."""
+        ports = list(self.ports)
+        self.ports.rotate(-1)
+        return ports
+
+    def is_ready(self) -> bool:
+        """Ask the service itself."""
+        return bool(self.health())
+
+    def health(self) -> dict[str, str]:
+        """What the service says of itself, if it is ready."""
+        [port, *_] = self._in_turn()
+        try:
+            with closing(http.client.HTTPConnection(HOST, port, timeout=self.timeout_s)) as connection:
+                connection.request("GET", "/health/ready")
+                answer = connection.getresponse()
+                return dict(json.load(answer)) if answer.status == 200 else {}
+        except (OSError, ValueError, http.client.HTTPException):
+            return {}
+
+
+def serve(listener: Any, ports: dict[str, list[int]], timeout_s: float, body_limit: int, connections: int) -> None:
+    """Serve the front door on `listener` until the process is ended; run under `eventlet.monkey_patch()`."""
+    backends = {service: Backend(service, ports_, timeout_s, body_limit) for service, ports_ in ports.items()}
+    door = FrontDoor(
+        dict(backends),
+        own={
+            "/": lambda environ, start: front_page(Request(environ))(environ, start),
+            "/health/live": lambda environ, start: live(Request(environ))(environ, start),
+            "/health/ready": ready({service: backend.is_ready for service, backend in backends.items()}),
+        },
+    )
+    wsgi.server(
+        listener,
+        door,
+        max_size=connections,
+        protocol=Protocol,
+        log_output=False,
+        debug=False,
+        socket_timeout=timeout_s,
+        keepalive=60,
+    )

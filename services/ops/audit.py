@@ -1,0 +1,209 @@
+"""The audit: invariants 1 to 4 over the data of all services.
+
+It reads orders in batches that are found by an index, with their payments and letters, and everything else in one
+pass each, so it needs the same little memory for millions of orders. On a live system what looks wrong may only be
+on its way between two services, so a suspect is looked at again until it is clean or its time is up; what is then
+still wrong is a violation.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, text
+
+from services.kit.db.database import with_driver
+from services.kit.db.migrations import SERVICES
+
+BATCH = 5_000
+PAUSE_S = 0.5
+
+IN_WINDOW = "created_at >= :since and created_at < :until"
+
+#: Money moved or made: the balance of each account against its operations.
+ACCOUNTS = """
+    select a.user_id, a.balance,
+           coalesce(sum(case when o.credit = a.user_id::text then o.amount else -o.amount end), 0)
+    from accounts a left join operations o on o.user_id = a.user_id and o.outcome = 'accepted'
+    where cast(:only as uuid) is null or a.user_id = :only
+    group by a.user_id, a.balance"""
+UNDECIDED = f"select id from operations where outcome is null and {IN_WINDOW}"
+ORDERS = f"""
+    select id, user_id, price, status, reason, created_at from orders
+    where {IN_WINDOW} and (created_at, id) > (:moment, cast(:id as uuid)) order by created_at, id limit {BATCH}"""
+ORDERS_BY_ID = "select id, user_id, price, status, reason, created_at from orders where id = any(:ids)"
+PAYMENTS_BY_ID = """
+    select id, user_id, amount from operations where id = any(:ids) and kind = 'payment' and outcome = 'accepted'"""
+LETTERS_BY_ORDER = "select order_id, kind, user_id from letters where order_id = any(:ids)"
+PAYMENTS = f"select id from operations where kind = 'payment' and outcome = 'accepted' and {IN_WINDOW}"
+LETTERS = f"select order_id from letters where order_id is not null and {IN_WINDOW}"
+REUSED_KEYS = "select idempotency_key from {table} where idempotency_key is not null group by 1 having count(*) > 1"
+USERS_BY_ID = "select id from users where id = any(:ids)"
+REPEATED_REQUESTS = f"""
+    select request_id, count(*) from orders where request_id is not null and {IN_WINDOW}
+    group by request_id having count(*) > 1"""
+REPEATED = f"""
+    select body->>'order_id', count(*) from outbox where {IN_WINDOW} group by body->>'order_id' having count(*) > 1"""
+KEYED = (("users", "users"), ("billing", "operations"), ("orders", "orders"), ("notifications", "letters"))
+
+LETTER_FOR = {"paid": "order_paid", "insufficient_funds": "order_rejected"}
+
+
+@dataclass
+class Report:
+    """What was counted, and what breaks an invariant."""
+
+    counted: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        """The report as a table, and a line for each violation."""
+        width = max((len(name) for name in self.counted), default=0)
+        for name, count in sorted(self.counted.items()):
+            yield f"{name:<{width}}  {count:>12,}"
+        yield ""
+        yield from (f"VIOLATION  {one}" for one in self.violations)
+        count = len(self.violations)
+        yield f"{count} {'violation' if count == 1 else 'violations'}" if count else "clean: no violations"
+
+
+class Audit:
+    """One audit over the databases at `urls`, of what was created in [`since`, `until`)."""
+
+    def __init__(self, urls: dict[str, str], since: datetime, until: datetime, patience_s: float) -> None:
+        self.urls = urls
+        self.window = {"since": since, "until": until}
+        self.patience_s = patience_s
+        self.report = Report()
+        self.databases: dict[str, Engine] = {}
+
+    def run(self) -> Report:
+        with ExitStack() as stack:
+            for service in SERVICES:
+                engine = create_engine(
+                    with_driver(self.urls[service]), hide_parameters=True, connect_args={"connect_timeout": 10}
+                )
+                stack.callback(engine.dispose)
+                self.databases[service] = engine
+            self._accounts()
+            self._orders()
+            self._strays()
+            self._requests()
+            self._events()
+            self._keys()
+        return self.report
+
+    def _accounts(self) -> None:
+        """Invariant 1: each balance is the sum of the account's operations, and not below zero."""
+        suspects = []
+        for user_id, balance, total in self._stream("billing", ACCOUNTS, only=None):
+            self.report.counted["accounts"] += 1
+            self.report.counted["money in accounts"] += balance
+            if balance != total or balance < 0:
+                suspects.append(user_id)
+        for user_id in suspects:
+            [(_, balance, total)] = self._rows("billing", ACCOUNTS, only=user_id)
+            if balance != total or balance < 0:
+                self._violation(f"account {user_id}: balance {balance}, but its operations sum to {total}")
+        for (id_,) in self._stream("billing", UNDECIDED, **self.window):
+            self._violation(f"operation {id_}: neither accepted nor refused")
+
+    def _orders(self) -> None:
+        """Invariants 2 and 3: each order against its payment and its letters."""
+        last = {"moment": self.window["since"], "id": "00000000-0000-0000-0000-000000000000"}
+        while orders := self._rows("orders", ORDERS, **self.window, **last):
+            for order in orders:
+                self.report.counted[f"orders {order.status}"] += 1
+            last = {"moment": orders[-1].created_at, "id": orders[-1].id}
+            self._again(
+                lambda ids: self._compare(self._rows("orders", ORDERS_BY_ID, ids=ids)), list(self._compare(orders))
+            )
+
+    def _compare(self, orders: list[Any]) -> Iterator[tuple[Any, str]]:
+        """The orders that do not agree with billing and notifications, and why not."""
+        ids = [order.id for order in orders]
+        payments = {row.id: row for row in self._rows("billing", PAYMENTS_BY_ID, ids=ids)}
+        letters: dict[Any, list[str]] = {}
+        for row in self._rows("notifications", LETTERS_BY_ORDER, ids=ids):
+            letters.setdefault(row.order_id, []).append(row.kind)
+        refused = [order.user_id for order in orders if order.reason == "account_not_found"]
+        users = {row.id for row in self._rows("users", USERS_BY_ID, ids=refused)} if refused else set()
+        for order in orders:
+            if order.reason == "account_not_found" and order.user_id in users:
+                yield order.id, f"order {order.id}: refused for want of an account, but its user {order.user_id} exists"
+            elif why := self._wrong(order, payments.get(order.id), letters.get(order.id, [])):
+                yield order.id, f"order {order.id}: {why}"
+
+    def _wrong(self, order: Any, payment: Any, letters: list[str]) -> str | None:
+        """Why an order does not agree with its payment and its letters; None if it does."""
+        expected = LETTER_FOR.get(order.reason or order.status)
+        is_own = payment is not None and (payment.user_id, payment.amount) == (order.user_id, order.price)
+        if order.status == "pending":
+            return f"still pending, created {order.created_at:%Y-%m-%d %H:%M:%S}"
+        if order.reason == "operation_mismatch":  # for good: its id belongs to another operation
+            payment = payment if is_own else None
+        if (order.status == "paid") != (payment is not None):
+            return f"{order.status}, but billing has {'a' if payment else 'no'} payment"
+        if payment is not None and not is_own:
+            return "its payment is of another account or amount"
+        if letters != ([expected] if expected else []):
+            return f"{order.status}, its letters are {letters or 'none'}"
+        return None
+
+    def _strays(self) -> None:
+        """Invariants 2 and 3 from the other side: payments and letters whose order does not exist."""
+        for service, query, what in (("billing", PAYMENTS, "payment"), ("notifications", LETTERS, "letter")):
+            batch: list[Any] = []
+            for (order_id,) in self._stream(service, query, **self.window):
+                self.report.counted[f"{what}s"] += 1
+                batch.append(order_id)
+                if len(batch) == BATCH:
+                    self._without_order(batch, what)
+                    batch = []
+            self._without_order(batch, what)
+
+    def _without_order(self, ids: list[Any], what: str) -> None:
+        known = {order.id for order in self._rows("orders", ORDERS_BY_ID, ids=ids)}
+        for order_id in set(ids) - known:
+            self._violation(f"{what} for order {order_id}: there is no such order")
+
+    def _requests(self) -> None:
+        """Invariant 1 before any money moves: no request of a client has made two orders, with or without a key."""
+        for request_id, count in self._stream("orders", REPEATED_REQUESTS, **self.window):
+            self._violation(f"request {request_id}: has made {count} orders")
+
+    def _events(self) -> None:
+        """Invariant 3 at its source: no order is told of twice."""
+        for order_id, count in self._stream("orders", REPEATED, **self.window):
+            self._violation(f"order {order_id}: was told of {count} times")
+
+    def _keys(self) -> None:
+        """Invariant 4: no Idempotency-Key has had two effects."""
+        for service, table in KEYED:
+            for (key,) in self._stream(service, REUSED_KEYS.format(table=table)):
+                self._violation(f"{table}: the Idempotency-Key {key!r} has more than one effect")
+
+    def _again(self, look: Callable[[list[Any]], Iterator[tuple[Any, str]]], suspects: list[tuple[Any, str]]) -> None:
+        """Look at suspects again until they are clean or time is up; then report them."""
+        deadline = time.monotonic() + self.patience_s
+        while suspects and time.monotonic() < deadline:
+            time.sleep(PAUSE_S)
+            suspects = list(look([id_ for id_, _ in suspects]))
+        for _, why in suspects:
+            self._violation(why)
+
+    def _violation(self, why: str) -> None:
+        self.report.violations.append(why)
+
+    def _rows(self, service: str, query: str, **values: Any) -> list[Any]:
+        with self.databases[service].connect() as connection:
+            return list(connection.execute(text(query), values))
+
+    def _stream(self, service: str, query: str, **values: Any) -> Iterator[Any]:
+        """The rows of a query, without holding them all."""
+        with self.databases[service].connect() as connection:
+            yield from connection.execution_options(yield_per=BATCH).execute(text(query), values)

@@ -1,0 +1,138 @@
+"""Dead letters: the events that could not be handled, kept with the reason, to be replayed or dropped.
+
+They are rows of the inboxes (see `kit/inbox/provider.py`), so this is SQL, a few rows at a time however many there
+are, and needs the databases only. What is replayed is handled by the running service, from its inbox.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from sqlalchemy import Engine, Row, bindparam, create_engine, text
+
+from services.kit.db.database import with_driver
+from services.kit.db.migrations import SERVICES
+
+TIMEOUT_S = 10
+BATCH = 200
+
+COLUMNS = "id, handler, key, body, content_type, content_encoding, headers, attempts, reason, received_at, failed_at"
+#: The next of the chosen ones, which is all of them if no ids are given; each is seen once, whatever becomes of it.
+CHOSEN = f"""
+    select id from inbox where next_attempt_at is null and id > :after and id <= :newest and (:all or id = any(:ids))
+    order by id limit {BATCH} for update"""
+STATEMENTS = {
+    "look": f"""with one as ({CHOSEN.removesuffix(" for update")})
+                select {COLUMNS} from inbox join one using (id) order by id""",
+    "replay": f"""with one as ({CHOSEN}), done as (
+                      update inbox set attempts = 0, next_attempt_at = now() where id in (select id from one)
+                      returning {COLUMNS})
+                  select * from done order by id""",
+    "drop": f"""with one as ({CHOSEN}), done as (
+                    delete from inbox where id in (select id from one) returning {COLUMNS})
+                select * from done order by id""",
+}
+NEWEST = "select coalesce(max(id), 0) from inbox where next_attempt_at is null"
+KNOWN = text("select id from inbox where next_attempt_at is null and id in :ids").bindparams(
+    bindparam("ids", expanding=True)
+)
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """An event that could not be handled, in the inbox of a service."""
+
+    service: str
+    row: Row[Any]
+
+    @property
+    def id(self) -> str:
+        return id_of(self.service, self.row.id)
+
+    def line(self) -> str:
+        """The letter on one line."""
+        row = self.row
+        return (
+            f"{self.id}  {row.failed_at.isoformat(timespec='seconds')}  {self.service}.{row.handler}  "
+            f"{' '.join(row.reason.split())} ({row.attempts} failed attempts)"
+        )
+
+    def details(self) -> str:
+        """The letter in full."""
+        row = self.row._asdict()
+        about = {**row, "id": self.id, "handler": f"{self.service}.{row['handler']}"}
+        body = bytes(about.pop("body"))
+        return json.dumps(about, indent=2, default=str) + "\n" + readable(body)
+
+
+class DeadLetters:
+    """The dead letters of all services that have an inbox; `urls` are those of their databases."""
+
+    def __init__(self, urls: dict[str, str]) -> None:
+        self.engines: dict[str, Engine] = {
+            service: create_engine(
+                with_driver(urls[service]),
+                connect_args={"connect_timeout": TIMEOUT_S, "options": f"-c statement_timeout={TIMEOUT_S * 1000}"},
+            )
+            for service in with_inbox()
+        }
+
+    def missing(self, ids: Sequence[str]) -> list[str]:
+        """Those of `ids` that belong to no dead letter."""
+        found = set()
+        for service, engine in self.engines.items():
+            with engine.connect() as connection:
+                known = connection.execute(KNOWN, {"ids": numbers(service, ids)}).scalars()
+                found |= {id_of(service, number) for number in known}
+        return [id_ for id_ in dict.fromkeys(ids) if id_ not in found]
+
+    def look(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
+        """Give the letters, oldest first; all of them if there are no `ids`."""
+        return self._each("look", ids)
+
+    def replay(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
+        """Have the letters handled once more, with all their attempts; give each when that is committed."""
+        return self._each("replay", ids)
+
+    def drop(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
+        """Remove the letters; give each when that is committed."""
+        return self._each("drop", ids)
+
+    def _each(self, what: str, ids: Sequence[str]) -> Iterator[DeadLetter]:
+        for service, engine in self.engines.items():
+            with engine.connect() as connection:
+                after, newest = 0, connection.execute(text(NEWEST)).scalar_one()
+                while rows := connection.execute(
+                    text(STATEMENTS[what]),
+                    {"after": after, "newest": newest, "all": not ids, "ids": numbers(service, ids)},
+                ).all():
+                    connection.commit()
+                    yield from (DeadLetter(service, row) for row in rows)
+                    after = rows[-1].id
+
+
+def with_inbox() -> list[str]:
+    """The services that have an inbox."""
+    return [service for service in SERVICES if hasattr(import_module(f"services.{service}.models"), "Inbox")]
+
+
+def id_of(service: str, number: int) -> str:
+    """The id of a letter, as it is shown and asked for."""
+    return f"{service}-{number}"
+
+
+def numbers(service: str, ids: Sequence[str]) -> list[int]:
+    """The numbers in those of `ids` that are of this service."""
+    found = [id_.removeprefix(f"{service}-") for id_ in ids if id_.startswith(f"{service}-")]
+    return [int(one) for one in found if one.isascii() and one.isdigit() and int(one) < 2**63]
+
+
+def readable(body: bytes) -> str:
+    """The body as text, or in base64 if it is none."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return "base64: " + base64.b64encode(body).decode()

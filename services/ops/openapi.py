@@ -1,0 +1,172 @@
+"""The OpenAPI 3.1 document of the HTTP API, made from the routes and models of the services themselves."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from services.billing.service import BillingService
+from services.kit.web.entrypoint import IDEMPOTENCY_KEY, KEY_PATTERN, Http, Route
+from services.kit.web.problems import CONTENT_TYPE, REPLAYED, ProblemView
+from services.notifications.service import NotificationsService
+from services.orders.service import OrdersService
+from services.users.service import UsersService
+
+SERVICES = (UsersService, BillingService, OrdersService, NotificationsService)
+REF = "#/components/schemas/{model}"
+LIMITS = {"ge": "minimum", "le": "maximum"}  # pydantic keeps its own words behind a validator
+
+ABOUT = """\
+Users, billing, orders and notifications behind one base URL.
+
+Amounts are integers in the minor unit of one currency. Times are RFC 3339, in UTC. Errors are problems
+(RFC 9457) with a stable `type`. Every POST takes an `Idempotency-Key`: the same key with the same values has
+one effect and gets the first answer again, with `Idempotent-Replayed: true`.
+"""
+PROBLEMS = {
+    400: "Not well-formed: the JSON, the body or a header",
+    402: "The account holds less than the amount; nothing was moved",
+    404: "There is no such thing",
+    408: "The request did not arrive in time",
+    409: "Something unique is taken already",
+    413: "The body is too long",
+    415: "The body is not application/json",
+    422: "Well-formed, but a field is wrong, or the Idempotency-Key was used with other values",
+    503: (
+        "Something that is needed does not answer now; send it again with the same Idempotency-Key, or, without one, "
+        "look first at what may have been done"
+    ),
+}
+ANSWERS = {200: "Done", 201: "Created", 202: "Stored, but the outcome of the payment is not known yet"}
+
+
+def routes() -> list[tuple[str, Route]]:
+    """Every HTTP route of every service, with the name of its method."""
+    found = [(method.__name__, http.route) for service in SERVICES for method, http in entrypoints(service, Http)]
+    return sorted(found, key=lambda one: (one[1].path, one[1].method))
+
+
+def entrypoints(service: Any, kind: type[Any]) -> list[tuple[Callable[..., Any], Any]]:
+    """The methods of a service with an entrypoint of this kind, and that entrypoint."""
+    return [
+        (method, entrypoint)
+        for method in vars(service).values()
+        for entrypoint in getattr(method, ENTRYPOINT_EXTENSIONS_ATTR, ())
+        if isinstance(entrypoint, kind)
+    ]
+
+
+def document() -> str:
+    """The document as JSON text."""
+    return json.dumps(as_dict(), indent=2, ensure_ascii=False) + "\n"
+
+
+def as_dict() -> dict[str, Any]:
+    all_routes = routes()
+    bodies = {route.body for _, route in all_routes if route.body}
+    answers = {model for _, route in all_routes for model in route.answers.values() if model} | {ProblemView}
+    models: list[Any] = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
+    refs, definitions = models_json_schema(sorted(models, key=lambda one: one[0].__name__), ref_template=REF)
+    paths: dict[str, Any] = {}
+    for name, route in all_routes:
+        path = re.sub(r"<uuid:(\w+)>", r"{\1}", route.path)
+        paths.setdefault(path, {})[route.method.lower()] = operation(name, route, refs)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "nameko-hw",
+            "version": "1.0.0",
+            "description": ABOUT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [],
+        "tags": [{"name": service.name, "description": first_sentence(service)} for service in SERVICES],
+        "paths": paths,
+        "components": {"schemas": definitions["$defs"]},
+    }
+
+
+def first_sentence(service: type[Any]) -> str:
+    return f"{(service.__doc__ or '').split('.')[0]}."
+
+
+def operation(name: str, route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
+    """One method of one path."""
+    responses = {str(status): answer(status, route, model, refs) for status, model in sorted(route.answers.items())}
+    for status in errors(route):
+        responses.setdefault(str(status), problem(status, refs))
+    described: dict[str, Any] = {
+        "operationId": name,
+        "summary": route.summary,
+        "tags": [route.path.split("/")[1]],
+        "parameters": parameters(route),
+        "responses": dict(sorted(responses.items())),
+    }
+    if route.body:
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": refs[route.body, "validation"]}},
+        }
+    return described
+
+
+def errors(route: Route) -> set[int]:
+    """The statuses that any route of this kind may answer with."""
+    anywhere = {404, 503} if "<" in route.path else {503}
+    if route.body:
+        return anywhere | {400, 408, 413, 415, 422}
+    return anywhere | ({400, 422} if route.query else set())
+
+
+def answer(status: int, route: Route, model: type[BaseModel] | None, refs: dict[Any, Any]) -> dict[str, Any]:
+    if model is None:
+        return problem(status, refs)
+    headers = {}
+    if route.method == "POST":
+        headers[REPLAYED] = {
+            "description": "The key was used before; this is the first answer",
+            "schema": {"type": "string", "const": "true"},
+        }
+    if status in (201, 202) and route.path != "/notifications":
+        headers["Location"] = {"description": "The path of what was created", "schema": {"type": "string"}}
+    described: dict[str, Any] = {
+        "description": ANSWERS[status],
+        "content": {"application/json": {"schema": refs[model, "serialization"]}},
+    }
+    return described | ({"headers": headers} if headers else {})
+
+
+def problem(status: int, refs: dict[Any, Any]) -> dict[str, Any]:
+    return {"description": PROBLEMS[status], "content": {CONTENT_TYPE: {"schema": refs[ProblemView, "serialization"]}}}
+
+
+def parameters(route: Route) -> list[dict[str, Any]]:
+    """The path's values, the query's, and the Idempotency-Key of a POST."""
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+        for name in re.findall(r"<uuid:(\w+)>", route.path)
+    ]
+    if route.query:
+        for name, schema in route.query.model_json_schema()["properties"].items():
+            schema = {
+                LIMITS.get(key, key): value
+                for key, value in schema.items()
+                if key not in ("title", "default") or name == "limit"
+            }
+            options = [one for one in schema.pop("anyOf", []) if one != {"type": "null"}]
+            found.append({"name": name, "in": "query", "schema": schema | (options[0] if options else {})})
+    if route.method == "POST":
+        found.append(
+            {
+                "name": IDEMPOTENCY_KEY,
+                "in": "header",
+                "description": "One effect for each key, however often the request is sent; quoted or bare",
+                "schema": {"type": "string", "pattern": f"^({KEY_PATTERN})$"},
+            }
+        )
+    return found
