@@ -15,12 +15,12 @@ import psycopg2
 import requests
 from sqlalchemy import make_url
 
-from services.kit.db.migrations import SERVICES
 from services.local.net import HOST, free_port, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
 from services.local.stack import Stack, database_variable
 from services.local.supervisor import Supervisor
+from services.shop import SERVICES
 
 HERE = Path(__file__).parent
 PEER_PYTHON = HERE / ".venv" / "bin" / "python"

@@ -16,13 +16,14 @@ from services.billing.domain import REVENUE
 from services.billing.store import PAY
 from services.contracts import OrderPaid, Outcome
 from services.kit.amqp.publisher import ConfirmedChannel, Message
-from services.kit.db.database import BY_INDEX, Prepared
-from services.kit.db.migrations import upgrade
+from services.kit.db.database import PREFER_INDEXES
+from services.kit.db.statements import PreparedStatement
 from services.kit.outbox.relay import JSON, RECORD
 from services.local.net import HOST
 from services.local.postgres import USER, program
 from services.notifications.domain import Kind, happiness
 from services.notifications.store import ADD_LETTERS
+from services.ops.migrate import upgrade
 from services.orders.domain import Status
 from services.orders.store import CLAIM, FINISH
 
@@ -49,7 +50,7 @@ def same(value: str, type_: str, batch: int) -> str:
     return f"array_fill({value}::{type_}, array[{batch}])"
 
 
-def statement(prepared: Prepared, *values: str) -> str:
+def statement(prepared: PreparedStatement, *values: str) -> str:
     """The very text of a prepared statement, with `values` for $1, $2, ... pgbench prepares it again."""
     sql = prepared.prepare.partition(" as ")[2]
     return re.sub(r"\$(\d+)", lambda match: values[int(match[1]) - 1], sql).strip() + ";\n"
@@ -144,7 +145,7 @@ def pgbench(servers: Servers, database: str, script: str, clients: int, batch: i
             f"--username={USER}",
             database,
         ],
-        env={**os.environ, "PGOPTIONS": BY_INDEX},
+        env={**os.environ, "PGOPTIONS": PREFER_INDEXES},
         capture_output=True,
         text=True,
     )

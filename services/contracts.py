@@ -8,11 +8,14 @@ newer and an older version can run side by side.
 """
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, TypedDict
-from uuid import UUID, uuid4
+from typing import Annotated, TypedDict
+from uuid import UUID
 
 from nameko.exceptions import deserialize_to_instance
 from pydantic import BaseModel, ConfigDict, Field
+
+from services.kit.errors import BusinessError
+from services.kit.event import Event
 
 #: Money: an integer count of the minor unit of one currency.
 MAX_AMOUNT = 10**12
@@ -31,20 +34,6 @@ Email = Annotated[
 
 #: Text that PostgreSQL can store and a reader can see: no NUL, not only white space.
 Line = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$", max_length=200)]
-
-
-class Event(BaseModel):
-    """A fact that a service tells the others. `event_id` is what a handler remembers, to handle it once.
-
-    Fields that are not known here are ignored: they come from a newer producer. A new field needs a default, for the
-    events of an older one.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-    SOURCE: ClassVar[str]
-    TYPE: ClassVar[str]
-
-    event_id: UUID = Field(default_factory=uuid4)
 
 
 class UserRegistered(Event):
@@ -115,10 +104,6 @@ class AccountState(TypedDict):
     balance: int
 
 
-class BusinessError(Exception):
-    """An answer that the callers of an RPC must expect; every other error leaves them with an unknown outcome."""
-
-
 @deserialize_to_instance
 class AccountNotFound(BusinessError):
     """The user has no account in billing."""
@@ -127,13 +112,3 @@ class AccountNotFound(BusinessError):
 @deserialize_to_instance
 class OperationMismatch(BusinessError):
     """The operation id was used before with another account, amount or kind."""
-
-
-@deserialize_to_instance
-class InvalidArgument(Exception):
-    """An RPC argument is missing or out of range; the message names it."""
-
-
-@deserialize_to_instance
-class NotNow(Exception):
-    """The service cannot answer now, because its own database does not: the outcome is unknown, ask again later."""

@@ -7,10 +7,11 @@ from services.billing.domain import AccountView, Kind, Money, OperationView, Rec
 from services.contracts import AccountNotFound, AccountState, Amount, OperationMismatch, Outcome, Payment
 from services.kit.amqp.rpc import rpc
 from services.kit.busy import Busy
-from services.kit.db.database import Database, TryAgain
+from services.kit.db.database import Database
+from services.kit.errors import TryAgain
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, PageQuery
-from services.kit.web.problems import Problem, account_busy, not_found
+from services.kit.web.problems import RETRY_AFTER, Problem, not_found
 
 ACCOUNT = "/billing/accounts/<uuid:user_id>"
 
@@ -135,4 +136,14 @@ def account_state(account: models.Account) -> AccountState:
 def insufficient_funds(replayed: bool) -> Problem:
     return Problem(
         402, "insufficient-funds", "amount: the account holds less than this; nothing was moved.", replayed=replayed
+    )
+
+
+def account_busy() -> Problem:
+    """The problem for an account that somebody else holds, which is known to be as it was."""
+    return Problem(
+        503,
+        "account-busy",
+        "The account is busy, and nothing was moved. Send it again, with the same Idempotency-Key if there is one.",
+        headers=RETRY_AFTER,
     )

@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 from services.billing.domain import Kind, change, entries
 from services.billing.models import Account, Operation
 from services.contracts import AccountNotFound, Outcome, Payment
-from services.kit.db.database import Prepared, TryAgain
 from services.kit.db.idempotency import claim
+from services.kit.db.statements import PreparedStatement
+from services.kit.errors import TryAgain
 from services.kit.web.pages import PageQuery, newest_first
 
 
@@ -65,10 +66,10 @@ PAY_SQL = """
                     then 'busy' else 'account_not_found' end
     from asked where user_id not in (select user_id from locked)"""
 PAY_TYPES = ["uuid[]", "uuid[]", "bigint[]", "text[]", "text[]"]
-PAY = Prepared("pay", PAY_TYPES, PAY_SQL.format(waiting=" skip locked"))
-PAY_WAITING = Prepared("pay_waiting", PAY_TYPES, PAY_SQL.format(waiting=""))
+PAY = PreparedStatement("pay", PAY_TYPES, PAY_SQL.format(waiting=" skip locked"))
+PAY_WAITING = PreparedStatement("pay_waiting", PAY_TYPES, PAY_SQL.format(waiting=""))
 
-REFUSE = Prepared(
+REFUSE = PreparedStatement(
     "refuse_payment",
     ["uuid", "uuid", "bigint", "text", "text"],
     """
@@ -76,7 +77,7 @@ REFUSE = Prepared(
     values ($1, 'payment', $2, $3, $4, $5, 'account_not_found') on conflict do nothing""",
 )
 
-OPEN = Prepared(
+OPEN = PreparedStatement(
     "open_accounts",
     ["uuid[]"],
     """

@@ -16,8 +16,7 @@ from eventlet.event import Event
 from nameko.containers import WorkerContext
 from nameko.extensions import DependencyProvider
 
-from services.kit.db.database import NOTHING_DONE
-from services.kit.web.problems import Unavailable
+from services.kit.errors import NOTHING_DONE, Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

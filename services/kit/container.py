@@ -1,4 +1,4 @@
-"""The Nameko container that all four services run in."""
+"""The Nameko container that the services run in."""
 
 import gc
 import logging
@@ -10,7 +10,9 @@ from nameko.containers import ServiceContainer
 
 from services.kit.config import BadConfiguration, check
 from services.kit.db.database import with_driver
+from services.kit.metrics import metrics_of
 from services.kit.names import install
+from services.kit.product import Product
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +26,15 @@ class Container(ServiceContainer):
     `web.Server` and `consumer.QueueConsumer`), the workers finish and acknowledge theirs, then the rest ends.
     """
 
+    product = Product()
+
     def __init__(self, service_cls: type, config: dict[str, Any]) -> None:
         try:
             self.settings = check(config)
         except BadConfiguration as error:
             sys.exit(str(error))
         install()
+        self.metrics = metrics_of(self.product.name)
         urls = {key: with_driver(url) for key, url in self.settings.DB_URIS.items()}
         super().__init__(service_cls, {**config, "DB_URIS": urls})
 

@@ -1,36 +1,52 @@
-"""What Prometheus sees. All names begin with `nameko_hw_`; times are in seconds."""
+"""What Prometheus sees. All names begin with the name of the product; times are in seconds."""
+
+from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
-REQUESTS = Histogram(
-    "nameko_hw_http_request_seconds",
-    "HTTP requests, by answer",
-    ["service", "method", "route", "status"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-)
-RPCS = Histogram(
-    "nameko_hw_rpc_seconds",
-    "RPCs as their caller sees them, by outcome",
-    ["service", "method", "outcome"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
-)
-BROKER_UP = Gauge("nameko_hw_broker_up", "1 while the broker answers, else 0", ["service"])
-EVENTS_PUBLISHED = Counter("nameko_hw_events_published_total", "Events that the broker has confirmed", ["service"])
-EVENTS_HANDLED = Counter(
-    "nameko_hw_events_handled_total",
-    "Attempts at events: handled, duplicate, retried (to be) or dead",
-    ["service", "event", "outcome"],
-)
-OUTBOX_WAITING = Gauge("nameko_hw_outbox_waiting", "Events that are committed but not yet published", ["service"])
-OUTBOX_LAG = Gauge("nameko_hw_outbox_lag_seconds", "Age of the oldest event that is not yet published", ["service"])
-INBOX_WAITING = Gauge("nameko_hw_inbox_waiting", "Events that failed and are to be tried again", ["service"])
-DEAD_LETTERS = Gauge("nameko_hw_dead_letters", "Events that could not be handled, and wait for a person", ["service"])
-BROKER_REFUSALS = Counter(
-    "nameko_hw_broker_refusals_total",
-    "Messages or logins that the broker refused for good, by reason",
-    ["service", "reason"],
-)
-PENDING = Gauge("nameko_hw_pending", "Orders or users whose outcome is not known yet", ["service"])
-STUCK = Gauge(
-    "nameko_hw_stuck", "Orders or users that have been pending for longer than STUCK_AFTER_S: an alarm", ["service"]
-)
+REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+RPC_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class Metrics:
+    """The metrics of a process, as `container.metrics`; each has the label `service`."""
+
+    def __init__(self, prefix: str) -> None:
+        def histogram(name: str, text: str, labels: list[str], buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"{prefix}_{name}", text, ["service", *labels], buckets=buckets)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"{prefix}_{name}", text, ["service"])
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"{prefix}_{name}", text, ["service", *labels])
+
+        self.requests = histogram(
+            "http_request_seconds", "HTTP requests, by answer", ["method", "route", "status"], REQUEST_BUCKETS
+        )
+        self.rpcs = histogram(
+            "rpc_seconds", "RPCs as their caller sees them, by outcome", ["method", "outcome"], RPC_BUCKETS
+        )
+        self.broker_up = gauge("broker_up", "1 while the broker answers, else 0")
+        self.broker_refusals = counter(
+            "broker_refusals_total", "Messages or logins that the broker refused for good, by reason", "reason"
+        )
+        self.events_published = counter("events_published_total", "Events that the broker has confirmed")
+        self.events_handled = counter(
+            "events_handled_total",
+            "Attempts at events: handled, duplicate, retried (to be) or dead",
+            "event",
+            "outcome",
+        )
+        self.outbox_waiting = gauge("outbox_waiting", "Events that are committed but not yet published")
+        self.outbox_lag = gauge("outbox_lag_seconds", "Age of the oldest event that is not yet published")
+        self.inbox_waiting = gauge("inbox_waiting", "Events that failed and are to be tried again")
+        self.dead_letters = gauge("dead_letters", "Events that could not be handled, and wait for a person")
+        self.pending = gauge("pending", "Rows whose outcome is not known yet")
+        self.stuck = gauge("stuck", "Rows that have been pending for longer than STUCK_AFTER_S: an alarm")
+
+
+@cache
+def metrics_of(product: str) -> Metrics:
+    """Return the metrics of a product, which a process registers once."""
+    return Metrics(product.replace("-", "_"))

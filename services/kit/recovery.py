@@ -1,43 +1,116 @@
 """Recovery: what a crash or an outage left pending is finished without being asked for again.
 
-Any number of replicas may recover at once: each takes rows under a lease, by moving their `retry_at`, and works outside
-the transaction. A death leaves the rows to the next one whose turn comes when the lease is over.
+Any number of replicas may recover at once. Each leases the rows that are due, by moving their `retry_at`, and settles
+them outside the transaction. A death leaves the rows to whoever comes when the lease is over.
 """
 
 import logging
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from services.kit import metrics
+from nameko.extensions import DependencyProvider
+from pydantic import BaseModel
+from sqlalchemy import Integer, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
 from services.kit.amqp.rpc import RpcRefused
-from services.kit.web.problems import OUTCOME_UNKNOWN, Unavailable
+from services.kit.db.database import Database
+from services.kit.db.statements import PreparedStatement
+from services.kit.errors import OUTCOME_UNKNOWN, Unavailable
 
 log = logging.getLogger(__name__)
 
 TROUBLE_LENGTH = 200
-_reported: dict[str, int] = {}  # how many were stuck when it was last logged
 
 
 class NotYet(Unavailable):
-    """It is known that nothing was done, and nobody's fault: the row waits for its next turn."""
+    """Nothing was done, and that is nobody's fault: the row waits for its next turn."""
 
 
-def recover(
-    config: dict[str, Any],
-    claim: Callable[[], Sequence[Any]],
-    settle: Callable[[Sequence[Any]], Sequence[Any]],
-    note: Callable[[dict[UUID, str]], None],
-) -> None:
-    """Claim rows and settle them as long as some are due, for RECOVERY_INTERVAL_S at a time.
+class PendingRow:
+    """The columns of a row that may be pending, for a service's models to inherit.
 
-    `settle` gives a result or an exception for each row. An exception that is no outage is the row's own trouble: it is
-    noted with the row, which waits longer each time, and harms no other. In an outage there is no point in going on.
+    `retry_at` is when recovery may try again, `attempts` how often it has, and `trouble` what went wrong with the last
+    attempt; an outage is no trouble.
     """
-    until = time.monotonic() + config["RECOVERY_INTERVAL_S"]
-    while rows := claim():
-        results = settle(rows)
+
+    status: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    retry_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    trouble: Mapped[str | None]
+
+
+class Recovery(DependencyProvider):
+    """Finishes the pending rows of one table: `recovery = Recovery(models.Order, OrderView, ended=("paid", ...))`.
+
+    `view` is what a row is read as; `ended` are the statuses of rows that are no longer pending.
+    """
+
+    def __init__(self, model: Any, view: type[BaseModel], ended: Sequence[str]) -> None:
+        table, columns = model.__tablename__, ", ".join(view.model_fields)
+        # not `= 'pending'`, which would tempt the planner to read all that are pending
+        is_pending = f"{table}.status not in ({', '.join(repr(str(status)) for status in ended)})"
+        self.view = view
+        # What was leased together comes back at different times, so that a row that breaks its round meets others then.
+        self.lease = PreparedStatement(
+            f"lease_{table}",
+            ["integer", "interval"],
+            f"""
+            update {table} set retry_at = now() + $2 * (1 + random() / 4), attempts = attempts + 1
+            where id in (select id from {table} where status = 'pending' and retry_at < now()
+                         order by retry_at limit $1 for update skip locked)
+            returning {columns}""",
+        )
+        self.note = PreparedStatement(
+            f"note_trouble_of_{table}",
+            ["uuid[]", "text[]", "interval"],
+            f"""
+            update {table} set trouble = one.trouble, retry_at = now() + least(attempts, 20) * $3
+            from unnest($1, $2) as one (id, trouble)
+            where {table}.id = one.id and {is_pending}""",
+        )
+        self.count = PreparedStatement(
+            f"count_pending_{table}",
+            ["interval"],
+            f"""
+            select count(*) as pending, count(*) filter (where created_at < now() - $1) as stuck
+            from {table} where status = 'pending'""",
+        )
+        self._stuck_before = 0
+
+    def get_dependency(self, worker_ctx: Any) -> "Recovery":
+        return self
+
+    def setup(self) -> None:
+        [self.database] = [one for one in self.container.dependencies if isinstance(one, Database)]
+
+    def run(self, settle: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+        """Lease rows and settle them while some are due, for RECOVERY_INTERVAL_S at a time; then count what is left.
+
+        `settle` returns a result or an exception for each row. An exception that is no outage is the row's own trouble:
+        it is noted with the row, which waits longer each time, and harms no other. An outage ends the run.
+        """
+        settings = self.container.settings
+        until = time.monotonic() + settings.RECOVERY_INTERVAL_S
+        while rows := self.lease_due():
+            results = settle(rows)
+            self._note(rows, results)
+            if len(rows) < settings.RECOVERY_BATCH or any(map(is_outage, results)) or time.monotonic() > until:
+                break
+        self._report()
+
+    def lease_due(self) -> Sequence[Any]:
+        """Lease up to RECOVERY_BATCH rows that are due, and that no other replica has."""
+        settings = self.container.settings
+        with self.database.autocommit() as connection:
+            due = self.lease.run(connection, settings.RECOVERY_BATCH, timedelta(seconds=settings.RECOVERY_AFTER_S))
+            return [self.view.model_validate(row) for row in due]
+
+    def _note(self, rows: Sequence[Any], results: Sequence[Any]) -> None:
         troubles = {
             row.id: f"{type(result).__name__}: {result}"[:TROUBLE_LENGTH]
             for row, result in zip(rows, results, strict=True)
@@ -45,25 +118,34 @@ def recover(
         }
         if troubles:
             log.error("%d of %d could not be settled; %s", len(troubles), len(rows), next(iter(troubles.values())))
-            note(troubles)
-        if len(rows) < config["RECOVERY_BATCH"] or any(map(is_outage, results)) or time.monotonic() > until:
-            return
+            self.note_troubles(troubles)
+
+    def note_troubles(self, troubles: dict[UUID, str]) -> None:
+        """Write down what went wrong with pending rows, each of which waits longer than the last time."""
+        pause = timedelta(seconds=self.container.settings.RECOVERY_AFTER_S)
+        with self.database.autocommit() as connection:
+            self.note.run(connection, [str(id_) for id_ in troubles], list(troubles.values()), pause)
+
+    def _report(self) -> None:
+        """Show how many rows are pending. What has been pending for longer than STUCK_AFTER_S is an alarm."""
+        service, metrics = self.container.service_name, self.container.metrics
+        stuck_after_s = self.container.settings.STUCK_AFTER_S
+        with self.database.autocommit() as connection:
+            row = self.count.run(connection, timedelta(seconds=stuck_after_s)).one()
+        metrics.pending.labels(service).set(row.pending)
+        metrics.stuck.labels(service).set(row.stuck)
+        if row.stuck != self._stuck_before:
+            log.error(
+                "%s: %d pending for more than %g s; `nameko-hw pending` shows them", service, row.stuck, stuck_after_s
+            )
+        self._stuck_before = row.stuck
 
 
 def is_outage(result: Any) -> bool:
-    """Whether a result is an unknown outcome, which may be that of every other row as well."""
+    """Return whether a result is an unknown outcome, which every other row may meet as well."""
     return isinstance(result, OUTCOME_UNKNOWN) and not isinstance(result, NotYet | RpcRefused)
 
 
 def is_trouble(result: Any) -> bool:
-    """Whether a result is an error of this row that somebody should look at."""
+    """Return whether a result is an error of this row that somebody should look at."""
     return isinstance(result, Exception) and not isinstance(result, NotYet) and not is_outage(result)
-
-
-def report(service: str, pending: int, stuck: int, stuck_after_s: float) -> None:
-    """Show how many rows are pending. What has been so for longer than `stuck_after_s` is an alarm."""
-    metrics.PENDING.labels(service).set(pending)
-    metrics.STUCK.labels(service).set(stuck)
-    if stuck != _reported.get(service, 0):
-        log.error("%s: %d pending for more than %g s; `nameko-hw pending` shows them", service, stuck, stuck_after_s)
-    _reported[service] = stuck

@@ -7,7 +7,7 @@ from typing import Any
 
 from nameko.timer import Timer
 
-from services.kit.web.problems import PASSING
+from services.kit.errors import PASSING
 
 log = logging.getLogger(__name__)
 

@@ -17,21 +17,17 @@ from nameko.runners import ServiceRunner
 from sqlalchemy import create_engine, text
 from werkzeug.wrappers import Request
 
-from services.billing.service import BillingService
 from services.contracts import EVENTS
-from services.kit.db.migrations import SERVICES, upgrade
 from services.kit.web import server as web
-from services.kit.web.protocol import Protocol
+from services.kit.web.documentation import Documentation
+from services.kit.web.protocol import protocol_of
 from services.local import broker
 from services.local.gateway import FrontDoor, ready
 from services.local.postgres import Postgres
-from services.notifications.service import NotificationsService
-from services.orders.service import OrdersService
-from services.users.service import UsersService
+from services.ops.migrate import upgrade
+from services.shop import SERVICES, SHOP, service_class
 
 log = logging.getLogger(__name__)
-
-SERVERS = (NotificationsService, BillingService, OrdersService, UsersService)
 
 
 def serve(listener: socket.socket, folder: Path, config: dict[str, Any], on_ready: Any) -> None:
@@ -52,15 +48,15 @@ def serve(listener: socket.socket, folder: Path, config: dict[str, Any], on_read
                 "DB_URIS": {f"{service}:Base": postgres.url(service) for service in SERVICES},
             }
         )
-        for server in SERVERS:
-            runner.add_service(server)
+        for service in SERVICES:
+            runner.add_service(service_class(service))
         runner.start()
         door = eventlet.spawn(
             wsgi.server,
             listener,
             front_door(runner),
             max_size=config["MAX_CONNECTIONS"],
-            protocol=Protocol,
+            protocol=protocol_of(SHOP.name),
             log_output=False,
             debug=False,
             socket_timeout=config["REQUEST_TIMEOUT_S"],
@@ -91,7 +87,7 @@ def front_door(runner: ServiceRunner) -> FrontDoor:
     return FrontDoor(
         {name: server.app for name, server in servers.items()},
         own={
-            "/": lambda environ, start: web.front_page(Request(environ))(environ, start),
+            "/": lambda environ, start: Documentation(SHOP).answer(Request(environ))(environ, start),
             "/health/live": lambda environ, start: web.live(Request(environ))(environ, start),
             "/health/ready": ready(checks),
             "/metrics": lambda environ, start: web.show_metrics(Request(environ))(environ, start),

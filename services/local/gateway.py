@@ -11,10 +11,12 @@ from typing import Any
 from eventlet import Timeout, wsgi
 from werkzeug.wrappers import Request, Response
 
-from services.kit.web.problems import RETRY_AFTER, Problem, unavailable
-from services.kit.web.protocol import Protocol
-from services.kit.web.server import front_page, live
+from services.kit.web.documentation import Documentation
+from services.kit.web.problems import RETRY_AFTER, Problem, nothing_here, unavailable
+from services.kit.web.protocol import protocol_of
+from services.kit.web.server import live
 from services.local.net import HOST
+from services.shop import SHOP
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +54,12 @@ class FrontDoor:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         service = ROUTES.get(path[1:].partition("/")[0])
-        app = self.apps[service] if service else self.own.get(path, nothing_here)
+        app = self.apps[service] if service else self.own.get(path, not_routed)
         return app(environ, start_response)
 
 
-def nothing_here(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    return Problem(404, "not-found", "There is nothing at this path.").response()(environ, start_response)
+def not_routed(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    return nothing_here().response(SHOP.name)(environ, start_response)
 
 
 def ready(ask: dict[str, Callable[[], bool]]) -> WsgiApp:
@@ -67,7 +69,7 @@ def ready(ask: dict[str, Callable[[], bool]]) -> WsgiApp:
         waiting = [name for name, is_ready in ask.items() if not is_ready()]
         if waiting:
             problem = Problem(503, "not-ready", f"{', '.join(waiting)}: not ready", headers=RETRY_AFTER)
-            return problem.response()(environ, start_response)
+            return problem.response(SHOP.name)(environ, start_response)
         return Response(json.dumps({"status": "ready"}), content_type="application/json")(environ, start_response)
 
     return app
@@ -96,10 +98,10 @@ class Backend:
             problem = Problem(
                 408, "request-timeout", "The request did not arrive in time.", headers={"Connection": "close"}
             )
-            return problem.response()(environ, start_response)
+            return problem.response(SHOP.name)(environ, start_response)
         except (OSError, ValueError):
             problem = Problem(400, "malformed-body", "body: could not be read to its end.")
-            return problem.response()(environ, start_response)
+            return problem.response(SHOP.name)(environ, start_response)
         try:
             response = self.forward(Request(environ), body)
         except ConnectionRefusedError:
@@ -110,10 +112,10 @@ class Backend:
                 f"{self.service} does not run now. Nothing was done: send it again, "
                 "with the same Idempotency-Key if it has one.",
                 headers={"Retry-After": "1"},
-            ).response()
+            ).response(SHOP.name)
         except (OSError, http.client.HTTPException) as error:
             log.warning("%s does not answer: %s", self.service, type(error).__name__)
-            response = unavailable(f"{self.service} does not answer now.").response()
+            response = unavailable(f"{self.service} does not answer now.").response(SHOP.name)
         return response(environ, start_response)
 
     def forward(self, request: Request, body: bytes) -> Response:
@@ -168,7 +170,7 @@ def serve(listener: Any, ports: dict[str, list[int]], timeout_s: float, body_lim
     door = FrontDoor(
         dict(backends),
         own={
-            "/": lambda environ, start: front_page(Request(environ))(environ, start),
+            "/": lambda environ, start: Documentation(SHOP).answer(Request(environ))(environ, start),
             "/health/live": lambda environ, start: live(Request(environ))(environ, start),
             "/health/ready": ready({service: backend.is_ready for service, backend in backends.items()}),
         },
@@ -177,7 +179,7 @@ def serve(listener: Any, ports: dict[str, list[int]], timeout_s: float, body_lim
         listener,
         door,
         max_size=connections,
-        protocol=Protocol,
+        protocol=protocol_of(SHOP.name),
         log_output=False,
         debug=False,
         socket_timeout=timeout_s,

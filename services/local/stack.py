@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from services.kit.db.database import with_driver
-from services.kit.db.migrations import SERVICES, upgrade
 from services.local.gateway import Backend
 from services.local.net import free_port, port_is_free, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
 from services.local.supervisor import CannotStart, Supervisor, flushed
+from services.ops.migrate import upgrade
+from services.shop import SERVICES
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT_FILE = "environment.json"

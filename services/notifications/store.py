@@ -8,13 +8,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services.contracts import OrderPaid, OrderRejected
-from services.kit.db.database import Prepared
 from services.kit.db.idempotency import claim
+from services.kit.db.statements import PreparedStatement
 from services.kit.web.pages import UserPageQuery, newest_first
 from services.notifications.domain import Kind, NewMessage
 from services.notifications.models import Contact, Letter
 
-ADD_LETTERS = Prepared(
+ADD_LETTERS = PreparedStatement(
     "add_letters",
     ["uuid[]", "uuid[]", "uuid[]", "text", "text[]", "text[]"],
     """

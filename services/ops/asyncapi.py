@@ -12,18 +12,11 @@ from nameko.rpc import RPC_QUEUE_TEMPLATE, RPC_REPLY_QUEUE_TEMPLATE, RPC_REPLY_Q
 from nameko.standalone.events import get_event_exchange
 from pydantic import TypeAdapter, create_model
 
-from services.contracts import (
-    EVENTS,
-    AccountNotFound,
-    Event,
-    InvalidArgument,
-    NotNow,
-    OperationMismatch,
-    Outcome,
-    Payment,
-)
+from services.contracts import EVENTS, AccountNotFound, OperationMismatch, Outcome, Payment
 from services.kit.amqp.events import EventHandler
 from services.kit.amqp.rpc import TRANSIENT, Rpc, RpcProxy
+from services.kit.errors import InvalidArgument, NotNow
+from services.kit.event import Event
 from services.kit.outbox.provider import Outbox
 from services.ops.openapi import SERVICES, entrypoints
 

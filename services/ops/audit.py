@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, text
 
 from services.kit.db.database import with_driver
-from services.kit.db.migrations import SERVICES
+from services.shop import SERVICES
 
 BATCH = 5_000
 PAUSE_S = 0.5

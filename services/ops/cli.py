@@ -228,7 +228,8 @@ def shell(arguments: argparse.Namespace) -> None:
 
 def migrate(arguments: argparse.Namespace) -> None:
     from services.kit.db.database import with_driver
-    from services.kit.db.migrations import SERVICES, upgrade
+    from services.ops.migrate import upgrade
+    from services.shop import SERVICES
 
     config = configuration()
     for service in arguments.service or SERVICES:
@@ -241,8 +242,8 @@ def migrate(arguments: argparse.Namespace) -> None:
 def audit(arguments: argparse.Namespace) -> int:
     from sqlalchemy.exc import OperationalError
 
-    from services.kit.db.migrations import SERVICES
     from services.ops.audit import Audit
+    from services.shop import SERVICES
 
     config = running_configuration()
     until = min(
@@ -278,8 +279,8 @@ def pending(arguments: argparse.Namespace) -> None:
 def dead_letters(arguments: argparse.Namespace) -> None:
     from sqlalchemy.exc import OperationalError
 
-    from services.kit.db.migrations import SERVICES
     from services.ops.dead_letters import DeadLetters
+    from services.shop import SERVICES
 
     action = arguments.action
     if bool(arguments.id) == (arguments.all or action == "list"):

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, bindparam, create_engine, text
 
 from services.kit.db.database import with_driver
-from services.kit.db.migrations import SERVICES
+from services.shop import SERVICES
 
 TIMEOUT_S = 10
 BATCH = 200

@@ -6,7 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from services.contracts import Amount, Event, OrderPaid, OrderRejected, Outcome, Payment
+from services.contracts import Amount, OrderPaid, OrderRejected, Outcome, Payment
+from services.kit.event import Event
 
 
 class Status(StrEnum):

@@ -3,10 +3,11 @@
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, Integer, false, func, text
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, false, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.kit.outbox.provider import OutboxRow
+from services.kit.recovery import PendingRow
 
 
 class Base(DeclarativeBase):
@@ -15,7 +16,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: DateTime(timezone=True), int: BigInteger}
 
 
-class Order(Base):
+class Order(PendingRow, Base):
     """An order. `request_id` is that of the client's request: no request makes two orders.
 
     `promised`: its client was told that the order is accepted, so it is shown from then on, however it ends.
@@ -40,11 +41,8 @@ class Order(Base):
     reason: Mapped[str | None]
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    retry_at: Mapped[datetime]
     request_id: Mapped[UUID | None]
     promised: Mapped[bool] = mapped_column(server_default=false())
-    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    trouble: Mapped[str | None]
 
 
 class Outbox(OutboxRow, Base):

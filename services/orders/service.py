@@ -11,13 +11,13 @@ from services.kit.amqp.rpc import RpcProxy, RpcRefused
 from services.kit.batching import batched
 from services.kit.busy import Busy
 from services.kit.db.database import Database
-from services.kit.db.idempotency import KeyReused
+from services.kit.errors import PASSING, KeyReused, Unavailable
 from services.kit.outbox.provider import Outbox
-from services.kit.recovery import NotYet, is_outage, recover, report
+from services.kit.recovery import NotYet, Recovery, is_outage
 from services.kit.timers import every
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, UserPageQuery
-from services.kit.web.problems import PASSING, RETRY_AFTER, Unavailable, not_found
+from services.kit.web.problems import RETRY_AFTER, not_found
 from services.orders import models, store
 from services.orders.domain import NewOrder, OrderView, Reason, Status, payment, verdict
 from services.orders.store import Asked, Claimed
@@ -38,6 +38,7 @@ class OrdersService:
     config = Config()
     db = Database(models.Base)
     outbox = Outbox(models.Outbox)
+    recovery = Recovery(models.Order, OrderView, ended=(Status.PAID, Status.REJECTED))
     billing = RpcProxy("billing")
     users = RpcProxy("users")
     busy = Busy()
@@ -135,14 +136,7 @@ class OrdersService:
     @every("RECOVERY_INTERVAL_S")
     def recover(self) -> None:
         """Finish the orders that a crash or an outage left pending; any number of replicas may do so at once."""
-        recover(self.config, self._due, self._settle_due, self._note)
-        with self.db.autocommit() as connection:
-            pending, stuck = store.count_pending(connection, self.config["STUCK_AFTER_S"])
-        report(self.name, pending, stuck, self.config["STUCK_AFTER_S"])
-
-    def _due(self) -> Sequence[OrderView]:
-        with self.db.autocommit() as connection:
-            return store.claim_pending(connection, self.config["RECOVERY_BATCH"], self.config["RECOVERY_AFTER_S"])
+        self.recovery.run(self._settle_due)
 
     def _settle_due(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
         results: list[OrderView | Exception] = self._settle.all(orders)
@@ -155,10 +149,6 @@ class OrdersService:
                     if is_outage(error):
                         break  # the others without an account wait as well
         return results
-
-    def _note(self, troubles: dict[UUID, str]) -> None:
-        with self.db.autocommit() as connection:
-            store.note_trouble(connection, troubles, self.config["RECOVERY_AFTER_S"])
 
     @http("GET", "/orders/<uuid:order_id>", answers={200: OrderView, 404: None}, summary="Show an order")
     def get_order(self, order_id: UUID) -> Reply:

@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, or_, select
 from sqlalchemy.orm import Session
 
-from services.kit.db.database import Prepared
-from services.kit.db.idempotency import KeyReused
+from services.kit.db.statements import PreparedStatement
+from services.kit.errors import KeyReused
 from services.kit.outbox.relay import Envelope
 from services.kit.web.pages import UserPageQuery, newest_first
 from services.orders.domain import NewOrder, OrderView, Reason, Status, announcement
@@ -34,7 +34,7 @@ class Claimed(NamedTuple):
 
 
 #: The ids are the caller's, so that to store an order again is to find it stored.
-CLAIM = Prepared(
+CLAIM = PreparedStatement(
     "claim_orders",
     ["uuid[]", "uuid[]", "text[]", "uuid[]", "bigint[]", "interval"],
     """
@@ -48,7 +48,7 @@ CLAIM = Prepared(
 
 #: Status and event in one statement: an order never has the one without the other. An order that somebody else holds
 #: is left out, and left to recovery.
-FINISH = Prepared(
+FINISH = PreparedStatement(
     "finish_orders",
     ["uuid[]", "text[]", "text[]", "uuid[]", "text[]", "text[]", "interval"],
     """
@@ -67,39 +67,11 @@ FINISH = Prepared(
     select id, cast(event_id as text) from finished""",
 )
 
-PROMISE = Prepared(
+PROMISE = PreparedStatement(
     "promise_order",
     ["uuid"],
     """
     update orders set promised = true where id = $1 and status not in ('paid', 'rejected')""",
-)
-
-#: What was taken together comes again at different times, so that one that breaks its round is with others then.
-DUE = Prepared(
-    "claim_pending_orders",
-    ["integer", "interval"],
-    """
-    update orders set retry_at = now() + $2 * (1 + random() / 4), attempts = attempts + 1
-    where id in (select id from orders where status = 'pending' and retry_at < now()
-                 order by retry_at limit $1 for update skip locked)
-    returning id, user_id, price, status, reason, created_at""",
-)
-
-TROUBLED = Prepared(
-    "troubled_orders",
-    ["uuid[]", "text[]", "interval"],
-    """
-    update orders set trouble = one.trouble, retry_at = now() + least(attempts, 20) * $3
-    from unnest($1, $2) as one (id, trouble)
-    where orders.id = one.id and orders.status not in ('paid', 'rejected')""",
-)
-
-WAITING = Prepared(
-    "count_pending_orders",
-    ["interval"],
-    """
-    select count(*) as pending, count(*) filter (where created_at < now() - $1) as stuck
-    from orders where status = 'pending'""",
 )
 
 
@@ -207,19 +179,3 @@ def newest(session: Session, page: UserPageQuery) -> tuple[Sequence[Order], str 
     if page.user_id is not None:
         orders = orders.where(Order.user_id == page.user_id)
     return newest_first(session, orders, page, Order.created_at, Order.id)
-
-
-def claim_pending(connection: Connection, limit: int, retry_after_s: float) -> list[OrderView]:
-    """Take up to `limit` orders that are due for another try, which no other replica has taken."""
-    return [OrderView.model_validate(row) for row in DUE.run(connection, limit, timedelta(seconds=retry_after_s))]
-
-
-def note_trouble(connection: Connection, troubles: dict[UUID, str], retry_after_s: float) -> None:
-    """Write down what went wrong with pending orders, each of which waits longer than the last time."""
-    TROUBLED.run(connection, [str(id_) for id_ in troubles], list(troubles.values()), timedelta(seconds=retry_after_s))
-
-
-def count_pending(connection: Connection, stuck_after_s: float) -> tuple[int, int]:
-    """How many orders are pending, and how many of them for longer than `stuck_after_s`."""
-    row = WAITING.run(connection, timedelta(seconds=stuck_after_s)).one()
-    return int(row.pending), int(row.stuck)

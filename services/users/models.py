@@ -3,10 +3,11 @@
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import CheckConstraint, DateTime, Index, Integer, func, text
+from sqlalchemy import CheckConstraint, DateTime, Index, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.kit.outbox.provider import OutboxRow
+from services.kit.recovery import PendingRow
 
 
 class Base(DeclarativeBase):
@@ -15,7 +16,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: DateTime(timezone=True)}
 
 
-class User(Base):
+class User(PendingRow, Base):
     """A user. `retry_at` is when recovery may ask billing for the account again, `attempts` how often it has, and
     `trouble` what went wrong with the last of them, an outage not counted."""
 
@@ -32,9 +33,6 @@ class User(Base):
     status: Mapped[str]
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    retry_at: Mapped[datetime]
-    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    trouble: Mapped[str | None]
 
 
 class RefusedUser(Base):

@@ -9,11 +9,12 @@ from services.contracts import UserRegistered
 from services.kit.amqp.rpc import RpcProxy, RpcRefused, rpc
 from services.kit.batching import batched
 from services.kit.db.database import Database
+from services.kit.errors import PASSING
 from services.kit.outbox.provider import Outbox
-from services.kit.recovery import recover, report
+from services.kit.recovery import Recovery
 from services.kit.timers import every
 from services.kit.web.entrypoint import Reply, http
-from services.kit.web.problems import PASSING, FieldError, Problem, not_found
+from services.kit.web.problems import FieldError, Problem, not_found
 from services.users import models, store
 from services.users.domain import NewUser, Status, UserView
 
@@ -25,6 +26,7 @@ class UsersService:
     config = Config()
     db = Database(models.Base)
     outbox = Outbox(models.Outbox)
+    recovery = Recovery(models.User, UserView, ended=(Status.ACTIVE,))
     billing = RpcProxy("billing")
 
     @http("POST", "/users", body=NewUser, answers={201: UserView, 409: None}, summary="Create a user")
@@ -59,18 +61,7 @@ class UsersService:
     @every("RECOVERY_INTERVAL_S")
     def recover(self) -> None:
         """Finish the users that a crash or an outage left pending; any number of replicas may do so at once."""
-        recover(self.config, self._due, self._settle.all, self._note)
-        with self.db.autocommit() as connection:
-            pending, stuck = store.count_pending(connection, self.config["STUCK_AFTER_S"])
-        report(self.name, pending, stuck, self.config["STUCK_AFTER_S"])
-
-    def _due(self) -> Sequence[UserView]:
-        with self.db.autocommit() as connection:
-            return store.claim_pending(connection, self.config["RECOVERY_BATCH"], self.config["RECOVERY_AFTER_S"])
-
-    def _note(self, troubles: dict[UUID, str]) -> None:
-        with self.db.autocommit() as connection:
-            store.note_trouble(connection, troubles, self.config["RECOVERY_AFTER_S"])
+        self.recovery.run(self._settle.all)
 
     @http("GET", "/users/<uuid:user_id>", answers={200: UserView, 404: None}, summary="Show a user")
     def get_user(self, user_id: UUID) -> Reply:

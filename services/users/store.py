@@ -8,8 +8,9 @@ from uuid import UUID
 from sqlalchemy import Connection, func, insert
 from sqlalchemy.orm import Session
 
-from services.kit.db.database import Prepared
-from services.kit.db.idempotency import KeyReused, claim, take_turns
+from services.kit.db.idempotency import claim, take_turns
+from services.kit.db.statements import PreparedStatement
+from services.kit.errors import KeyReused
 from services.users.domain import NewUser, Status, UserView
 from services.users.models import RefusedUser, User
 
@@ -21,7 +22,7 @@ class Claimed(NamedTuple):
     is_new: bool
 
 
-ACTIVATE = Prepared(
+ACTIVATE = PreparedStatement(
     "activate_users",
     ["uuid[]"],
     """
@@ -29,35 +30,7 @@ ACTIVATE = Prepared(
     where users.id = one.id and users.status <> 'active'""",
 )
 
-#: What was taken together comes again at different times, so that one that breaks its round is with others then.
-DUE = Prepared(
-    "claim_pending_users",
-    ["integer", "interval"],
-    """
-    update users set retry_at = now() + $2 * (1 + random() / 4), attempts = attempts + 1
-    where id in (select id from users where status = 'pending' and retry_at < now()
-                 order by retry_at limit $1 for update skip locked)
-    returning id, name, email, status, created_at""",
-)
-
-TROUBLED = Prepared(
-    "troubled_users",
-    ["uuid[]", "text[]", "interval"],
-    """
-    update users set trouble = one.trouble, retry_at = now() + least(attempts, 20) * $3
-    from unnest($1, $2) as one (id, trouble)
-    where users.id = one.id and users.status <> 'active'""",
-)
-
-WAITING = Prepared(
-    "count_pending_users",
-    ["interval"],
-    """
-    select count(*) as pending, count(*) filter (where created_at < now() - $1) as stuck
-    from users where status = 'pending'""",
-)
-
-KNOWN = Prepared("known_users", ["uuid[]"], "select id from users where id = any($1)")
+KNOWN = PreparedStatement("known_users", ["uuid[]"], "select id from users where id = any($1)")
 
 
 def claim_user(session: Session, key: str | None, new: NewUser, retry_after_s: float) -> Claimed:
@@ -97,19 +70,3 @@ def get(session: Session, user_id: UUID) -> User | None:
 def known(connection: Connection, user_ids: Sequence[UUID]) -> list[UUID]:
     """Those of `user_ids` that are users, pending ones included."""
     return list(KNOWN.run(connection, [str(user_id) for user_id in user_ids]).scalars())
-
-
-def claim_pending(connection: Connection, limit: int, retry_after_s: float) -> list[UserView]:
-    """Take up to `limit` users that are due for another try, which no other replica has taken."""
-    return [UserView.model_validate(row) for row in DUE.run(connection, limit, timedelta(seconds=retry_after_s))]
-
-
-def note_trouble(connection: Connection, troubles: dict[UUID, str], retry_after_s: float) -> None:
-    """Write down what went wrong with pending users, each of which waits longer than the last time."""
-    TROUBLED.run(connection, [str(id_) for id_ in troubles], list(troubles.values()), timedelta(seconds=retry_after_s))
-
-
-def count_pending(connection: Connection, stuck_after_s: float) -> tuple[int, int]:
-    """How many users are pending, and how many of them for longer than `stuck_after_s`."""
-    row = WAITING.run(connection, timedelta(seconds=stuck_after_s)).one()
-    return int(row.pending), int(row.stuck)

@@ -8,8 +8,8 @@ import amqp
 import pytest
 
 from services.contracts import EVENTS
-from services.kit.db.migrations import SERVICES
 from services.local.rabbitmq import RabbitMQ
+from services.shop import SERVICES
 from tests.chart import test_servers
 from tests.chart.test_servers import broker
 

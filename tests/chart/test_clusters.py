@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.kit.db.migrations import SERVICES
+from services.shop import SERVICES
 from tests.chart.apiserver import CURRENT, OLDEST, ApiServer
 from tests.chart.objects import RELEASE, Objects
 

@@ -16,12 +16,12 @@ import pytest
 import requests
 import yaml
 
-from services.kit.db.migrations import SERVICES
 from services.local.demo import Scenario
 from services.local.gateway import ROUTES
 from services.local.net import HOST, free_port, wait_for
 from services.local.stack import ROOT, Stack, database_variable
 from services.local.supervisor import dies_with_parent
+from services.shop import SERVICES
 from tests.chart.objects import render, variables
 from tests.chart.values_table import CHART
 from tests.client import tells_how_to_send_it_again

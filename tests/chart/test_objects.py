@@ -13,9 +13,9 @@ import yaml
 from nameko.cli.main import setup_yaml_parser
 
 from services.kit.config import check
-from services.kit.db.migrations import SERVICES
 from services.local.gateway import ROUTES
 from services.local.stack import ROOT, Stack, database_variable
+from services.shop import SERVICES
 from tests.chart.objects import MATRIX, NAMESPACE, RELEASE, Objects, render, selects, variables
 from tests.chart.values_table import CHART
 

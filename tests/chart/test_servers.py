@@ -16,13 +16,13 @@ import psycopg2
 import pytest
 from kombu import Connection, Exchange
 
-from services.kit.db.migrations import SERVICES
 from services.local import rabbitmq as local_rabbitmq
 from services.local.net import HOST, free_port, wait_for
 from services.local.postgres import USER, WHEEL, Postgres
 from services.local.rabbitmq import RabbitMQ
 from services.local.stack import ROOT, database_variable
 from services.local.supervisor import Supervisor
+from services.shop import SERVICES
 from tests.chart.values_table import CHART
 from tests.client import Api
 from tests.conftest import QUICK

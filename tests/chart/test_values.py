@@ -8,8 +8,8 @@ import helm_python
 import pytest
 import yaml
 
-from services.kit.db.migrations import SERVICES
 from services.local.stack import ROOT, database_variable
+from services.shop import SERVICES
 from tests.chart.objects import MATRIX, notes, render, variables
 from tests.chart.values_table import CHART, readme, rows
 

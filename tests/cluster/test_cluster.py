@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from services.kit.db.migrations import SERVICES
 from services.local.net import wait_for
+from services.shop import SERVICES
 from tests.acceptance.test_scenario import newman
 from tests.chart.objects import NAMESPACE, RELEASE, Object
 from tests.client import Api

@@ -18,8 +18,8 @@ from kombu.exceptions import KombuError
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.kit.db.migrations import SERVICES
 from services.local.net import wait_for
+from services.shop import SERVICES
 from tests.books import database, one, rows
 from tests.broker import publish
 from tests.commands import replicas

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from services.kit.db.migrations import SERVICES
 from services.local.stack import ROOT
+from services.shop import SERVICES
 
 PUBLISH = ("publish", "publish_lazily", "confirms")
 ACKNOWLEDGE = ("ack_message",)

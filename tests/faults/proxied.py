@@ -4,9 +4,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from services.kit.db.migrations import SERVICES
 from services.local.net import HOST, free_port
 from services.local.stack import Stack, database_variable
+from services.shop import SERVICES
 from tests.faults.proxy import AMQP, POSTGRES, Proxy
 
 

@@ -31,12 +31,14 @@ SCHEMA = {
 
 def _tell_before_the_commit() -> None:
     """An event is written by a statement of its own, before that of what it tells of: a dual write."""
-    from services.kit.db.database import Prepared
+    from services.kit.db.statements import PreparedStatement
     from services.kit.outbox.relay import Envelope
     from services.orders import store
     from services.orders.domain import announcement
 
-    tell = Prepared("tell", ["uuid", "text", "jsonb"], "insert into outbox (event_id, type, body) values ($1, $2, $3)")
+    tell = PreparedStatement(
+        "tell", ["uuid", "text", "jsonb"], "insert into outbox (event_id, type, body) values ($1, $2, $3)"
+    )
     finish = store.finish
 
     def tell_and_finish(connection: Any, orders: Any, lease_s: float) -> Any:

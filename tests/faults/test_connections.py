@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from sqlalchemy import create_engine, text
 
-from services.kit.db.migrations import SERVICES
 from services.local.net import wait_for
+from services.shop import SERVICES
 from tests.books import violations, wait_until_quiet
 from tests.client import Api
 from tests.faults.proxied import ProxiedStack

@@ -17,10 +17,10 @@ import requests
 from kombu.exceptions import KombuError
 from sqlalchemy import text
 
-from services.kit.db.migrations import SERVICES
 from services.local import supervisor
 from services.local.net import free_port, wait_for
 from services.local.stack import Stack
+from services.shop import SERVICES
 from tests.books import add_pending_users, broken_promises, database, rows, violations, wait_until_quiet
 from tests.broker import dead_letters, fill_inbox, publish
 from tests.client import Api

@@ -10,11 +10,11 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from services.kit.db.migrations import SERVICES
 from services.local.net import free_port, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
 from services.local.stack import Stack, database_variable
+from services.shop import SERVICES
 from tests.books import database, rows
 from tests.client import Api
 from tests.commands import nameko_hw

@@ -15,16 +15,18 @@ from psycopg2 import extensions
 from sqlalchemy import text
 
 from services.kit.config import check
-from services.kit.db.database import (
+from services.kit.db.database import Database, with_driver
+from services.kit.errors import (
     DATABASE_DOWN,
     NOTHING_DONE,
-    Database,
+    OUTCOME_UNKNOWN,
+    PASSING,
     DatabaseAway,
     DriverFailed,
     TryAgain,
-    with_driver,
+    Unavailable,
 )
-from services.kit.web.problems import OUTCOME_UNKNOWN, PASSING, Unavailable, from_exception
+from services.kit.web.problems import from_exception
 from services.local.net import wait_for
 from services.local.postgres import Postgres
 from services.orders.models import Base

@@ -23,16 +23,18 @@ from services.billing import store as billing_store
 from services.billing.domain import Kind
 from services.contracts import Outcome, Payment
 from services.kit.db.database import Autocommit
-from services.kit.db.idempotency import KeyReused
-from services.kit.db.migrations import SERVICES, configuration, upgrade
+from services.kit.errors import KeyReused
 from services.kit.outbox.relay import claim, count_waiting, give_back, record, remove_old
 from services.kit.web.pages import PageQuery, UserPageQuery
 from services.local.postgres import Postgres
 from services.local.stack import ROOT
+from services.ops import migrate
+from services.ops.migrate import upgrade
 from services.orders import models as orders
 from services.orders import store as orders_store
 from services.orders.domain import NewOrder, OrderView, Reason, Status, rejected, verdict
 from services.orders.store import Asked, Claimed
+from services.shop import SERVICES
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def balance(db: sessionmaker[Session], user_id: UUID) -> int:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_migrations_make_what_the_models_say(engines: dict[str, Engine], service: str):
-    metadata = configuration(service, "").attributes["metadata"]
+    _, metadata = migrate.of(service)
     with engines[service].connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 

@@ -10,8 +10,10 @@ import pytest
 from eventlet.green import socket
 
 from services.kit.config import check
+from services.kit.metrics import metrics_of
 from services.kit.web.server import Server
 from services.local.net import free_port
+from services.shop import SHOP
 from tests.unit.test_config import config
 
 REQUEST_S = 0.6
@@ -28,6 +30,8 @@ class Running(Server):
         self.port = port
         self.container = SimpleNamespace(
             service_name="orders",
+            metrics=metrics_of("unit"),
+            product=SHOP,
             config={"WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
             dependencies=[],
             spawn_managed_thread=eventlet.spawn,

@@ -14,16 +14,17 @@ from sqlalchemy.orm import Session
 
 from services.billing import store as billing
 from services.contracts import OrderPaid, Outcome, Payment
-from services.kit.db.database import BY_INDEX, Autocommit, classify
-from services.kit.db.migrations import SERVICES, upgrade
+from services.kit.db.database import PREFER_INDEXES, Autocommit, classify
 from services.kit.inbox import provider as inbox
 from services.kit.outbox import relay
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
 from services.notifications.domain import Kind
 from services.ops.dead_letters import DeadLetters
+from services.ops.migrate import upgrade
 from services.orders import store as orders
 from services.orders.domain import NewOrder, Status
+from services.shop import SERVICES
 from services.users import store as users
 from services.users.domain import NewUser
 
@@ -37,7 +38,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engi
         server.ensure_databases(SERVICES)
         for service in SERVICES:
             upgrade(service, server.url(service))
-        options = f"{BY_INDEX} -c lock_timeout={LOCK_S}s"
+        options = f"{PREFER_INDEXES} -c lock_timeout={LOCK_S}s"
         engines = {
             service: create_engine(server.url(service), pool_size=THREADS, connect_args={"options": options})
             for service in SERVICES

@@ -15,6 +15,7 @@ import pytest
 from services.kit.db import migrations
 from services.local.net import wait_for
 from services.local.postgres import Postgres
+from services.ops import migrate
 from tests.standby import plain
 
 NEXT = '''
@@ -41,15 +42,15 @@ def url(server: Postgres, request: pytest.FixtureRequest, tmp_path: Path, monkey
     """A database of orders at its newest version but one."""
     name = f"orders_{abs(hash(request.node.name))}"
     server.ensure_databases([name])
-    migrations.upgrade("orders", server.url(name))
+    migrate.upgrade("orders", server.url(name))
     with closing(connect(server.url(name))) as connection, connection.cursor() as cursor:
         cursor.execute("select version_num from alembic_version")
         [(head,)] = cursor.fetchall()
     (tmp_path / "next.py").write_text(NEXT.format(head=head))
     original = migrations.configuration
 
-    def configuration(service: str, address: str) -> Any:
-        config = original(service, address)
+    def configuration(*of: Any) -> Any:
+        config = original(*of)
         folders = config.get_main_option("version_locations")
         config.set_main_option("version_locations", f"{folders}\n{tmp_path}")
         return config
@@ -69,7 +70,7 @@ def test_others_get_at_a_table_while_a_migration_waits_for_it(url: str):
         holding, asking = reader.cursor(), other.cursor()
         holding.execute("begin")
         holding.execute("select count(*) from orders")
-        migration = threading.Thread(target=migrations.upgrade, args=("orders", url), daemon=True)
+        migration = threading.Thread(target=migrate.upgrade, args=("orders", url), daemon=True)
         migration.start()
         asking.execute("set statement_timeout = '3s'")
         waits = "select true from pg_locks where not granted and mode = 'AccessExclusiveLock'"
@@ -92,7 +93,7 @@ def test_a_migration_that_gets_no_lock_gives_up_in_one_line_and_leaves_nothing(u
         holding.execute("select count(*) from orders")
         started = time.monotonic()
         with pytest.raises(TimeoutError, match="^orders: a migration needs a lock .* for 0.5 s$"):
-            migrations.upgrade("orders", url)
+            migrate.upgrade("orders", url)
         assert time.monotonic() - started < 5
         asking.execute("select to_regclass('before'), count(*) from pg_locks where locktype = 'advisory'")
         assert asking.fetchone() == (None, 0)
@@ -103,7 +104,7 @@ def test_a_migration_waits_for_another_one_and_gives_up(url: str, monkeypatch):
     with closing(connect(url)) as first:
         first.cursor().execute("select pg_advisory_lock(7016996765293437281)")
         with pytest.raises(TimeoutError):
-            migrations.upgrade("orders", url)
+            migrate.upgrade("orders", url)
 
 
 def test_the_command_says_it_in_one_line(server: Postgres, url: str):

@@ -12,8 +12,7 @@ from sqlalchemy.orm import Session
 
 from services.billing import store as billing
 from services.contracts import OrderPaid, Payment
-from services.kit.db.database import BY_INDEX
-from services.kit.db.migrations import SERVICES, upgrade
+from services.kit.db.database import PREFER_INDEXES
 from services.kit.inbox import provider as inbox
 from services.kit.outbox import relay
 from services.kit.web.pages import UserPageQuery
@@ -21,9 +20,11 @@ from services.local.postgres import Postgres
 from services.notifications import store as notifications
 from services.notifications.domain import Kind
 from services.ops import audit, dead_letters
+from services.ops.migrate import upgrade
 from services.orders import store as orders
 from services.orders.domain import NewOrder, Status
 from services.orders.store import Asked
+from services.shop import SERVICES
 from services.users import store as users
 from services.users.domain import Status as UserStatus
 from services.users.domain import UserView
@@ -80,7 +81,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engine]
             upgrade(service, server.url(service))
             # plans for any values, as they are kept after a while
             engines[service] = create_engine(
-                server.url(service), connect_args={"options": f"-c plan_cache_mode=force_generic_plan {BY_INDEX}"}
+                server.url(service), connect_args={"options": f"-c plan_cache_mode=force_generic_plan {PREFER_INDEXES}"}
             )
             with engines[service].execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
                 for statement in FILL[service]:

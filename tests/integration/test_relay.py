@@ -13,11 +13,12 @@ from sqlalchemy import Engine, create_engine, text
 
 from services.kit.amqp.publisher import LazyPublisher, Message, Publisher, Refused
 from services.kit.db.database import Autocommit
-from services.kit.db.migrations import upgrade
+from services.kit.metrics import metrics_of
 from services.kit.outbox.relay import REMOVE_BATCH, Relay, claim
 from services.local.net import wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
+from services.ops.migrate import upgrade
 from tests.faults.test_draining import suspended
 
 HEARTBEAT_S = 1
@@ -68,7 +69,9 @@ def queue(rabbitmq: RabbitMQ) -> Iterator[Any]:
 
 def started(rabbitmq: RabbitMQ, cls: type[Publisher]) -> Any:
     publisher = cls()
-    publisher.container = SimpleNamespace(settings=SETTINGS, config={"AMQP_URI": rabbitmq.uri}, service_name="orders")
+    publisher.container = SimpleNamespace(
+        settings=SETTINGS, config={"AMQP_URI": rabbitmq.uri}, service_name="orders", metrics=metrics_of("unit")
+    )
     return publisher
 
 

@@ -9,7 +9,7 @@ from eventlet.event import Event
 from sqlalchemy.exc import DataError
 
 from services.kit.batching import Batched, Batcher
-from services.kit.web.problems import Unavailable
+from services.kit.errors import Unavailable
 from tests.clock import simulated_clock
 
 DEADLINE_S = 10

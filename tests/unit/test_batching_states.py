@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy.exc import DataError
 
 from services.kit.batching import Batcher
-from services.kit.web.problems import Unavailable
+from services.kit.errors import Unavailable
 from tests.clock import simulated_clock
 
 ROUND_S = 5

@@ -16,10 +16,10 @@ from services.contracts import Event, OrderPaid
 from services.kit.amqp import events
 from services.kit.amqp.consumer import QueueConsumer
 from services.kit.amqp.events import EventHandler
-from services.kit.db.database import DatabaseAway, TryAgain
+from services.kit.errors import DatabaseAway, TryAgain, Unavailable
 from services.kit.inbox import provider as inbox
 from services.kit.inbox.provider import Due, Outage, as_json, clean, is_outage, longer
-from services.kit.web.problems import Unavailable
+from services.kit.metrics import metrics_of
 
 AWAY = DatabaseAway("insert", {}, Exception("server closed the connection unexpectedly"))
 MANY = 1000
@@ -84,6 +84,7 @@ class FakeContainer:
     """Runs a worker when it is told to; `handle` is the service's method."""
 
     service_name = "a service"
+    metrics = metrics_of("unit")
     accept = ["json"]
 
     def __init__(self) -> None:

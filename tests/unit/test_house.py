@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
-from services.kit.db.migrations import SERVICES
 from services.local.stack import ROOT
 from services.ops.openapi import document
+from services.shop import SERVICES
 
 #: For each role in a service, the modules of the service itself that it may import.
 MAY_IMPORT = {

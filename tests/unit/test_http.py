@@ -10,9 +10,10 @@ from eventlet import Timeout
 from nameko.exceptions import ContainerBeingKilled
 from werkzeug.wrappers import Request
 
+from services.kit.errors import Unavailable
 from services.kit.web import entrypoint as module
 from services.kit.web.entrypoint import Http, Route, http
-from services.kit.web.problems import Problem, Unavailable
+from services.kit.web.problems import Problem
 
 LONG_S, SHORT_S = 5, 0.05
 LIMIT = 1000

@@ -12,8 +12,8 @@ import eventlet
 import pytest
 from eventlet import Timeout, patcher
 
+from services.kit.errors import Unavailable
 from services.kit.names import Names
-from services.kit.web.problems import Unavailable
 from services.local.stack import ROOT
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 5432))]

@@ -8,12 +8,10 @@ from uuid import uuid4
 import pytest
 
 from services.contracts import Outcome
-from services.kit import recovery
 from services.kit.amqp.rpc import RpcRefused, RpcUnavailable
 from services.kit.busy import Busy
-from services.kit.db.database import TryAgain
-from services.kit.recovery import NotYet, recover
-from services.kit.web.problems import Problem, Unavailable
+from services.kit.errors import TryAgain, Unavailable
+from services.kit.web.problems import Problem
 from services.orders.domain import NewOrder, OrderView, Status, verdict
 from services.orders.service import AccountBusy, NoAccount, OrdersService, settled
 from services.orders.store import Claimed
@@ -141,62 +139,3 @@ def test_recovery_asks_for_each_user_until_it_meets_an_outage(error, asked):
     results = service._settle_due([PENDING] * 3)
     assert len(refused) == asked
     assert results[0] is error and all(isinstance(result, Unavailable) for result in results)
-
-
-class Rows:
-    """Rows that are due, `batch` at a time, and what recovery did with them."""
-
-    def __init__(self, count: int, results=lambda row: row) -> None:
-        self.due = [SimpleNamespace(id=number) for number in range(count)]
-        self.results, self.settled, self.noted = results, [], {}
-
-    def recover(self, interval_s: float = 60) -> None:
-        recover({"RECOVERY_INTERVAL_S": interval_s, "RECOVERY_BATCH": 10}, self.claim, self.settle, self.noted.update)
-
-    def claim(self):
-        batch, self.due = self.due[:10], self.due[10:]
-        return batch
-
-    def settle(self, rows):
-        self.settled += [row.id for row in rows]
-        return [self.results(row) for row in rows]
-
-
-def test_recovery_goes_on_while_something_is_due():
-    rows = Rows(35)
-    rows.recover()
-    assert rows.settled == list(range(35)) and rows.noted == {}
-
-
-def test_recovery_makes_room_for_the_next_round_in_time():
-    rows = Rows(35)
-    rows.recover(interval_s=-1)
-    assert rows.settled == list(range(10))
-
-
-@pytest.mark.parametrize("error", [KeyError("a defect"), RpcRefused("InvalidArgument")])
-def test_recovery_notes_the_trouble_of_a_row_and_goes_on(error):
-    rows = Rows(25, lambda row: error if row.id == 3 else row)
-    rows.recover()
-    assert rows.settled == list(range(25))
-    assert list(rows.noted) == [3] and type(error).__name__ in rows.noted[3]
-
-
-def test_rows_that_have_to_wait_are_no_trouble():
-    rows = Rows(25, lambda row: NotYet() if row.id % 2 else row)
-    rows.recover()
-    assert rows.settled == list(range(25)) and rows.noted == {}
-
-
-def test_recovery_stops_in_an_outage_which_is_no_trouble_of_the_rows():
-    rows = Rows(25, lambda row: RpcUnavailable("silent"))
-    rows.recover()
-    assert rows.settled == list(range(10)) and rows.noted == {}
-
-
-def test_what_is_stuck_is_an_alarm_that_is_logged_when_it_changes(caplog: pytest.LogCaptureFixture):
-    recovery._reported.clear()
-    for stuck in (0, 2, 2, 3, 0):
-        recovery.report("orders", 5, stuck, 300)
-    logged = [record.getMessage() for record in caplog.records]
-    assert [line.split(" pending")[0] for line in logged] == ["orders: 2", "orders: 3", "orders: 0"]

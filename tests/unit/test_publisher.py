@@ -14,7 +14,8 @@ from prometheus_client import REGISTRY
 
 from services.kit.amqp import publisher as module
 from services.kit.amqp.publisher import ConfirmedChannel, LazyPublisher, Message, Publisher, Refused
-from services.kit.web.problems import Unavailable
+from services.kit.errors import Unavailable
+from services.kit.metrics import metrics_of
 
 EXCHANGE = Exchange("orders.events", "topic", no_declare=True)
 SETTINGS = SimpleNamespace(PUBLISH_TIMEOUT_S=0.2, HEARTBEAT=20)
@@ -107,7 +108,9 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 def started(cls: type[Publisher] = LazyPublisher) -> Any:
     publisher = cls()
-    publisher.container = SimpleNamespace(settings=SETTINGS, config={"AMQP_URI": "amqp://"}, service_name="unit")
+    publisher.container = SimpleNamespace(
+        settings=SETTINGS, config={"AMQP_URI": "amqp://"}, service_name="unit", metrics=metrics_of("unit")
+    )
     return publisher
 
 
@@ -116,7 +119,7 @@ def message(body: Any, message_id: str | None = None) -> Message:
 
 
 def refusals(reason: str) -> float:
-    return REGISTRY.get_sample_value("nameko_hw_broker_refusals_total", {"service": "unit", "reason": reason}) or 0
+    return REGISTRY.get_sample_value("unit_broker_refusals_total", {"service": "unit", "reason": reason}) or 0
 
 
 def test_a_message_has_the_id_that_it_was_given_or_one_of_its_own(broker):

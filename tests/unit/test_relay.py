@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from services.kit.amqp.publisher import Message, Refused
-from services.kit.db.database import DatabaseAway
+from services.kit.errors import DatabaseAway, Unavailable
+from services.kit.metrics import metrics_of
 from services.kit.outbox import relay as module
 from services.kit.outbox.relay import Envelope, Relay
-from services.kit.web.problems import Unavailable
 
 SETTINGS = SimpleNamespace(
     OUTBOX_BATCH=4,
@@ -28,7 +28,7 @@ SETTINGS = SimpleNamespace(
     OUTBOX_KEEP_S=100.0,
     PUBLISH_TIMEOUT_S=5.0,
 )
-CONTAINER = SimpleNamespace(service_name="orders", config={}, settings=SETTINGS)
+CONTAINER = SimpleNamespace(service_name="orders", config={}, settings=SETTINGS, metrics=metrics_of("unit"))
 
 
 class Row(SimpleNamespace):

@@ -15,10 +15,10 @@ from nameko.cli.main import setup_yaml_parser
 from nameko.exceptions import MethodNotFound, RemoteError, serialize
 from prometheus_client import REGISTRY
 
-from services.contracts import AccountNotFound, Amount, InvalidArgument, NotNow, OperationMismatch, Payment
+from services.contracts import AccountNotFound, Amount, OperationMismatch, Payment
 from services.kit.amqp.rpc import RpcConsumer, RpcProxy, RpcRefused, RpcUnavailable, result_of, rpc
 from services.kit.container import Container
-from services.kit.web.problems import Unavailable
+from services.kit.errors import InvalidArgument, NotNow, Unavailable
 from services.local import broker
 from services.local.stack import ROOT
 
@@ -85,7 +85,7 @@ def caller() -> Iterator[Any]:
 
 def counted(method: str, outcome: str) -> float:
     labels = {"service": "caller", "method": method, "outcome": outcome}
-    return REGISTRY.get_sample_value("nameko_hw_rpc_seconds_count", labels) or 0
+    return REGISTRY.get_sample_value("shop_rpc_seconds_count", labels) or 0
 
 
 def payment(**further: Any) -> dict[str, Any]:

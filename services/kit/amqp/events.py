@@ -20,9 +20,8 @@ from kombu.serialization import loads, prepare_accept_content
 from nameko.exceptions import ContainerBeingKilled
 from pydantic import ValidationError
 
-from services.contracts import Event
-from services.kit import metrics
 from services.kit.amqp.consumer import QueueConsumer
+from services.kit.event import Event
 from services.kit.inbox.provider import LONGEST_PAUSE_S, Due, Failed, Inbox, is_outage, longer
 
 log = logging.getLogger(__name__)
@@ -260,7 +259,7 @@ class EventHandler(nameko.events.EventHandler):
             self.inbox.left()
 
     def _count(self, outcome: str) -> None:
-        metrics.EVENTS_HANDLED.labels(self.container.service_name, self.event.TYPE, outcome).inc()
+        self.container.metrics.events_handled.labels(self.container.service_name, self.event.TYPE, outcome).inc()
 
 
 def event_handler(event: type[E]) -> Callable[[Callable[[Any, list[E]], list[bool]]], Callable[..., list[bool]]]:

@@ -26,8 +26,7 @@ from kombu.exceptions import KombuError
 from kombu.serialization import dumps
 from nameko.extensions import SharedExtension
 
-from services.kit import metrics
-from services.kit.web.problems import Unavailable
+from services.kit.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ class Publisher(SharedExtension):
 
     def _refused(self, why: str, kind: str) -> Refused:
         """Count a refusal, log it unless it was logged lately, and return what to raise."""
-        metrics.BROKER_REFUSALS.labels(self.container.service_name, kind).inc()
+        self.container.metrics.broker_refusals.labels(self.container.service_name, kind).inc()
         now = time.monotonic()
         self._said = {one: at for one, at in self._said.items() if at > now - SAY_AGAIN_S}
         if why not in self._said:

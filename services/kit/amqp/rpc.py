@@ -28,11 +28,9 @@ from nameko.messaging import HeaderEncoder
 from nameko.rpc import get_rpc_exchange
 from pydantic import ConfigDict, ValidationError, validate_call
 
-from services.contracts import BusinessError, InvalidArgument, NotNow
-from services.kit import metrics
 from services.kit.amqp.consumer import QueueConsumer
 from services.kit.amqp.publisher import Message, Publisher, Refused, Unencodable, encode
-from services.kit.web.problems import PASSING, Unavailable
+from services.kit.errors import PASSING, BusinessError, InvalidArgument, NotNow, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +139,7 @@ class Caller:
                 log.warning("%s.%s has an unknown outcome: %s", self._proxy.target, method, error)
                 raise
             finally:
-                metrics.RPCS.labels(
+                self._proxy.container.metrics.rpcs.labels(
                     self._proxy.container.service_name, f"{self._proxy.target}.{method}", outcome
                 ).observe(time.monotonic() - started)
 

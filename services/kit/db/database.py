@@ -12,9 +12,10 @@ import sqlalchemy.exc
 from eventlet import Timeout
 from eventlet.hubs import trampoline
 from psycopg2 import extensions
-from sqlalchemy import Connection, CursorResult, Dialect, Engine, ExceptionContext, make_url
+from sqlalchemy import Connection, Dialect, Engine, ExceptionContext, make_url
 from sqlalchemy.orm import Session
 
+from services.kit.errors import DatabaseAway, DriverFailed, TryAgain
 from services.kit.names import NAMES
 
 #: Refuses as a statement that writes would. (A standby, or default_transaction_read_only.)
@@ -28,33 +29,6 @@ WRITABLE = "target_session_attrs"
 T = TypeVar("T")
 
 
-class DatabaseAway(sqlalchemy.exc.OperationalError):
-    """The database is away, silent, shutting down, full or read-only: what was sent may have been committed or not."""
-
-
-class TryAgain(sqlalchemy.exc.OperationalError):
-    """The server rolled back (a deadlock, a lock, its deadline), and may well succeed next time."""
-
-
-class DriverFailed(sqlalchemy.exc.DatabaseError):
-    """A defect: the driver refused a value or an answer, so the server says nothing of what became of the statement."""
-
-
-#: The outcome is unknown, and it passes by itself. A pool that is used up, and a session that is to go on after it
-#: lost its connection, count as the outage that they come from.
-DATABASE_DOWN = (DatabaseAway, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.PendingRollbackError)
-
-#: The server itself answered that it refuses, which ends a transaction: nothing of it was committed. Whatever is not
-#: listed proves nothing.
-NOTHING_DONE = (
-    TryAgain,
-    sqlalchemy.exc.DataError,
-    sqlalchemy.exc.IntegrityError,
-    sqlalchemy.exc.InternalError,
-    sqlalchemy.exc.NotSupportedError,
-    sqlalchemy.exc.ProgrammingError,
-)
-
 #: SQLSTATEs, or their classes, of a server that can do nothing for us now, or does not know itself whether it
 #: committed (40003). (PostgreSQL manual, appendix A.)
 AWAY = ("08", "25006", "25P03", "25P04", "40003", "53", "57P", "58")
@@ -63,7 +37,7 @@ ROLLED_BACK = ("40001", "40P01", "55P03", "57014")
 
 #: All our statements read a few rows by an index. PostgreSQL would not, and would keep to it for a minute or so,
 #: with a plan that it made while the table was all but empty.
-BY_INDEX = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+PREFER_INDEXES = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
 
 
 class Database(nameko_sqlalchemy.Database):
@@ -88,7 +62,7 @@ class Database(nameko_sqlalchemy.Database):
             "connect_args": {
                 "application_name": self.container.service_name,
                 "options": f"-c statement_timeout={milliseconds} -c lock_timeout={lock_milliseconds}"
-                f" -c idle_in_transaction_session_timeout={milliseconds * 2} {BY_INDEX}",
+                f" -c idle_in_transaction_session_timeout={milliseconds * 2} {PREFER_INDEXES}",
             },
         }
         super().setup()
@@ -151,27 +125,6 @@ class Sessions(nameko_sqlalchemy.database.DatabaseWrapper):
     def autocommit(self) -> Autocommit:
         """See Autocommit."""
         return self._database.autocommit()
-
-
-class Prepared:
-    """A statement that PostgreSQL parses and plans once a connection rather than each time.
-
-    `Prepared("name", ["uuid[]", "bigint[]"], "select ... $1 ... $2")`, then `statement.run(connection, ids, amounts)`.
-    """
-
-    def __init__(self, name: str, types: Sequence[str], sql: str) -> None:
-        self._name = name
-        declared = f"({', '.join(types)})" if types else ""
-        given = f"({', '.join(f'%s::{one}' for one in types)})" if types else ""
-        self.prepare = f"prepare {name} {declared} as {sql}"
-        self._execute = f"execute {name} {given}"
-
-    def run(self, connection: Connection, *values: Any) -> CursorResult[Any]:
-        """Execute it with `values`; a list is an array."""
-        if self._name not in connection.info:  # which lives as long as the connection to the server
-            connection.exec_driver_sql(self.prepare)
-            connection.info[self._name] = True
-        return connection.exec_driver_sql(self._execute, values)
 
 
 def classify(context: ExceptionContext) -> Exception | None:

@@ -11,11 +11,9 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from services.kit.errors import KeyReused
+
 Row = TypeVar("Row", bound=Any)
-
-
-class KeyReused(Exception):
-    """The Idempotency-Key was used before, for a request with other values."""
 
 
 def claim(

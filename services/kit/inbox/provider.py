@@ -24,9 +24,9 @@ from sqlalchemy import BigInteger, Identity, Index, LargeBinary, UniqueConstrain
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
-from services.kit import metrics
-from services.kit.db.database import Database, Prepared
-from services.kit.web.problems import OUTCOME_UNKNOWN
+from services.kit.db.database import Database
+from services.kit.db.statements import PreparedStatement
+from services.kit.errors import OUTCOME_UNKNOWN
 
 log = logging.getLogger(__name__)
 
@@ -213,8 +213,8 @@ class Inbox(DependencyProvider):
         self._measure_at = time.monotonic() + MEASURE_EVERY_S
         with self.database.autocommit() as connection:
             row = COUNT.run(connection).one()
-        metrics.INBOX_WAITING.labels(self.container.service_name).set(row.waiting)
-        metrics.DEAD_LETTERS.labels(self.container.service_name).set(row.dead)
+        self.container.metrics.inbox_waiting.labels(self.container.service_name).set(row.waiting)
+        self.container.metrics.dead_letters.labels(self.container.service_name).set(row.dead)
 
 
 class Outage:
@@ -266,7 +266,7 @@ def _interval(pause_s: float | None) -> timedelta | None:
 
 
 #: A second delivery of an event that is here already changes nothing: its own attempts go on.
-KEEP = Prepared(
+KEEP = PreparedStatement(
     "keep_event",
     ["text", "text", "bytea", "text", "text", "jsonb", "integer", "text", "interval"],
     """
@@ -276,7 +276,7 @@ KEEP = Prepared(
     returning id""",
 )
 
-CLAIM = Prepared(
+CLAIM = PreparedStatement(
     "claim_failed_event",
     ["interval"],
     """
@@ -286,10 +286,10 @@ CLAIM = Prepared(
     returning id, handler, body, content_type, content_encoding, headers, attempts""",
 )
 
-REMOVE = Prepared("remove_failed_event", ["bigint"], "delete from inbox where id = $1")
+REMOVE = PreparedStatement("remove_failed_event", ["bigint"], "delete from inbox where id = $1")
 
 #: Only once for each attempt, if the lease was over and another replica made it too.
-FAIL = Prepared(
+FAIL = PreparedStatement(
     "fail_event_again",
     ["bigint", "integer", "integer", "text", "interval"],
     """
@@ -297,7 +297,7 @@ FAIL = Prepared(
     where id = $1 and attempts = $2 and next_attempt_at is not null""",
 )
 
-COUNT = Prepared(
+COUNT = PreparedStatement(
     "count_failed_events",
     [],
     """

@@ -15,9 +15,9 @@ from sqlalchemy import BigInteger, Identity, Index, event, func, insert, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, Session, declared_attr, mapped_column
 
-from services.contracts import Event
 from services.kit.amqp.publisher import LazyPublisher
 from services.kit.db.database import Database
+from services.kit.event import Event
 from services.kit.outbox.relay import Envelope, Relay
 
 

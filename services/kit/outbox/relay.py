@@ -19,11 +19,11 @@ from eventlet.event import Event as Wake
 from nameko.standalone.events import get_event_exchange
 from sqlalchemy import Connection
 
-from services.contracts import Event
-from services.kit import metrics
 from services.kit.amqp.publisher import LazyPublisher, Message, Refused
-from services.kit.db.database import Database, Prepared
-from services.kit.web.problems import PASSING, Unavailable
+from services.kit.db.database import Database
+from services.kit.db.statements import PreparedStatement
+from services.kit.errors import PASSING, Unavailable
+from services.kit.event import Event
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ class Relay:
         self.service = container.service_name
         self.exchange = get_event_exchange(self.service, container.config)
         self.settings = container.settings
+        self.metrics = container.metrics
         self.database = database
         self.publisher = publisher
         self._fresh: list[Envelope] = []  # committed, under our lease, not yet published
@@ -219,7 +220,7 @@ class Relay:
         if published:
             with self.database.autocommit() as connection:
                 record(connection, [event.event_id for event in published])
-            metrics.EVENTS_PUBLISHED.labels(self.service).inc(len(published))
+            self.metrics.events_published.labels(self.service).inc(len(published))
         if not_taken:
             self._give_back(not_taken, self.settings.OUTBOX_LEASE_S)
             if time.monotonic() >= self._say_at:
@@ -247,11 +248,11 @@ class Relay:
     def _measure(self) -> None:
         with self.database.autocommit() as connection:
             waiting, lag_s = count_waiting(connection)
-        metrics.OUTBOX_WAITING.labels(self.service).set(waiting)
-        metrics.OUTBOX_LAG.labels(self.service).set(lag_s)
+        self.metrics.outbox_waiting.labels(self.service).set(waiting)
+        self.metrics.outbox_lag.labels(self.service).set(lag_s)
 
 
-CLAIM = Prepared(
+CLAIM = PreparedStatement(
     "claim_events",
     ["integer", "interval"],
     """
@@ -261,10 +262,12 @@ CLAIM = Prepared(
     returning id, cast(event_id as text) as event_id, type, cast(body as text) as body""",
 )
 
-RECORD = Prepared("record_events", ["uuid[]"], "update outbox set published_at = now() where event_id = any($1)")
+RECORD = PreparedStatement(
+    "record_events", ["uuid[]"], "update outbox set published_at = now() where event_id = any($1)"
+)
 
 #: A pause as long as the event is old doubles from time to time, and needs no count of the attempts.
-GIVE_BACK = Prepared(
+GIVE_BACK = PreparedStatement(
     "give_back_events",
     ["uuid[]", "interval"],
     """
@@ -272,7 +275,7 @@ GIVE_BACK = Prepared(
     where event_id = any($1)""",
 )
 
-COUNT_WAITING = Prepared(
+COUNT_WAITING = PreparedStatement(
     "count_waiting_events",
     [],
     """
@@ -281,7 +284,7 @@ COUNT_WAITING = Prepared(
 )
 
 #: Looks at so many rows only, so that it costs the same however many there are, or wait in between.
-REMOVE_OLD = Prepared(
+REMOVE_OLD = PreparedStatement(
     "remove_old_events",
     ["integer", "interval", "bigint"],
     """

@@ -23,8 +23,8 @@ from nameko.web.handlers import HttpRequestHandler
 from pydantic import BaseModel, ValidationError
 from werkzeug.wrappers import Request, Response
 
-from services.kit import metrics
-from services.kit.web.problems import REPLAYED, Problem, Unavailable, bad_field, from_exception, invalid, is_expected
+from services.kit.errors import Unavailable
+from services.kit.web.problems import REPLAYED, Problem, bad_field, from_exception, invalid
 from services.kit.web.server import PATH_VALUES, Server
 
 log = logging.getLogger(__name__)
@@ -84,10 +84,11 @@ class Http(HttpRequestHandler):
         try:
             response = self._run(self._arguments(request)).response()
         except Exception as error:
-            if not is_expected(error):
+            problem = from_exception(error, self.container.product.problems)
+            if problem.view.status == 500:  # neither a client's mistake nor an outage
                 log.exception("%s %s failed", self.route.method, self.route.path)
-            response = from_exception(error).response()
-        metrics.REQUESTS.labels(
+            response = problem.response(self.container.product.name)
+        self.container.metrics.requests.labels(
             self.container.service_name, self.route.method, self.route.path, response.status_code
         ).observe(time.monotonic() - started)
         return response

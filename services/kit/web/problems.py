@@ -1,15 +1,14 @@
 """Errors as `application/problem+json` (RFC 9457). Every error that a client can see is made here."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.wrappers import Response
 
-from services.contracts import AccountNotFound
-from services.kit.db.database import DATABASE_DOWN, TryAgain
-from services.kit.db.idempotency import KeyReused
+from services.kit.errors import PASSING, KeyReused
 
 CONTENT_TYPE = "application/problem+json"
 REPLAYED = "Idempotent-Replayed"
@@ -40,7 +39,7 @@ class ProblemView(BaseModel):
 
 
 class Problem(Exception):
-    """An error answer. `name` makes its `type`, `urn:nameko-hw:problem:<name>`."""
+    """An error answer. `name` makes its `type`, `urn:<product>:problem:<name>`."""
 
     def __init__(
         self,
@@ -54,40 +53,34 @@ class Problem(Exception):
         super().__init__(detail)
         self.headers = (headers or {}) | ({REPLAYED: "true"} if replayed else {})
         self.view = ProblemView(
-            type=f"urn:nameko-hw:problem:{name}",
+            type=name,
             title=HTTPStatus(status).phrase,
             status=status,
             detail=detail,
             errors=list(errors),
         )
 
-    def response(self) -> Response:
-        body = self.view.model_dump_json(exclude_defaults=True)
-        return Response(body, self.view.status, self.headers, content_type=CONTENT_TYPE)
-
-
-class Unavailable(Exception):
-    """Something that we need did not answer within its deadline, so the outcome is unknown. Try again."""
-
-
-#: What was asked for may have happened or not. It passes by itself; then asking again under the same id tells.
-OUTCOME_UNKNOWN = (Unavailable, *DATABASE_DOWN)
-#: What passes by itself, whether or not something was done: nothing is wrong with the request, the event or the row.
-PASSING = (*OUTCOME_UNKNOWN, TryAgain)
-
-
-def account_busy() -> Problem:
-    """The problem for an account that somebody else holds, which is known to be as it was."""
-    return Problem(
-        503,
-        "account-busy",
-        "The account is busy, and nothing was moved. Send it again, with the same Idempotency-Key if there is one.",
-        headers=RETRY_AFTER,
-    )
+    def response(self, product: str) -> Response:
+        """Return the answer as the product called `product` gives it."""
+        view = self.view.model_copy(update={"type": f"urn:{product}:problem:{self.view.type}"})
+        body = view.model_dump_json(exclude_defaults=True)
+        return Response(body, view.status, self.headers, content_type=CONTENT_TYPE)
 
 
 def not_found(what: str, replayed: bool = False) -> Problem:
     return Problem(404, "not-found", f"There is no {what}.", replayed=replayed)
+
+
+def nothing_here() -> Problem:
+    return Problem(404, "not-found", "There is nothing at this path.")
+
+
+def routing_problem(error: HTTPException) -> Problem:
+    """Return the problem for a path or a method that nothing serves."""
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return Problem(405, "method-not-allowed", f"This resource allows {allowed}.", headers={"Allow": allowed})
+    return nothing_here()
 
 
 def bad_field(field: str, message: str, status: int = 422) -> Problem:
@@ -110,8 +103,11 @@ def invalid(error: ValidationError) -> Problem:
     return Problem(422, "invalid-request", "; ".join(f"{one.field}: {one.message}" for one in errors), errors)
 
 
-def from_exception(error: Exception) -> Problem:
-    """The one table from what went wrong to what the client is told. Never the text of an unknown exception."""
+def from_exception(error: Exception, own: Mapping[type[Exception], Callable[[], Problem]]) -> Problem:
+    """Return what the client is told of an error. This is the one table; `own` are the errors of the product.
+
+    The text of an exception that is not listed is never shown.
+    """
     match error:
         case Problem():
             return error
@@ -122,14 +118,9 @@ def from_exception(error: Exception) -> Problem:
                 "Idempotency-Key: it was used before for a request with other values.",
                 [FieldError(field="Idempotency-Key", message="was used before with other values")],
             )
-        case AccountNotFound():
-            return not_found("account of this user")
+        case _ if type(error) in own:
+            return own[type(error)]()
         case _ if isinstance(error, PASSING):
             return unavailable()
         case _:
             return Problem(500, "internal-error", "Something went wrong on our side; it has been logged.")
-
-
-def is_expected(error: Exception) -> bool:
-    """Whether `error` belongs to a client's mistake or to an outage rather than to a defect of ours."""
-    return from_exception(error).view.status != 500

@@ -17,6 +17,7 @@ class Protocol(HttpOnlyProtocol):
     `socket_timeout` seconds to say what it wants. (The body has a deadline of its own, see `http.Http`.)
     """
 
+    product = ""  # the name of it, see protocol_of
     _deadline: Timeout | None = None
 
     def handle_one_request(self) -> None:
@@ -74,16 +75,21 @@ class Protocol(HttpOnlyProtocol):
     def send_problem(self, problem: Problem) -> None:
         """Answer without an application, and close."""
         self.close_connection = True
-        self.wfile.write(raw(problem))
+        self.wfile.write(raw(problem, self.product))
+
+
+def protocol_of(product: str) -> type[Protocol]:
+    """Return the protocol, with the problems of the product called `product`."""
+    return type("Protocol", (Protocol,), {"product": product})
 
 
 class TooSlow(Exception):
     """A request's head did not arrive in time."""
 
 
-def raw(problem: Problem) -> bytes:
+def raw(problem: Problem, product: str) -> bytes:
     """The answer as it goes over a connection that is closed then."""
-    response = problem.response()
+    response = problem.response(product)
     response.headers["Connection"] = "close"
     head = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
     return f"HTTP/1.1 {response.status}\r\n{head}\r\n".encode("ascii") + response.get_data()

@@ -6,56 +6,35 @@ every worker is busy.
 
 import json
 import logging
-import mimetypes
 import socket
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import eventlet
 from eventlet import Timeout
 from nameko.web.server import WebServer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 from werkzeug.wrappers import Request, Response
 
-from services.kit import metrics
 from services.kit.amqp.publisher import Publisher
 from services.kit.db.database import Database
-from services.kit.web.problems import RETRY_AFTER, Problem, Unavailable, unavailable
-from services.kit.web.protocol import Protocol, raw
+from services.kit.errors import Unavailable
+from services.kit.web.documentation import Documentation
+from services.kit.web.problems import RETRY_AFTER, Problem, routing_problem, unavailable
+from services.kit.web.protocol import protocol_of, raw
 
 log = logging.getLogger(__name__)
 
-OPENAPI_FILE = Path(__file__).parents[3] / "docs" / "openapi.json"
 HEALTH_TIMEOUT_S = 2
 ASK_BROKER_EVERY_S = 2
 LINGER_S = 0.3
 FULL_AGAIN_S = 0.1
 BACKLOG = 1024  # connections that wait to be accepted
-PATH_VALUES = "nameko_hw.path_values"  # in the WSGI environment: the values that the path of a route names
-SWAGGER_UI = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
-DOCS_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>nameko-hw: the API</title>
-<link rel="stylesheet" href="/docs/swagger-ui.css">
-<link rel="icon" href="/docs/favicon-32x32.png">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="/docs/swagger-ui-bundle.js"></script>
-<script src="/docs/start.js"></script>
-</body>
-</html>
-"""
-DOCS_START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui"});\n'
-
+PATH_VALUES = "kit.path_values"  # in the WSGI environment: the values that the path of a route names
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
@@ -120,7 +99,7 @@ class Server(WebServer):
         self._refused += 1
         try:
             with Timeout(LINGER_S, TimeoutError()):
-                sock.sendall(raw(unavailable("The service has too many connections.")))
+                sock.sendall(raw(unavailable("The service has too many connections."), self.container.product.name))
                 sock.shutdown(socket.SHUT_WR)
                 while sock.recv(65_536):
                     pass
@@ -165,7 +144,8 @@ class Server(WebServer):
     def get_wsgi_app(self) -> WsgiApp:
         return self.app
 
-    def get_wsgi_server(self, sock: Any, wsgi_app: WsgiApp, protocol: Any = Protocol, debug: bool = False) -> Any:
+    def get_wsgi_server(self, sock: Any, wsgi_app: WsgiApp, protocol: Any = None, debug: bool = False) -> Any:
+        protocol = protocol or protocol_of(self.container.product.name)
         server = super().get_wsgi_server(sock, wsgi_app, protocol=protocol, debug=debug)
         server.socket_timeout = self.container.settings.REQUEST_TIMEOUT_S
         server.keepalive = 60
@@ -179,14 +159,10 @@ class Server(WebServer):
     def app(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """The WSGI application."""
         request = Request(environ)
-        own = {
-            "/": front_page,
-            "/health/live": live,
-            "/health/ready": self.ready,
-            "/metrics": show_metrics,
-        }.get(request.path)
-        if request.path == "/openapi.json" or request.path.startswith("/docs"):
-            own = documentation
+        own = {"/health/live": live, "/health/ready": self.ready, "/metrics": show_metrics}.get(request.path)
+        documentation = Documentation(self.container.product)
+        if documentation.serves(request.path):
+            own = documentation.answer
         return (own(request) if own else self.dispatch(request))(environ, start_response)
 
     def dispatch(self, request: Request) -> Response:
@@ -194,7 +170,7 @@ class Server(WebServer):
         try:
             entrypoint, request.environ[PATH_VALUES] = self.url_map.bind_to_environ(request.environ).match()
         except HTTPException as error:
-            return routing_problem(error).response()
+            return routing_problem(error).response(self.container.product.name)
         return entrypoint.handle_request(request)
 
     def ready(self, request: Request | None = None) -> Response:
@@ -203,13 +179,14 @@ class Server(WebServer):
         Without the broker it still can, so its state is only told, as of the last time that it was asked.
         """
         if not self._is_accepting:
-            return Problem(503, "not-ready", "the service is stopping", headers=RETRY_AFTER).response()
+            return self._not_ready("the service is stopping")
         if why := _failure(self._ask_database):
             log.warning("not ready: the database: %s", why)
-            return Problem(
-                503, "not-ready", "the database does not answer, or cannot be written to", headers=RETRY_AFTER
-            ).response()
+            return self._not_ready("the database does not answer, or cannot be written to")
         return _json({"status": "ready", "broker": "up" if self._broker_is_up else "away"})
+
+    def _not_ready(self, why: str) -> Response:
+        return Problem(503, "not-ready", why, headers=RETRY_AFTER).response(self.container.product.name)
 
     def _ask_database(self) -> None:
         for extension in self.container.dependencies:
@@ -225,16 +202,8 @@ class Server(WebServer):
             elif not self._broker_is_up and not why:
                 log.info("the broker is there")
             self._broker_is_up = not why
-            metrics.BROKER_UP.labels(self.container.service_name).set(self._broker_is_up)
+            self.container.metrics.broker_up.labels(self.container.service_name).set(self._broker_is_up)
             eventlet.sleep(ASK_BROKER_EVERY_S)
-
-
-def routing_problem(error: HTTPException) -> Problem:
-    """The problem for a path or a method that no entrypoint serves."""
-    if isinstance(error, MethodNotAllowed):
-        allowed = ", ".join(sorted(error.valid_methods or ()))
-        return Problem(405, "method-not-allowed", f"This resource allows {allowed}.", headers={"Allow": allowed})
-    return Problem(404, "not-found", "There is nothing at this path.")
 
 
 def live(request: Request) -> Response:
@@ -245,31 +214,6 @@ def live(request: Request) -> Response:
 def show_metrics(request: Request) -> Response:
     """Everything that this process counts, for Prometheus."""
     return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
-
-
-def front_page(request: Request) -> Response:
-    """There is no page of our own yet, so lead to the documentation."""
-    if request.method not in ("GET", "HEAD"):
-        return routing_problem(MethodNotAllowed(["GET", "HEAD"])).response()
-    return Response(status=302, headers={"Location": "/docs"})
-
-
-def documentation(request: Request) -> Response:
-    """The OpenAPI document and Swagger UI, whose files come from a package: nothing is fetched from elsewhere."""
-    if request.method not in ("GET", "HEAD"):
-        return routing_problem(MethodNotAllowed(["GET", "HEAD"])).response()
-    name = request.path.removeprefix("/docs/")
-    spec = find_spec("swagger_ui")
-    if request.path == "/openapi.json":
-        return Response(OPENAPI_FILE.read_bytes(), content_type="application/json")
-    if request.path in ("/docs", "/docs/"):
-        return Response(DOCS_PAGE, content_type="text/html; charset=utf-8")
-    if name == "start.js":
-        return Response(DOCS_START, content_type="text/javascript")
-    if name in SWAGGER_UI and spec and spec.origin:
-        file = Path(spec.origin).parent / "static" / name
-        return Response(file.read_bytes(), content_type=mimetypes.guess_type(name)[0])
-    return Problem(404, "not-found", "There is nothing at this path.").response()
 
 
 def _failure(ask: Callable[[], None]) -> str:

@@ -1,7 +1,6 @@
-"""Alembic for all four services: one environment here, a folder of versions in each service."""
+"""Alembic with one environment here, and a folder of versions in each service."""
 
 import time
-from importlib import import_module
 from pathlib import Path
 
 import alembic.command
@@ -9,7 +8,6 @@ from alembic.config import Config
 from psycopg2.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
-SERVICES = ("users", "billing", "orders", "notifications")
 HERE = Path(__file__).parent
 
 LOCK_S = 1.0
@@ -17,21 +15,23 @@ PAUSE_S = 1.0
 PATIENCE_S = 60.0
 
 
-def configuration(service: str, url: str) -> Config:
-    """Alembic's configuration for one service's database."""
+def configuration(url: str, versions: Path, metadata: object) -> Config:
+    """Return Alembic's configuration for the database of a service."""
     config = Config()
     config.set_main_option("script_location", str(HERE))
-    config.set_main_option("version_locations", str(HERE.parents[2] / service / "migrations"))
+    config.set_main_option("version_locations", str(versions))
     config.set_main_option("path_separator", "newline")
     config.attributes["url"] = url
     config.attributes["lock_s"] = LOCK_S
     config.attributes["patience_s"] = PATIENCE_S
-    config.attributes["metadata"] = import_module(f"services.{service}.models").Base.metadata
+    config.attributes["metadata"] = metadata
     return config
 
 
-def upgrade(service: str, url: str) -> None:
-    """Bring the database of `service` to the newest version. Safe to run twice, and by several replicas at once.
+def upgrade(service: str, url: str, versions: Path, metadata: object) -> None:
+    """Bring the database of `service` to the newest of its `versions`.
+
+    It is safe to run twice, and by several replicas at once.
 
     While a migration waits for a table, PostgreSQL lets nobody else at it either. So it waits for LOCK_S at a time,
     less than a request does for its statement, then begins anew; TimeoutError after PATIENCE_S.
@@ -39,7 +39,7 @@ def upgrade(service: str, url: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return alembic.command.upgrade(configuration(service, url), "head")
+            return alembic.command.upgrade(configuration(url, versions, metadata), "head")
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):
                 raise

@@ -1,0 +1,20 @@
+"""What every event has in common."""
+
+from typing import ClassVar
+from uuid import UUID, uuid4
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Event(BaseModel):
+    """A fact that a service tells the others. `event_id` is what a handler remembers, to handle it once.
+
+    `SOURCE` is the service that publishes it, `TYPE` its routing key. Fields that are not known here are ignored: they
+    come from a newer producer. A new field needs a default, for the events of an older one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    SOURCE: ClassVar[str]
+    TYPE: ClassVar[str]
+
+    event_id: UUID = Field(default_factory=uuid4)

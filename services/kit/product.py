@@ -1,0 +1,20 @@
+"""What the kit has to be told by whoever builds with it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.kit.web.problems import Problem
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product that is built with the kit. A container has one: `class Container(kit.Container): product = ...`.
+
+    `name` is the prefix of metrics (`shop_...`) and of the types of problems (`urn:shop:problem:...`); `problems` says
+    what a client is told of an error of the product's own; `openapi` is the file that `/docs` shows.
+    """
+
+    name: str = "shop"
+    problems: Mapping[type[Exception], Callable[[], Problem]] = field(default_factory=dict)
+    openapi: Path | None = None

@@ -1,0 +1,92 @@
+"""What recovery does with the rows that are due, whatever comes of settling them."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel
+
+from services.kit.amqp.rpc import RpcRefused, RpcUnavailable
+from services.kit.metrics import metrics_of
+from services.kit.recovery import NotYet, Recovery
+
+
+class Row:
+    __tablename__ = "rows"
+
+
+class RowView(BaseModel):
+    id: UUID
+
+
+class Rows:
+    """Rows that are due, `batch` at a time, and what recovery did with them."""
+
+    def __init__(self, count: int, results=lambda row: row) -> None:
+        self.due = [SimpleNamespace(id=number) for number in range(count)]
+        self.results, self.settled, self.noted = results, [], {}
+
+    def recover(self, interval_s: float = 60) -> None:
+        recovery = Recovery(Row, RowView, ended=("done",))
+        recovery.container = SimpleNamespace(
+            settings=SimpleNamespace(RECOVERY_INTERVAL_S=interval_s, RECOVERY_BATCH=10)
+        )
+        recovery.lease_due, recovery.note_troubles = self.lease, self.noted.update
+        recovery._report = lambda: None
+        recovery.run(self.settle)
+
+    def lease(self):
+        batch, self.due = self.due[:10], self.due[10:]
+        return batch
+
+    def settle(self, rows):
+        self.settled += [row.id for row in rows]
+        return [self.results(row) for row in rows]
+
+
+def test_recovery_goes_on_while_something_is_due():
+    rows = Rows(35)
+    rows.recover()
+    assert rows.settled == list(range(35)) and rows.noted == {}
+
+
+def test_recovery_makes_room_for_the_next_round_in_time():
+    rows = Rows(35)
+    rows.recover(interval_s=-1)
+    assert rows.settled == list(range(10))
+
+
+@pytest.mark.parametrize("error", [KeyError("a defect"), RpcRefused("InvalidArgument")])
+def test_recovery_notes_the_trouble_of_a_row_and_goes_on(error):
+    rows = Rows(25, lambda row: error if row.id == 3 else row)
+    rows.recover()
+    assert rows.settled == list(range(25))
+    assert list(rows.noted) == [3] and type(error).__name__ in rows.noted[3]
+
+
+def test_rows_that_have_to_wait_are_no_trouble():
+    rows = Rows(25, lambda row: NotYet() if row.id % 2 else row)
+    rows.recover()
+    assert rows.settled == list(range(25)) and rows.noted == {}
+
+
+def test_recovery_stops_in_an_outage_which_is_no_trouble_of_the_rows():
+    rows = Rows(25, lambda row: RpcUnavailable("silent"))
+    rows.recover()
+    assert rows.settled == list(range(10)) and rows.noted == {}
+
+
+def test_what_is_stuck_is_an_alarm_that_is_logged_when_it_changes(caplog: pytest.LogCaptureFixture):
+    recovery = Recovery(Row, RowView, ended=("done",))
+    recovery.container = SimpleNamespace(
+        service_name="unit", metrics=metrics_of("unit"), settings=SimpleNamespace(STUCK_AFTER_S=300)
+    )
+    recovery.database = SimpleNamespace(autocommit=lambda: nullcontext())
+    for stuck in (0, 2, 2, 3, 0):
+        counted = SimpleNamespace(pending=5, stuck=stuck)
+        recovery.count = SimpleNamespace(run=lambda *_, counted=counted: SimpleNamespace(one=lambda: counted))
+        recovery._report()
+    assert [record.getMessage().split(" for ")[0] for record in caplog.records] == [
+        f"unit: {stuck} pending" for stuck in (2, 3, 0)
+    ]
