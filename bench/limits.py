@@ -13,7 +13,8 @@ from kombu import Queue
 
 from bench.contenders import MONEY, USERS, Servers, connect, seconds_of
 from services.billing.domain import REVENUE
-from services.billing.store import PAY
+from services.billing.domain import Kind as MovementKind
+from services.billing.store import MOVE
 from services.contracts import OrderPaid, Outcome
 from services.kit.amqp.publisher import ConfirmedChannel, Message
 from services.kit.db.database import PREFER_INDEXES
@@ -21,17 +22,17 @@ from services.kit.db.statements import PreparedStatement
 from services.kit.outbox.relay import JSON, RECORD
 from services.local.net import HOST
 from services.local.postgres import USER, program
-from services.notifications.domain import Kind, happiness
+from services.notifications.domain import Kind, paid_letter
 from services.notifications.store import ADD_LETTERS
 from services.ops.migrate import upgrade
 from services.orders.domain import Status
-from services.orders.store import CLAIM, FINISH
+from services.orders.store import CLAIM, END
 
 SQL_BATCHES = (1, 10)  # orders a statement: services that are busy put several into one
 PUBLISH_BATCHES = (1, 10, 100)  # messages between two waits for the confirms
 CONFIRM_S = 30
 EVENT = OrderPaid(order_id=UUID(int=1), user_id=UUID(int=1), price=1)
-SUBJECT, BODY = happiness(EVENT)
+SUBJECT, BODY = paid_letter(EVENT)
 
 
 def ids(variable: str, batch: int) -> str:
@@ -50,43 +51,64 @@ def same(value: str, type_: str, batch: int) -> str:
     return f"array_fill({value}::{type_}, array[{batch}])"
 
 
-def statement(prepared: PreparedStatement, *values: str) -> str:
-    """The very text of a prepared statement, with `values` for $1, $2, ... pgbench prepares it again."""
+def statement(prepared: PreparedStatement, **values: str) -> str:
+    """Return the text of a prepared statement, with the SQL of each parameter. pgbench prepares it again."""
     sql = prepared.prepare.partition(" as ")[2]
-    return re.sub(r"\$(\d+)", lambda match: values[int(match[1]) - 1], sql).strip() + ";\n"
+    given = {name.replace("__", "."): value for name, value in values.items()}
+    return re.sub(r"\$(\d+)", lambda match: given[prepared.parameters[int(match[1]) - 1]], sql).strip() + ";\n"
 
 
 def scripts(batch: int) -> dict[str, str]:
-    """For each database, what `batch` orders do there, as a script of pgbench."""
+    """Return, for each database, what `batch` orders do there, as a script of pgbench."""
     order_ids, event_ids, users = ids("order", batch), ids("event", batch), user_ids(batch)
-    prices, seconds = same("1", "bigint", batch), "interval '15 s'"
+    prices, pause = same("1", "bigint", batch), "interval '15 s'"
+    nothing = same("null", "text", batch)
     names = "".join(f"\\set {name} random(1, 9000000000000000000)\n" for name in ("order", "event"))
     names += f"\\set user random(0, {USERS - 1})\n"
     return {
         "orders": names
-        + statement(CLAIM, order_ids, users, prices, same("null", "text", batch), seconds)
         + statement(
-            FINISH,
-            order_ids,
-            same(f"'{Status.PAID}'", "text", batch),
-            same("null", "text", batch),
-            event_ids,
-            same(f"'{EVENT.TYPE}'", "text", batch),
-            same(f"'{EVENT.model_dump_json()}'", "text", batch),
-            seconds,
+            CLAIM.statement,
+            requests__id=order_ids,
+            requests__request_id=event_ids,
+            requests__idempotency_key=nothing,
+            requests__user_id=users,
+            requests__price=prices,
+            retry_after=pause,
         )
-        + statement(RECORD, event_ids),
+        + statement(
+            END,
+            ended__id=order_ids,
+            ended__status=same(f"'{Status.PAID}'", "text", batch),
+            ended__reason=nothing,
+            events__row_id=order_ids,
+            events__event_id=event_ids,
+            events__type=same(f"'{EVENT.TYPE}'", "text", batch),
+            events__body=same(f"'{EVENT.model_dump_json()}'", "text", batch),
+            lease=pause,
+        )
+        + statement(RECORD, _1=event_ids),
         "billing": names
-        + statement(PAY, order_ids, users, prices, f"{users}::text[]", same(f"'{REVENUE}'", "text", batch)),
+        + statement(
+            MOVE,
+            movements__id=order_ids,
+            movements__idempotency_key=nothing,
+            movements__kind=same(f"'{MovementKind.PAYMENT}'", "text", batch),
+            movements__user_id=users,
+            movements__amount=prices,
+            movements__debit=f"{users}::text[]",
+            movements__credit=same(f"'{REVENUE}'", "text", batch),
+            movements__change=same("-1", "bigint", batch),
+        ),
         "notifications": names
         + statement(
             ADD_LETTERS,
-            event_ids,
-            order_ids,
-            users,
-            f"'{Kind.ORDER_PAID}'",
-            same(f"'{SUBJECT}'", "text", batch),
-            same(f"'{BODY}'", "text", batch),
+            letters__event_id=event_ids,
+            letters__order_id=order_ids,
+            letters__user_id=users,
+            letters__kind=same(f"'{Kind.ORDER_PAID}'", "text", batch),
+            letters__subject=same(f"'{SUBJECT}'", "text", batch),
+            letters__body=same(f"'{BODY}'", "text", batch),
         ),
     }
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from services.contracts import Amount
 
@@ -63,7 +63,7 @@ class ReceiptView(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    operation_id: Annotated[UUID, Field(validation_alias="id")]
+    operation_id: Annotated[UUID, Field(validation_alias=AliasChoices("operation_id", "id"))]
     user_id: UUID
     amount: int
     balance: int

@@ -4,11 +4,12 @@ from uuid import UUID
 
 from services.billing import models, store
 from services.billing.domain import AccountView, Kind, Money, OperationView, ReceiptView
-from services.contracts import AccountNotFound, AccountState, Amount, OperationMismatch, Outcome, Payment
+from services.billing.store import Moved, Movement
+from services.contracts import AccountState, Amount, OperationMismatch, Outcome, Payment
 from services.kit.amqp.rpc import rpc
 from services.kit.busy import Busy
 from services.kit.db.database import Database
-from services.kit.errors import TryAgain
+from services.kit.errors import KeyReused
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, PageQuery
 from services.kit.web.problems import RETRY_AFTER, Problem, not_found
@@ -25,19 +26,19 @@ class BillingService:
 
     @rpc
     def open_account(self, user_id: UUID) -> AccountState:
-        """Open the user's account, once, and give its state."""
-        with self.db.get_session() as session:
-            return account_state(store.open_account(session, user_id))
+        """Open the user's account, once, and return its state."""
+        self.open_accounts(user_ids=[user_id])
+        return self.get_account(user_id=user_id)
 
     @rpc
     def open_accounts(self, user_ids: list[UUID]) -> list[str]:
-        """Open the accounts of these users, each once, in one statement; give the ids of those that are open now."""
+        """Open the accounts of these users, each once, in one statement; return the ids of those that are open now."""
         with self.db.autocommit() as connection:
             return [str(user_id) for user_id in store.open_accounts(connection, user_ids)]
 
     @rpc
     def pay(self, operation_id: UUID, user_id: UUID, amount: Amount) -> str:
-        """Take `amount` for an order, once for each `operation_id`; give the Outcome, as `pay_all` does.
+        """Take `amount` for an order, once for each `operation_id`; return the Outcome, as `pay_all` does.
 
         Raises OperationMismatch for an id that was used with other values.
         """
@@ -49,29 +50,29 @@ class BillingService:
 
     @rpc
     def pay_all(self, payments: list[Payment], wait: bool = False) -> list[str]:
-        """Carry out payments, each once for its operation id; give their Outcomes, in the same order.
+        """Carry out payments, each once for its operation id; return their Outcomes, in the same order.
 
         An account that somebody else holds is waited for, LOCK_TIMEOUT_S at the most, if `wait` says so; otherwise its
-        payments are left out, and hold up nobody. Each statement of `store.pay` is a transaction by itself: a death
+        payments are left out, and hold up nobody. Each statement of `store.move` is a transaction by itself: a death
         between two of them leaves some payments carried out, whose outcomes are found when they are asked for again.
         """
         with self.db.autocommit() as connection:
-            outcomes = store.pay(connection, payments, wait)
-        return [str(outcome) for outcome in outcomes]
+            outcomes = store.move(connection, [Movement.of_payment(payment) for payment in payments], wait)
+        return [outcome_of(one) for one in outcomes]
 
     @rpc
     def refuse(self, operation_id: UUID, user_id: UUID, amount: Amount) -> str:
-        """Refuse a payment for good, because there is no such user; give the Outcome that is stored from now on.
+        """Refuse a payment for good, because there is no such user; return the Outcome that is stored from now on.
 
         It is another one if the payment was decided before. A request to pay that the broker delivers late finds it.
         """
         payment = Payment(operation_id=operation_id, user_id=user_id, amount=amount)
         with self.db.autocommit() as connection:
-            return str(store.refuse(connection, payment))
+            return outcome_of(store.refuse(connection, Movement.of_payment(payment)))
 
     @rpc
     def get_account(self, user_id: UUID) -> AccountState:
-        """Give the state of the user's account. Raises AccountNotFound."""
+        """Return the state of the user's account. Raises AccountNotFound."""
         with self.db.get_session() as session:
             return account_state(store.get_account(session, user_id))
 
@@ -98,21 +99,22 @@ class BillingService:
         """Carry out a deposit or a withdrawal, once for each key; a refusal is kept under the key as well."""
         if user_id in self.busy:
             raise account_busy()
-        try:
-            with self.db.get_session() as session:
-                operation, is_new = store.claim_movement(session, key, kind, user_id, money.amount)
-                if is_new:
-                    store.settle(session, operation)
-                if operation.outcome == Outcome.ACCOUNT_NOT_FOUND and key is None:
-                    raise AccountNotFound(str(user_id))  # and nothing is stored
-        except TryAgain:  # whoever waits for a locked account holds a worker: those who come next need not
-            self.busy.add(user_id)
-            raise account_busy() from None
-        if operation.outcome == Outcome.ACCOUNT_NOT_FOUND:
-            raise not_found("account of this user", replayed=not is_new)
-        if operation.outcome == Outcome.INSUFFICIENT_FUNDS:
-            raise insufficient_funds(replayed=not is_new)
-        return Reply(200, ReceiptView.model_validate(operation), replayed=not is_new)
+        movement = Movement.of(kind, user_id, money.amount, key=key)
+        with self.db.autocommit() as connection:
+            [moved] = store.move(connection, [movement], wait=True)
+            if key is not None and isinstance(moved, Moved) and moved.outcome == Outcome.ACCOUNT_NOT_FOUND:
+                moved = store.refuse(connection, movement)  # without a key nothing is stored
+        if isinstance(moved, KeyReused):
+            raise moved
+        match moved.outcome:
+            case Outcome.BUSY:  # whoever waits for a locked account holds a worker: those who come next need not
+                self.busy.add(user_id)
+                raise account_busy()
+            case Outcome.ACCOUNT_NOT_FOUND | Outcome.REFUSED:
+                raise not_found("account of this user", replayed=not moved.is_new)
+            case Outcome.INSUFFICIENT_FUNDS:
+                raise insufficient_funds(replayed=not moved.is_new)
+        return Reply(200, receipt(moved, movement), replayed=not moved.is_new)
 
     @http(
         "GET",
@@ -129,8 +131,20 @@ class BillingService:
         return Reply(200, Page[OperationView](items=lines, next=next_))
 
 
+def outcome_of(moved: Moved | KeyReused) -> str:
+    """Return the Outcome as it goes over the wire."""
+    return str(Outcome.MISMATCH if isinstance(moved, KeyReused) else moved.outcome)
+
+
 def account_state(account: models.Account) -> AccountState:
     return {"user_id": str(account.user_id), "balance": account.balance}
+
+
+def receipt(moved: Moved, movement: Movement) -> ReceiptView:
+    assert moved.balance is not None  # a CHECK of the database: what was accepted has one
+    return ReceiptView(
+        operation_id=moved.operation_id, user_id=movement.user_id, amount=movement.amount, balance=moved.balance
+    )
 
 
 def insufficient_funds(replayed: bool) -> Problem:

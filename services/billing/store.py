@@ -1,196 +1,171 @@
-"""All the SQL of billing. Each function works in the caller's transaction."""
+"""All the SQL of billing. A statement that is run on a `Connection` is a transaction by itself."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
-from uuid import UUID
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from services.billing.domain import Kind, change, entries
 from services.billing.models import Account, Operation
 from services.contracts import AccountNotFound, Outcome, Payment
-from services.kit.db.idempotency import claim
+from services.kit.db.idempotency import Claim, Claimed
 from services.kit.db.statements import PreparedStatement
-from services.kit.errors import TryAgain
+from services.kit.errors import KeyReused, TryAgain
 from services.kit.web.pages import PageQuery, newest_first
 
 
-def open_account(session: Session, user_id: UUID) -> Account:
-    """Open the user's account with nothing in it, or find it open."""
-    session.execute(insert(Account).values(user_id=user_id, balance=0).on_conflict_do_nothing())
-    return get_account(session, user_id)
+class Movement(NamedTuple):
+    """Money that somebody asks to be moved, as a row of `operations`; `change` is that of the user's balance."""
+
+    id: UUID
+    idempotency_key: str | None
+    kind: Kind
+    user_id: UUID
+    amount: int
+    debit: str
+    credit: str
+    change: int
+
+    @classmethod
+    def of(cls, kind: Kind, user_id: UUID, amount: int, id_: UUID | None = None, key: str | None = None) -> "Movement":
+        return cls(id_ or uuid4(), key, kind, user_id, amount, *entries(kind, user_id), change(kind, amount))
+
+    @classmethod
+    def of_payment(cls, payment: Payment) -> "Movement":
+        return cls.of(Kind.PAYMENT, payment.user_id, payment.amount, payment.operation_id)
+
+
+class Moved(NamedTuple):
+    """The outcome of a movement, the operation that has it, and the balance right after it, if money was moved.
+
+    `is_new` is false where the outcome was decided before, by the same id or under the same Idempotency-Key.
+    """
+
+    outcome: Outcome
+    operation_id: UUID
+    balance: int | None = None
+    is_new: bool = True
+
+
+#: Decide movements, record them and move the money, in one statement: if one of them is not new, all of it fails.
+#: Movements of one account are decided in their order, up to the first that is refused. Those after it are left for
+#: the next statement, which knows what the account can still pay. Nothing is decided, and nothing stored, for an
+#: account that is not there, or that could not be locked.
+MOVE_SQL = """
+    with asked as (
+        select *, sum(change) over (partition by user_id order by number) as total from {movements}
+    ), locked as (
+        select user_id, balance from accounts where user_id = any(array(select user_id from asked))
+        -- in one order everywhere, so that no two transactions wait for each other
+        order by user_id for update<SKIP LOCKED>
+    ), decided as (
+        select asked.*, balance + total as balance_after,
+               coalesce(min(balance + total) over before, 0) >= 0 as has_its_turn
+        from asked join locked using (user_id)
+        window before as (partition by user_id order by number rows between unbounded preceding and 1 preceding)
+    ), moved as (
+        insert into operations (id, idempotency_key, kind, user_id, amount, debit, credit, outcome, balance, created_at)
+        select id, idempotency_key, kind, user_id, amount, debit, credit,
+               case when balance_after >= 0 then 'accepted' else 'insufficient_funds' end,
+               case when balance_after >= 0 then balance_after end,
+               clock_timestamp() + number * interval '1 microsecond'
+        from decided where has_its_turn order by number
+        returning id, outcome, balance
+    ), taken as (
+        update accounts set balance = balance + sums.change
+        from (select user_id, sum(change) as change from decided where has_its_turn and balance_after >= 0
+              group by user_id) as sums
+        where accounts.user_id = sums.user_id
+    )
+    select id, outcome, balance from moved
+    union all
+    select id, case when exists (select from accounts where accounts.user_id = asked.user_id)
+                    then 'busy' else 'account_not_found' end, null
+    from asked where user_id not in (select user_id from locked)"""
+MOVE = PreparedStatement("move", MOVE_SQL.replace("<SKIP LOCKED>", " skip locked"), movements=Movement)
+MOVE_WAITING = PreparedStatement("move_waiting", MOVE_SQL.replace("<SKIP LOCKED>", ""), movements=Movement)
+
+REFUSE = PreparedStatement(
+    "refuse",
+    """
+    insert into operations (id, idempotency_key, kind, user_id, amount, debit, credit, outcome)
+    select id, idempotency_key, kind, user_id, amount, debit, credit, 'account_not_found' from {movements}
+    on conflict do nothing""",
+    movements=Movement,
+)
+
+OPEN = PreparedStatement(
+    "open_accounts",
+    """
+    insert into accounts (user_id, balance)
+    select distinct user_id, 0 from unnest({ids}) as one (user_id) order by user_id on conflict do nothing""",
+    ids="uuid[]",
+)
+
+#: What was decided before is found as for any other request with an Idempotency-Key.
+DECIDED = Claim(Operation, Movement, same=("kind", "user_id", "amount"))
+
+
+def open_accounts(connection: Connection, user_ids: Sequence[UUID]) -> Sequence[UUID]:
+    """Open the accounts of these users with nothing in them, or find them open."""
+    OPEN.run(connection, ids=list(user_ids))
+    return user_ids
 
 
 def get_account(session: Session, user_id: UUID) -> Account:
+    """Return the account of a user. Raises AccountNotFound."""
     account = session.get(Account, user_id)
     if account is None:
         raise AccountNotFound(str(user_id))
     return account
 
 
-#: Decide, claim and carry out payments in one statement: the one that is not new makes it fail as a whole.
-#: Payments of one account are decided in their order, up to the first that is refused; those after it are left
-#: for another time, as it depends on them who of them can still be paid. Nothing is decided, and nothing stored, for an
-#: account that is not there, or that could not be locked.
-PAY_SQL = """
-    with asked as (
-        select *, sum(amount) over (partition by user_id order by number) as total
-        from unnest($1, $2, $3, $4, $5) with ordinality as one (id, user_id, amount, debit, credit, number)
-    ), locked as (
-        select user_id, balance from accounts where user_id = any($2)
-        -- in one order everywhere, so that no two transactions wait for each other
-        order by user_id for update{waiting}
-    ), decided as (
-        select id, user_id, amount, debit, credit, number,
-               case when balance >= total then 'accepted' else 'insufficient_funds' end as outcome,
-               case when balance >= total then balance - total end as balance_after
-        from asked join locked using (user_id)
-        where balance >= total - amount
-    ), paid as (
-        insert into operations (id, kind, user_id, amount, debit, credit, outcome, balance, created_at)
-        select id, 'payment', user_id, amount, debit, credit, outcome, balance_after,
-               clock_timestamp() + number * interval '1 microsecond'
-        from decided order by number
-        returning id, user_id, amount, outcome
-    ), taken as (
-        update accounts set balance = accounts.balance - sums.amount
-        from (select user_id, sum(amount) as amount from paid where outcome = 'accepted' group by user_id) as sums
-        where accounts.user_id = sums.user_id
-    )
-    select id, outcome from paid
-    union all
-    select id, case when exists (select from accounts where accounts.user_id = asked.user_id)
-                    then 'busy' else 'account_not_found' end
-    from asked where user_id not in (select user_id from locked)"""
-PAY_TYPES = ["uuid[]", "uuid[]", "bigint[]", "text[]", "text[]"]
-PAY = PreparedStatement("pay", PAY_TYPES, PAY_SQL.format(waiting=" skip locked"))
-PAY_WAITING = PreparedStatement("pay_waiting", PAY_TYPES, PAY_SQL.format(waiting=""))
+def move(connection: Connection, movements: Sequence[Movement], wait: bool) -> list[Moved | KeyReused]:
+    """Carry out movements, each once, and return their outcomes, in the same order.
 
-REFUSE = PreparedStatement(
-    "refuse_payment",
-    ["uuid", "uuid", "bigint", "text", "text"],
+    KeyReused is the outcome of one whose id or key was used with other values. An account that somebody else holds is
+    waited for, LOCK_TIMEOUT_S at the most, if `wait` says so; its movements are BUSY otherwise.
     """
-    insert into operations (id, kind, user_id, amount, debit, credit, outcome)
-    values ($1, 'payment', $2, $3, $4, $5, 'account_not_found') on conflict do nothing""",
-)
-
-OPEN = PreparedStatement(
-    "open_accounts",
-    ["uuid[]"],
-    """
-    insert into accounts (user_id, balance)
-    select distinct user_id, 0 from unnest($1) as one (user_id) order by user_id on conflict do nothing""",
-)
-
-
-def open_accounts(connection: Connection, user_ids: Sequence[UUID]) -> Sequence[UUID]:
-    """Open the accounts of these users with nothing in them, or find them open."""
-    OPEN.run(connection, [str(user_id) for user_id in user_ids])
-    return user_ids
-
-
-def pay(connection: Connection, payments: Sequence[Payment], wait: bool) -> list[Outcome]:
-    """Carry out payments, each once for its operation id, and give their outcomes, in the same order."""
-    asked: dict[UUID, Payment] = {}
-    for payment in payments:
-        asked.setdefault(payment.operation_id, payment)
-    outcomes: dict[UUID, Outcome] = {}
-    while rest := [payment for payment in asked.values() if payment.operation_id not in outcomes]:
+    asked: dict[UUID, Movement] = {}
+    for movement in movements:
+        asked.setdefault(movement.id, movement)
+    outcomes: dict[UUID, Moved | KeyReused] = {}
+    while rest := [movement for movement in asked.values() if movement.id not in outcomes]:
         try:
-            outcomes |= carry_out(connection, rest, wait)
-        except IntegrityError:
-            if not (done_before := known(connection, rest)):
+            rows = (MOVE_WAITING if wait else MOVE).run(connection, movements=rest)
+            outcomes |= {row.id: Moved(Outcome(row.outcome), row.id, row.balance) for row in rows}
+        except IntegrityError:  # nothing is done: some were decided before
+            if not (decided := find_decided(connection, rest)):
                 raise
-            outcomes |= done_before
-        except TryAgain:  # PAY has not waited for the accounts, but for an operation that another one is carrying out
-            outcomes |= {payment.operation_id: Outcome.BUSY for payment in rest}
-    return [
-        outcomes[payment.operation_id] if payment == asked[payment.operation_id] else Outcome.MISMATCH
-        for payment in payments
-    ]
+            outcomes |= decided
+        except TryAgain:  # MOVE does not wait for accounts, but for an operation that somebody is carrying out
+            outcomes |= {movement.id: Moved(Outcome.BUSY, movement.id) for movement in rest}
+    return [outcomes[one.id] if one == asked[one.id] else KeyReused() for one in movements]
 
 
-def carry_out(connection: Connection, payments: Sequence[Payment], wait: bool) -> dict[UUID, Outcome]:
-    """Run PAY; IntegrityError, and nothing is done, if some operation id is not new."""
-    ledger = [entries(Kind.PAYMENT, payment.user_id) for payment in payments]
-    paid = (PAY_WAITING if wait else PAY).run(
-        connection,
-        [str(payment.operation_id) for payment in payments],
-        [str(payment.user_id) for payment in payments],
-        [payment.amount for payment in payments],
-        [debit for debit, _ in ledger],
-        [credit for _, credit in ledger],
-    )
-    return {row.id: Outcome(row.outcome) for row in paid}
+def refuse(connection: Connection, movement: Movement) -> Moved | KeyReused:
+    """Record that a movement is refused for want of an account, unless it was decided before; return what is stored."""
+    REFUSE.run(connection, movements=[movement])
+    return find_decided(connection, [movement])[movement.id]
 
 
-def refuse(connection: Connection, payment: Payment) -> Outcome:
-    """Store that a payment was refused for want of an account, unless it was decided before; give what is stored."""
-    REFUSE.run(
-        connection,
-        str(payment.operation_id),
-        str(payment.user_id),
-        payment.amount,
-        *entries(Kind.PAYMENT, payment.user_id),
-    )
-    return known(connection, [payment])[payment.operation_id]
+def find_decided(connection: Connection, movements: Sequence[Movement]) -> dict[UUID, Moved | KeyReused]:
+    """Return the outcomes of those movements that were decided before, by the id of each."""
+    found = DECIDED.find(connection, movements).items()
+    return {id_: one if isinstance(one, KeyReused) else _moved(one) for id_, one in found}
 
 
-def known(connection: Connection, payments: Iterable[Payment]) -> dict[UUID, Outcome]:
-    """The outcomes of those payments that were decided before; MISMATCH for an id that was used for something else."""
-    asked = {payment.operation_id: payment for payment in payments}
-    return {
-        one.id: answer_of(one, asked[one.id])
-        for one in connection.execute(select(Operation.__table__).where(Operation.id.in_(asked)))
-    }
-
-
-def answer_of(operation: Row[Any], payment: Payment) -> Outcome:
-    """What somebody gets who asks for a payment under the id of `operation`."""
-    if (operation.kind, operation.user_id, operation.amount) != (Kind.PAYMENT, payment.user_id, payment.amount):
-        return Outcome.MISMATCH
-    return Outcome.REFUSED if operation.outcome == Outcome.ACCOUNT_NOT_FOUND else Outcome(operation.outcome)
-
-
-def claim_movement(session: Session, key: str | None, kind: Kind, user_id: UUID, amount: int) -> tuple[Operation, bool]:
-    """Insert a deposit or a withdrawal under its Idempotency-Key, or find the one that has it."""
-    debit, credit = entries(kind, user_id)
-    operation, is_new = claim(
-        session, Operation, key, {"kind": kind, "user_id": user_id, "amount": amount}, debit=debit, credit=credit
-    )
-    assert operation is not None  # no other unique column can have refused it: its id is new
-    return operation, is_new
-
-
-def settle(session: Session, operation: Operation) -> None:
-    """Decide a claimed operation: move the money if the account has it, and record the outcome."""
-    moved = change(Kind(operation.kind), operation.amount)
-    balance = session.scalars(
-        update(Account)
-        .where(Account.user_id == operation.user_id, Account.balance + moved >= 0)
-        .values(balance=Account.balance + moved)
-        .returning(Account.balance)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    if balance is not None:
-        outcome = Outcome.ACCEPTED
-    elif session.scalars(select(Account.user_id).where(Account.user_id == operation.user_id)).one_or_none():
-        outcome = Outcome.INSUFFICIENT_FUNDS
-    else:
-        outcome = Outcome.ACCOUNT_NOT_FOUND
-    session.scalars(
-        update(Operation)
-        .where(Operation.id == operation.id)
-        .values(outcome=outcome, balance=balance, created_at=func.clock_timestamp())
-        .returning(Operation)
-        .execution_options(populate_existing=True, synchronize_session=False)
-    ).one()
+def _moved(claimed: Claimed) -> Moved:
+    operation: Row[Any] = claimed.row  # type: ignore[assignment]  # found ones have a row
+    is_refused = operation.outcome == Outcome.ACCOUNT_NOT_FOUND
+    outcome = Outcome.REFUSED if is_refused else Outcome(operation.outcome)
+    return Moved(outcome, operation.id, operation.balance, claimed.is_new)
 
 
 def statement(session: Session, user_id: UUID, page: PageQuery) -> tuple[Sequence[Operation], str | None]:
-    """The operations that moved the user's money, newest first."""
+    """Return a page of the operations that moved the user's money, newest first."""
     accepted = select(Operation).where(Operation.user_id == user_id, Operation.outcome == Outcome.ACCEPTED)
     return newest_first(session, accepted, page, Operation.created_at, Operation.id)

@@ -131,8 +131,8 @@ class Batched(DependencyProvider):
     def method_name(self) -> str:
         return str(self.attr_name)
 
-    def get_dependency(self, worker_ctx: WorkerContext) -> "Calls":
-        return Calls(self)
+    def get_dependency(self, worker_ctx: WorkerContext) -> "BatchedMethod":
+        return BatchedMethod(self)
 
     def batcher(self, key: Hashable) -> Batcher[Any, Any]:
         """The rounds of `key`; those of keys that nobody needs any more are forgotten."""
@@ -153,17 +153,18 @@ class Batched(DependencyProvider):
         return self.work(self._service, items)
 
 
-class Calls:
-    """What a worker holds of a Batched method: `self._settle(order)`, or `self._settle.all(orders)`."""
+class BatchedMethod:
+    """A batched method as a worker sees it: `self._settle.one(order)`, or `self._settle.many(orders)`."""
 
     def __init__(self, batched_: Batched) -> None:
         self._batched = batched_
 
-    def __call__(self, item: Any) -> Any:
+    def one(self, item: Any) -> Any:
+        """Have `item` done in the next round, together with others; return its result, or raise it."""
         return self._batched.batcher(self._batched.key(item)).call(item)
 
-    def all(self, items: Sequence[Any]) -> list[Any]:
-        """Do `items` now, in a round of their own; give a result or an exception for each."""
+    def many(self, items: Sequence[Any]) -> list[Any]:
+        """Do `items` now, in a round of their own; return a result or an exception for each."""
         return self._batched.batcher(None).do(items)
 
 

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from nameko.extensions import DependencyProvider
@@ -28,6 +28,13 @@ TROUBLE_LENGTH = 200
 
 class NotYet(Unavailable):
     """Nothing was done, and that is nobody's fault: the row waits for its next turn."""
+
+
+class Trouble(NamedTuple):
+    """What went wrong with a row."""
+
+    id: UUID
+    trouble: str
 
 
 class PendingRow:
@@ -58,27 +65,28 @@ class Recovery(DependencyProvider):
         # What was leased together comes back at different times, so that a row that breaks its round meets others then.
         self.lease = PreparedStatement(
             f"lease_{table}",
-            ["integer", "interval"],
             f"""
-            update {table} set retry_at = now() + $2 * (1 + random() / 4), attempts = attempts + 1
+            update {table} set retry_at = now() + {{pause}} * (1 + random() / 4), attempts = attempts + 1
             where id in (select id from {table} where status = 'pending' and retry_at < now()
-                         order by retry_at limit $1 for update skip locked)
+                         order by retry_at limit {{most}} for update skip locked)
             returning {columns}""",
+            most="integer",
+            pause="interval",
         )
         self.note = PreparedStatement(
             f"note_trouble_of_{table}",
-            ["uuid[]", "text[]", "interval"],
             f"""
-            update {table} set trouble = one.trouble, retry_at = now() + least(attempts, 20) * $3
-            from unnest($1, $2) as one (id, trouble)
-            where {table}.id = one.id and {is_pending}""",
+            update {table} set trouble = one.trouble, retry_at = now() + least(attempts, 20) * {{pause}}
+            from {{troubles}} where {table}.id = one.id and {is_pending}""",
+            troubles=Trouble,
+            pause="interval",
         )
         self.count = PreparedStatement(
             f"count_pending_{table}",
-            ["interval"],
             f"""
-            select count(*) as pending, count(*) filter (where created_at < now() - $1) as stuck
+            select count(*) as pending, count(*) filter (where created_at < now() - {{stuck_after}}) as stuck
             from {table} where status = 'pending'""",
+            stuck_after="interval",
         )
         self._stuck_before = 0
 
@@ -107,31 +115,33 @@ class Recovery(DependencyProvider):
         """Lease up to RECOVERY_BATCH rows that are due, and that no other replica has."""
         settings = self.container.settings
         with self.database.autocommit() as connection:
-            due = self.lease.run(connection, settings.RECOVERY_BATCH, timedelta(seconds=settings.RECOVERY_AFTER_S))
+            due = self.lease.run(
+                connection, most=settings.RECOVERY_BATCH, pause=timedelta(seconds=settings.RECOVERY_AFTER_S)
+            )
             return [self.view.model_validate(row) for row in due]
 
     def _note(self, rows: Sequence[Any], results: Sequence[Any]) -> None:
-        troubles = {
-            row.id: f"{type(result).__name__}: {result}"[:TROUBLE_LENGTH]
+        troubles = [
+            Trouble(row.id, f"{type(result).__name__}: {result}"[:TROUBLE_LENGTH])
             for row, result in zip(rows, results, strict=True)
             if is_trouble(result)
-        }
+        ]
         if troubles:
-            log.error("%d of %d could not be settled; %s", len(troubles), len(rows), next(iter(troubles.values())))
+            log.error("%d of %d could not be settled; %s", len(troubles), len(rows), troubles[0].trouble)
             self.note_troubles(troubles)
 
-    def note_troubles(self, troubles: dict[UUID, str]) -> None:
+    def note_troubles(self, troubles: Sequence[Trouble]) -> None:
         """Write down what went wrong with pending rows, each of which waits longer than the last time."""
         pause = timedelta(seconds=self.container.settings.RECOVERY_AFTER_S)
         with self.database.autocommit() as connection:
-            self.note.run(connection, [str(id_) for id_ in troubles], list(troubles.values()), pause)
+            self.note.run(connection, troubles=troubles, pause=pause)
 
     def _report(self) -> None:
         """Show how many rows are pending. What has been pending for longer than STUCK_AFTER_S is an alarm."""
         service, metrics = self.container.service_name, self.container.metrics
         stuck_after_s = self.container.settings.STUCK_AFTER_S
         with self.database.autocommit() as connection:
-            row = self.count.run(connection, timedelta(seconds=stuck_after_s)).one()
+            row = self.count.run(connection, stuck_after=timedelta(seconds=stuck_after_s)).one()
         metrics.pending.labels(service).set(row.pending)
         metrics.stuck.labels(service).set(row.stuck)
         if row.stuck != self._stuck_before:

@@ -20,13 +20,13 @@ class Kind(StrEnum):
     MESSAGE = "message"  # anything else that somebody had to say
 
 
-def happiness(event: OrderPaid) -> tuple[str, str]:
-    """Subject and body of the letter for an order that was paid."""
+def paid_letter(event: OrderPaid) -> tuple[str, str]:
+    """Return subject and body of the letter of happiness, for an order that was paid."""
     return "Your order is paid", f"Order {event.order_id} for {money(event.price)} is paid. Thank you!"
 
 
-def grief(event: OrderRejected) -> tuple[str, str]:
-    """Subject and body of the letter for an order that could not be paid."""
+def rejected_letter(event: OrderRejected) -> tuple[str, str]:
+    """Return subject and body of the letter of grief, for an order that could not be paid."""
     return "Your order was rejected", (
         f"Order {event.order_id} for {money(event.price)} was rejected: "
         "there is not enough money on your account. Nothing was taken."
@@ -34,7 +34,7 @@ def grief(event: OrderRejected) -> tuple[str, str]:
 
 
 def money(amount: int) -> str:
-    """An amount as people write it, with two decimals."""
+    """Return an amount as people write it, with two decimals."""
     return f"{amount // 100}.{amount % 100:02}"
 
 

@@ -15,7 +15,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: DateTime(timezone=True)}
 
 
-class Inbox(InboxRow, Base):
+class InboxEvent(InboxRow, Base):
     """Events that failed."""
 
 

@@ -1,5 +1,7 @@
 """The entrypoints of notifications."""
 
+from uuid import uuid4
+
 from services.contracts import OrderPaid, OrderRejected, UserRegistered
 from services.kit.amqp.events import event_handler
 from services.kit.db.database import Database
@@ -7,39 +9,45 @@ from services.kit.inbox.provider import Inbox
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, UserPageQuery
 from services.notifications import models, store
-from services.notifications.domain import Kind, LetterView, NewMessage, grief, happiness
+from services.notifications.domain import Kind, LetterView, NewMessage, paid_letter, rejected_letter
+from services.notifications.store import MessageRequest, NewContact, NewLetter
 
 
 class NotificationsService:
-    """Stores a letter for every order that ended. Each handler says which events were new to it."""
+    """Stores a letter for every order that ended. Each handler returns whether each of its events was new to it."""
 
     name = "notifications"
     db = Database(models.Base)
-    inbox = Inbox(models.Inbox)
+    inbox = Inbox(models.InboxEvent)
 
     @event_handler(OrderPaid)
     def on_order_paid(self, events: list[OrderPaid]) -> list[bool]:
         """Store the letters of happiness."""
         with self.db.autocommit() as connection:
-            return store.add_letters(connection, Kind.ORDER_PAID, [(event, *happiness(event)) for event in events])
+            return store.add_letters(
+                connection, [NewLetter.of(Kind.ORDER_PAID, one, *paid_letter(one)) for one in events]
+            )
 
     @event_handler(OrderRejected)
     def on_order_rejected(self, events: list[OrderRejected]) -> list[bool]:
         """Store the letters of grief."""
         with self.db.autocommit() as connection:
-            return store.add_letters(connection, Kind.ORDER_REJECTED, [(event, *grief(event)) for event in events])
+            return store.add_letters(
+                connection, [NewLetter.of(Kind.ORDER_REJECTED, one, *rejected_letter(one)) for one in events]
+            )
 
     @event_handler(UserRegistered)
     def on_user_registered(self, events: list[UserRegistered]) -> list[bool]:
         """Remember where the users get letters, also those stored before this."""
-        with self.db.get_session() as session:
-            return [store.add_contact(session, event.user_id, event.email) for event in events]
+        with self.db.autocommit() as connection:
+            return store.add_contacts(connection, [NewContact(event.user_id, event.email) for event in events])
 
     @http("POST", "/notifications", body=NewMessage, answers={201: LetterView}, summary="Store a letter")
     def create_message(self, key: str | None, body: NewMessage) -> Reply:
         """Store a letter to a user or to an address; nothing is really sent."""
+        request = MessageRequest(uuid4(), key, body.user_id, body.email, body.subject, body.body)
         with self.db.get_session() as session:
-            letter, is_new = store.claim_message(session, key, body)
+            letter, is_new = store.store_message(session, request)
         return Reply(201, LetterView.model_validate(letter), replayed=not is_new)
 
     @http(

@@ -1,68 +1,100 @@
-"""All the SQL of notifications. Each function works in the caller's transaction."""
+"""All the SQL of notifications. A statement that is run on a `Connection` is a transaction by itself."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services.contracts import OrderPaid, OrderRejected
-from services.kit.db.idempotency import claim
+from services.kit.db.idempotency import Claim, one
 from services.kit.db.statements import PreparedStatement
 from services.kit.web.pages import UserPageQuery, newest_first
-from services.notifications.domain import Kind, NewMessage
-from services.notifications.models import Contact, Letter
+from services.notifications.domain import Kind
+from services.notifications.models import Letter
 
+
+class NewLetter(NamedTuple):
+    """The letter of an event, as a row."""
+
+    event_id: UUID
+    order_id: UUID
+    user_id: UUID
+    kind: Kind
+    subject: str
+    body: str
+
+    @classmethod
+    def of(cls, kind: Kind, event: OrderPaid | OrderRejected, subject: str, body: str) -> "NewLetter":
+        return cls(event.event_id, event.order_id, event.user_id, kind, subject, body)
+
+
+class NewContact(NamedTuple):
+    """The address of a user, as a row."""
+
+    user_id: UUID
+    email: str
+
+
+class MessageRequest(NamedTuple):
+    """A message that a client asks for. The id is made by its request, so that storing it again finds it stored."""
+
+    id: UUID
+    idempotency_key: str | None
+    user_id: UUID | None
+    email: str | None
+    subject: str
+    body: str
+
+
+#: The unique `event_id` makes the handler an idempotent receiver: an event that comes again stores nothing.
 ADD_LETTERS = PreparedStatement(
     "add_letters",
-    ["uuid[]", "uuid[]", "uuid[]", "text", "text[]", "text[]"],
     """
     insert into letters (id, event_id, order_id, user_id, kind, subject, body)
-    select gen_random_uuid(), event_id, order_id, user_id, $4, subject, body
-    from unnest($1, $2, $3, $5, $6) as one (event_id, order_id, user_id, subject, body)
+    select gen_random_uuid(), event_id, order_id, user_id, kind, subject, body from {letters}
     order by event_id  -- in one order everywhere, so that no two transactions wait for each other
     on conflict do nothing
     returning event_id""",
+    letters=NewLetter,
 )
 
+ADD_CONTACTS = PreparedStatement(
+    "add_contacts",
+    """
+    insert into contacts (user_id, email) select user_id, email from {contacts} order by user_id
+    on conflict do nothing returning user_id""",
+    contacts=NewContact,
+)
 
-def add_letters(
-    connection: Connection, kind: Kind, letters: Sequence[tuple[OrderPaid | OrderRejected, str, str]]
-) -> list[bool]:
-    """Store a letter with its subject and body for each event; False for one that was handled before."""
-    new = set(
-        ADD_LETTERS.run(
-            connection,
-            [str(event.event_id) for event, _, _ in letters],
-            [str(event.order_id) for event, _, _ in letters],
-            [str(event.user_id) for event, _, _ in letters],
-            str(kind),
-            [subject for _, subject, _ in letters],
-            [body for _, _, body in letters],
-        ).scalars()
-    )
-    return [event.event_id in new for event, _, _ in letters]
+CLAIM = Claim(Letter, MessageRequest, same=("user_id", "email", "subject", "body"), also={"kind": f"'{Kind.MESSAGE}'"})
 
 
-def add_contact(session: Session, user_id: UUID, email: str) -> bool:
-    """Store a user's address; False if it was known."""
-    new = session.execute(
-        insert(Contact).values(user_id=user_id, email=email).on_conflict_do_nothing().returning(Contact.user_id)
-    )
-    return new.one_or_none() is not None
+def add_letters(connection: Connection, letters: Sequence[NewLetter]) -> list[bool]:
+    """Store letters; return for each whether its event was new, False if it was handled before."""
+    new = set(ADD_LETTERS.run(connection, letters=letters).scalars())
+    return [letter.event_id in new for letter in letters]
 
 
-def claim_message(session: Session, key: str | None, new: NewMessage) -> tuple[Letter, bool]:
-    """Store a message under `key`, or find the one that the key has stored; say which."""
-    request = {"user_id": new.user_id, "given_email": new.email, "subject": new.subject, "body": new.body}
-    letter, is_new = claim(session, Letter, key, request, kind=Kind.MESSAGE)
-    assert letter is not None  # no other unique column can have refused it: all are null
+def add_contacts(connection: Connection, contacts: Sequence[NewContact]) -> list[bool]:
+    """Store the addresses of users; return for each whether it was new."""
+    new = set(ADD_CONTACTS.run(connection, contacts=contacts).scalars())
+    return [contact.user_id in new for contact in contacts]
+
+
+def store_message(session: Session, request: MessageRequest) -> tuple[Letter, bool]:
+    """Store a message under its key, or find the one that the key has stored; return it, and whether it is new."""
+    [claimed] = CLAIM.run(session.connection(), [request])
+    row, is_new = one(claimed)
+    assert row is not None  # no other unique column can have refused it: all are null
+    letter = session.get(Letter, row.id)  # with the address of its user, if it is known
+    assert letter is not None
     return letter, is_new
 
 
 def newest(session: Session, page: UserPageQuery) -> tuple[Sequence[Letter], str | None]:
-    """Letters, newest first."""
+    """Return a page of letters, newest first."""
     letters = select(Letter)
     if page.user_id is not None:
         letters = letters.where(Letter.user_id == page.user_id)

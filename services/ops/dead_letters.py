@@ -116,7 +116,7 @@ class DeadLetters:
 
 def with_inbox() -> list[str]:
     """The services that have an inbox."""
-    return [service for service in SERVICES if hasattr(import_module(f"services.{service}.models"), "Inbox")]
+    return [service for service in SERVICES if hasattr(import_module(f"services.{service}.models"), "InboxEvent")]
 
 
 def id_of(service: str, number: int) -> str:

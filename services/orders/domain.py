@@ -2,11 +2,12 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from services.contracts import Amount, OrderPaid, OrderRejected, Outcome, Payment
+from services.contracts import Amount, OrderPaid, OrderRejected, Outcome
 from services.kit.event import Event
 
 
@@ -48,16 +49,16 @@ class OrderView(BaseModel):
     created_at: datetime
 
 
-def payment(order: OrderView) -> Payment:
-    """What billing is asked for, as often as it takes: the id of the order makes it one payment.
+def payment_for(order: OrderView) -> dict[str, Any]:
+    """Return the payment that billing is asked for, as often as it takes: the id of the order makes it one payment.
 
-    Not checked here: an order that billing does not take is billing's to refuse, alone.
+    It is not checked here: a payment that billing does not take is billing's to refuse, alone.
     """
-    return Payment.model_construct(operation_id=order.id, user_id=order.user_id, amount=order.price)
+    return {"operation_id": str(order.id), "user_id": str(order.user_id), "amount": order.price}
 
 
-def verdict(order: OrderView, outcome: Outcome) -> OrderView:
-    """The order as the outcome of its payment leaves it: as it is, if that has decided nothing."""
+def apply_outcome(order: OrderView, outcome: Outcome) -> OrderView:
+    """Return the order as the outcome of its payment leaves it: unchanged, if that has decided nothing."""
     match outcome:
         case Outcome.ACCEPTED:
             return order.model_copy(update={"status": Status.PAID})
@@ -70,12 +71,12 @@ def verdict(order: OrderView, outcome: Outcome) -> OrderView:
 
 
 def rejected(order: OrderView, reason: Reason) -> OrderView:
-    """The order, rejected."""
+    """Return the order, rejected."""
     return order.model_copy(update={"status": Status.REJECTED, "reason": reason})
 
 
-def announcement(order: OrderView) -> Event | None:
-    """The event that tells of a finished order; none for one that was refused for another reason than money."""
+def event_for(order: OrderView) -> Event | None:
+    """Return the event of an order that has ended; none for one that was rejected for another reason than money."""
     if order.status == Status.PAID:
         return OrderPaid(order_id=order.id, user_id=order.user_id, price=order.price)
     if order.reason == Reason.INSUFFICIENT_FUNDS:

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, false, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from services.kit.outbox.provider import OutboxRow
+from services.kit.outbox.table import OutboxRow
 from services.kit.recovery import PendingRow
 
 
@@ -45,5 +45,5 @@ class Order(PendingRow, Base):
     promised: Mapped[bool] = mapped_column(server_default=false())
 
 
-class Outbox(OutboxRow, Base):
+class OutboxEvent(OutboxRow, Base):
     """Events of orders on their way out."""

@@ -1,6 +1,6 @@
-"""The entrypoints of orders. The flow of an order is `create_order`, `_finish` and `_settle`."""
+"""The entrypoints of orders. The flow of an order is `create_order`, `_settle` and `_settle_all`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID, uuid4
 
 from eventlet import Timeout
@@ -12,6 +12,7 @@ from services.kit.batching import batched
 from services.kit.busy import Busy
 from services.kit.db.database import Database
 from services.kit.errors import PASSING, KeyReused, Unavailable
+from services.kit.event import Event
 from services.kit.outbox.provider import Outbox
 from services.kit.recovery import NotYet, Recovery, is_outage
 from services.kit.timers import every
@@ -19,8 +20,16 @@ from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, UserPageQuery
 from services.kit.web.problems import RETRY_AFTER, not_found
 from services.orders import models, store
-from services.orders.domain import NewOrder, OrderView, Reason, Status, payment, verdict
-from services.orders.store import Asked, Claimed
+from services.orders.domain import (
+    NewOrder,
+    OrderView,
+    Reason,
+    Status,
+    apply_outcome,
+    event_for,
+    payment_for,
+)
+from services.orders.store import OrderRequest, StoredOrder
 
 
 class AccountBusy(NotYet):
@@ -32,12 +41,12 @@ class NoAccount(NotYet):
 
 
 class OrdersService:
-    """Takes orders, asks billing for their payment, and tells how they ended."""
+    """Takes orders, asks billing to pay for them, and publishes how they ended."""
 
     name = "orders"
     config = Config()
     db = Database(models.Base)
-    outbox = Outbox(models.Outbox)
+    outbox = Outbox(models.OutboxEvent)
     recovery = Recovery(models.Order, OrderView, ended=(Status.PAID, Status.REJECTED))
     billing = RpcProxy("billing")
     users = RpcProxy("users")
@@ -47,12 +56,12 @@ class OrdersService:
         "POST", "/orders", body=NewOrder, answers={201: OrderView, 202: OrderView, 404: None}, summary="Place an order"
     )
     def create_order(self, key: str | None, body: NewOrder) -> Reply:
-        """Store the order as pending, then finish it; 202 while the outcome of the payment is not known."""
-        order, is_new, promised = self._store(Asked(uuid4(), uuid4(), key, body))
+        """Store the order as pending, then settle it; 202 while the outcome of the payment is not known."""
+        order, is_new, promised = self._store.one(OrderRequest(uuid4(), uuid4(), key, body.user_id, body.price))
         if order.status == Status.PENDING:
             try:
                 with Timeout(self._patience_s(), Unavailable("the outcome is not known in time")):
-                    order = self._finish(order)
+                    order = self._settle(order)
             except PASSING:
                 order, promised = self._promise(order)  # and `recover` asks billing again
         if order.reason == Reason.ACCOUNT_NOT_FOUND and not promised:
@@ -61,85 +70,85 @@ class OrdersService:
         return Reply(status, order, headers | {"Location": f"/orders/{order.id}"}, replayed=not is_new)
 
     def _patience_s(self) -> float:
-        """How long a request waits for its order to end: longer than an RPC takes, and with time left to answer 202."""
-        return (self.config["RPC_TIMEOUT_S"] + self.config["REQUEST_TIMEOUT_S"]) / 2
+        """Return how long a request waits for its order: longer than an RPC takes, and with time left to answer 202."""
+        return float(self.config["RPC_TIMEOUT_S"] + self.config["REQUEST_TIMEOUT_S"]) / 2
 
     @batched()
-    def _store(self, asked: Sequence[Asked]) -> Sequence[Claimed | KeyReused]:
+    def _store(self, requests: Sequence[OrderRequest]) -> Sequence[StoredOrder | KeyReused]:
         with self.db.autocommit() as connection:
-            return store.claim_orders(connection, asked, self.config["RECOVERY_AFTER_S"])
+            return store.store_orders(connection, requests, self.config["RECOVERY_AFTER_S"])
 
-    def _finish(self, order: OrderView) -> OrderView:
-        """Settle the order with others; alone if its account is busy, or not there."""
+    def _settle(self, order: OrderView) -> OrderView:
+        """Settle the order together with others; alone if its account is busy, or not there."""
         try:
-            return self._settle(order)
+            return self._settle_together.one(order)
         except AccountBusy:
-            return self._settle_busy(order)
+            return self._settle_busy.one(order)
         except NoAccount:
             return self._refuse(order)
 
     @batched(again=(RpcRefused,))
-    def _settle(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
-        """Ask billing, which pays an order once; then record the outcomes, and the events that tell of them."""
-        return self._pay(orders, wait=False)
+    def _settle_together(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
+        return self._settle_all(orders, wait=False)
 
     @batched(key=lambda order: order.user_id, again=(RpcRefused,))
     def _settle_busy(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
-        """Settle orders of one account that somebody else holds: in rounds of its own, which may wait for it.
+        """Settle orders of one account that somebody else holds, in rounds of their own, which may wait for it.
 
-        Once such a round has waited in vain, there is no more waiting for a while: each would hold a worker.
+        Once such a round has waited in vain, nobody waits for a while: each would hold a worker.
         """
         account = orders[0].user_id
         if account in self.busy:
             return [AccountBusy()] * len(orders)
-        results = self._pay(orders, wait=True)
+        results = self._settle_all(orders, wait=True)
         if any(isinstance(result, AccountBusy) for result in results):
             self.busy.add(account)
         return results
 
-    def _pay(self, orders: Sequence[OrderView], wait: bool) -> list[OrderView | Exception]:
-        outcomes = self.billing.pay_all(
-            payments=[payment(order).model_dump(mode="json") for order in orders], wait=wait
-        )
+    def _settle_all(self, orders: Sequence[OrderView], wait: bool) -> list[OrderView | Exception]:
+        """Ask billing, which pays for an order once; then record how the orders ended, with the events that say so."""
+        outcomes = self.billing.pay_all(payments=[payment_for(order) for order in orders], wait=wait)
         if len(outcomes) != len(orders):
-            raise RpcRefused(f"billing gave {len(outcomes)} outcomes for {len(orders)} payments")
+            raise RpcRefused(f"billing returned {len(outcomes)} outcomes for {len(orders)} payments")
         results = [settled(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
-        ended = iter(self._record([result for result in results if isinstance(result, OrderView)]))
-        return [next(ended) if isinstance(result, OrderView) else result for result in results]
+        ended = [result for result in results if isinstance(result, OrderView)]
+        events = {order.id: event for order in ended if (event := event_for(order))}
+        now = iter(self._end(ended, events))
+        return [next(now) if isinstance(result, OrderView) else result for result in results]
 
-    def _record(self, orders: Sequence[OrderView]) -> Sequence[OrderView]:
-        """Write down how orders ended, with the events that tell of it; give them as they are now."""
+    def _end(self, orders: Sequence[OrderView], events: Mapping[UUID, Event]) -> Sequence[OrderView]:
+        """Record how orders ended, with their events, in one statement; return the orders as they are now."""
         if not orders:
             return []
         with self.db.autocommit() as connection:
-            events, now = store.finish(connection, orders, self.config["OUTBOX_LEASE_S"])
-        self.outbox.publish_soon(events)
+            now, written = store.end_orders(connection, orders, events, self.outbox.lease_s)
+        self.outbox.publish_soon(written)
         return now
 
     def _refuse(self, order: OrderView) -> OrderView:
         """Refuse an order whose user does not exist. If the user does, the account is on its way, and the order waits.
 
-        Ids of users are made by users, so one that it does not know now will never be one.
+        The ids of users are made by users, so an id that it does not know now will never be one.
         """
         if self.users.known_users(user_ids=[str(order.user_id)]):
             raise NoAccount()
-        outcome = self.billing.refuse(**payment(order).model_dump(mode="json"))
-        if isinstance(ended := settled(order, outcome), Exception):
-            raise ended
-        return self._record([ended])[0]
+        result = settled(order, self.billing.refuse(**payment_for(order)))
+        if isinstance(result, Exception):
+            raise result
+        return self._end([result], events={})[0]
 
     def _promise(self, order: OrderView) -> tuple[OrderView, bool]:
-        """Write down that the client is told of a pending order that it is accepted; give it as it is now."""
+        """Write down that the client is told that its pending order is accepted; return the order as it is now."""
         with self.db.autocommit() as connection:
             return store.promise(connection, order.id)
 
     @every("RECOVERY_INTERVAL_S")
     def recover(self) -> None:
-        """Finish the orders that a crash or an outage left pending; any number of replicas may do so at once."""
+        """Settle the orders that a crash or an outage left pending; any number of replicas may do so at once."""
         self.recovery.run(self._settle_due)
 
     def _settle_due(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
-        results: list[OrderView | Exception] = self._settle.all(orders)
+        results: list[OrderView | Exception] = self._settle_together.many(orders)
         for index, order in enumerate(orders):
             if isinstance(results[index], NoAccount):
                 try:
@@ -166,13 +175,13 @@ class OrdersService:
 
 
 def settled(order: OrderView, outcome: str) -> OrderView | Exception:
-    """The order as the outcome of its payment leaves it, or why it has to wait."""
+    """Return the order as the outcome of its payment leaves it, or why it has to wait."""
     match outcome:
         case Outcome.BUSY:
             return AccountBusy()
         case Outcome.ACCOUNT_NOT_FOUND:
             return NoAccount()
         case Outcome.ACCEPTED | Outcome.INSUFFICIENT_FUNDS | Outcome.REFUSED | Outcome.MISMATCH:
-            return verdict(order, Outcome(outcome))
+            return apply_outcome(order, Outcome(outcome))
         case _:
-            return RpcRefused(f"billing gave an outcome that is not known here: {outcome!r}")
+            return RpcRefused(f"billing returned an outcome that is not known here: {outcome!r}")

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import CheckConstraint, DateTime, Index, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from services.kit.outbox.provider import OutboxRow
+from services.kit.outbox.table import OutboxRow
 from services.kit.recovery import PendingRow
 
 
@@ -46,5 +46,5 @@ class RefusedUser(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class Outbox(OutboxRow, Base):
+class OutboxEvent(OutboxRow, Base):
     """Events of users on their way out."""

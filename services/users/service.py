@@ -1,7 +1,7 @@
 """The entrypoints of users."""
 
 from collections.abc import Sequence
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from nameko.dependency_providers import Config
 
@@ -17,6 +17,7 @@ from services.kit.web.entrypoint import Reply, http
 from services.kit.web.problems import FieldError, Problem, not_found
 from services.users import models, store
 from services.users.domain import NewUser, Status, UserView
+from services.users.store import UserRequest
 
 
 class UsersService:
@@ -25,43 +26,46 @@ class UsersService:
     name = "users"
     config = Config()
     db = Database(models.Base)
-    outbox = Outbox(models.Outbox)
+    outbox = Outbox(models.OutboxEvent)
     recovery = Recovery(models.User, UserView, ended=(Status.ACTIVE,))
     billing = RpcProxy("billing")
 
     @http("POST", "/users", body=NewUser, answers={201: UserView, 409: None}, summary="Create a user")
     def create_user(self, key: str | None, body: NewUser) -> Reply:
-        """Store the user, tell the others, and open the account; `pending` while billing has not answered."""
+        """Store the user with the event that tells of it, then open the account; `pending` until billing answers."""
+        request = UserRequest(uuid4(), key, body.name, body.email)
+        event = UserRegistered(user_id=request.id, email=request.email)
         with self.db.get_session() as session:
-            user, is_new = store.claim_user(session, key, body, self.config["RECOVERY_AFTER_S"])
-            if user is not None and is_new:
-                self.outbox.add(session, [UserRegistered(user_id=user.id, email=user.email)])
+            user, is_new, events = store.store_user(
+                session, request, event, self.config["RECOVERY_AFTER_S"], self.outbox.lease_s
+            )
+        self.outbox.publish_soon(events)
         if user is None:
             raise email_taken(replayed=not is_new)
         if user.status == Status.PENDING:
             try:
-                user = self._settle(user)
+                user = self._open_accounts.one(user)
             except PASSING:
                 pass  # it stays pending, and `recover` asks billing again
         return Reply(201, user, {"Location": f"/users/{user.id}"}, replayed=not is_new)
 
     @batched(again=(RpcRefused,))
-    def _settle(self, users: Sequence[UserView]) -> Sequence[UserView]:
-        """Open the accounts, which billing does once, then record that they are there."""
+    def _open_accounts(self, users: Sequence[UserView]) -> Sequence[UserView]:
+        """Ask billing, which opens an account once; then record that the users are active."""
         self.billing.open_accounts(user_ids=[str(user.id) for user in users])
         with self.db.autocommit() as connection:
             return store.activate(connection, users)
 
     @rpc
     def known_users(self, user_ids: list[UUID]) -> list[str]:
-        """Give those of `user_ids` that are users. A user is one from the moment at which its id is made."""
+        """Return those of `user_ids` that are users. A user is one from the moment at which it is stored."""
         with self.db.autocommit() as connection:
             return [str(user_id) for user_id in store.known(connection, user_ids)]
 
     @every("RECOVERY_INTERVAL_S")
     def recover(self) -> None:
         """Finish the users that a crash or an outage left pending; any number of replicas may do so at once."""
-        self.recovery.run(self._settle.all)
+        self.recovery.run(self._open_accounts.many)
 
     @http("GET", "/users/<uuid:user_id>", answers={200: UserView, 404: None}, summary="Show a user")
     def get_user(self, user_id: UUID) -> Reply:

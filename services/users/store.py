@@ -1,72 +1,105 @@
-"""All the SQL of users. Each function works in the caller's transaction."""
+"""All the SQL of users. A statement on a `Connection` is a transaction by itself, one on a `Session` is not."""
 
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, func, insert
+from sqlalchemy import Connection, insert
 from sqlalchemy.orm import Session
 
-from services.kit.db.idempotency import claim, take_turns
+from services.contracts import UserRegistered
+from services.kit.db.idempotency import Claim, one, take_turns
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import KeyReused
-from services.users.domain import NewUser, Status, UserView
+from services.kit.outbox.table import OutgoingEvent, StatementWithEvents
+from services.users.domain import Status, UserView
 from services.users.models import RefusedUser, User
 
 
-class Claimed(NamedTuple):
-    """The user of a request, None if another one has the address; and whether this is the first answer to it."""
+class UserRequest(NamedTuple):
+    """A user whom a client asks for. The id is made by the request, so that storing it again finds it stored."""
+
+    id: UUID
+    idempotency_key: str | None
+    name: str
+    email: str
+
+
+class StoredUser(NamedTuple):
+    """The user that a request gets, None if another one has the address; `is_new` if this is its first answer.
+
+    `events` is what was written with the user, to be published after the commit.
+    """
 
     user: UserView | None
     is_new: bool
+    events: Sequence[OutgoingEvent] = ()
 
+
+#: The user and the event that tells of it are written by one statement; see `StatementWithEvents`.
+CLAIM = Claim(
+    User,
+    UserRequest,
+    same=("name", "email"),
+    also={"status": "'pending'", "retry_at": "now() + {retry_after}"},
+    statement=StatementWithEvents,
+    retry_after="interval",
+)
 
 ACTIVATE = PreparedStatement(
     "activate_users",
-    ["uuid[]"],
     """
-    update users set status = 'active', trouble = null from unnest($1) as one (id)
+    update users set status = 'active', trouble = null from unnest({ids}) as one (id)
     where users.id = one.id and users.status <> 'active'""",
+    ids="uuid[]",
 )
 
-KNOWN = PreparedStatement("known_users", ["uuid[]"], "select id from users where id = any($1)")
+KNOWN = PreparedStatement("known_users", "select id from users where id = any({ids})", ids="uuid[]")
 
 
-def claim_user(session: Session, key: str | None, new: NewUser, retry_after_s: float) -> Claimed:
-    """Store a pending user under `key`, or find the answer that the key has had; a refusal is kept under it too."""
+def store_user(
+    session: Session, request: UserRequest, event: UserRegistered, retry_after_s: float, lease_s: float
+) -> StoredUser:
+    """Store a pending user and the event that tells of it, or find the answer that the key has had.
+
+    A refusal is kept under the key too.
+    """
+    key = request.idempotency_key
     if key is not None:
         take_turns(session, key)  # as two tables may hold it
         refused = session.get(RefusedUser, key)
-        if refused is not None and (refused.name, refused.email) != (new.name, new.email):
+        if refused is not None and (refused.name, refused.email) != (request.name, request.email):
             raise KeyReused()
         if refused is not None:
-            return Claimed(None, is_new=False)
-    user, is_new = claim(
-        session,
-        User,
-        key,
-        {"name": new.name, "email": new.email},
-        status=Status.PENDING,
-        retry_at=func.now() + timedelta(seconds=retry_after_s),
+            return StoredUser(None, is_new=False)
+    outgoing = OutgoingEvent.of(event)
+    [claimed] = CLAIM.run(
+        session.connection(),
+        [request],
+        events={request.id: outgoing},
+        lease_s=lease_s,
+        retry_after=timedelta(seconds=retry_after_s),
     )
-    if user is not None:
-        return Claimed(UserView.model_validate(user), is_new)
+    row, is_new = one(claimed)
+    if row is not None:
+        return StoredUser(UserView.model_validate(row), is_new, [outgoing] if is_new else [])
     if key is not None:
-        session.execute(insert(RefusedUser).values(idempotency_key=key, name=new.name, email=new.email))
-    return Claimed(None, is_new=True)
+        session.execute(insert(RefusedUser).values(idempotency_key=key, name=request.name, email=request.email))
+    return StoredUser(None, is_new=True)
 
 
 def activate(connection: Connection, users: Sequence[UserView]) -> list[UserView]:
-    """Record that billing has the accounts of `users`; give them as they are now. Doing it again changes nothing."""
-    ACTIVATE.run(connection, [str(user.id) for user in users])
+    """Record that billing has the accounts of `users`; return them as they are now. Doing it again changes nothing."""
+    ACTIVATE.run(connection, ids=[user.id for user in users])
     return [user.model_copy(update={"status": Status.ACTIVE}) for user in users]
 
 
 def get(session: Session, user_id: UUID) -> User | None:
+    """Return a user, or None."""
     return session.get(User, user_id)
 
 
 def known(connection: Connection, user_ids: Sequence[UUID]) -> list[UUID]:
-    """Those of `user_ids` that are users, pending ones included."""
-    return list(KNOWN.run(connection, [str(user_id) for user_id in user_ids]).scalars())
+    """Return those of `user_ids` that are users, pending ones included."""
+    return list(KNOWN.run(connection, ids=list(user_ids)).scalars())

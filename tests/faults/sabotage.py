@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from sqlalchemy import text
+
 
 def sabotage(what: str) -> None:
     """Take out one safeguard of the services in this process."""
@@ -31,52 +33,44 @@ SCHEMA = {
 
 def _tell_before_the_commit() -> None:
     """An event is written by a statement of its own, before that of what it tells of: a dual write."""
-    from services.kit.db.statements import PreparedStatement
-    from services.kit.outbox.relay import Envelope
-    from services.orders import store
-    from services.orders.domain import announcement
+    from services.kit.outbox.table import OutgoingEvent, StatementWithEvents
 
-    tell = PreparedStatement(
-        "tell", ["uuid", "text", "jsonb"], "insert into outbox (event_id, type, body) values ($1, $2, $3)"
-    )
-    finish = store.finish
+    run = StatementWithEvents.run
+    insert = text("insert into outbox (event_id, type, body) values (:event_id, :type, cast(:body as jsonb))")
 
-    def tell_and_finish(connection: Any, orders: Any, lease_s: float) -> Any:
-        for event in filter(None, map(announcement, orders)):
-            tell.run(connection, *Envelope.of(event))
+    def tell_and_run(statement: Any, connection: Any, *, events: dict[Any, OutgoingEvent], **values: Any) -> Any:
+        if statement.name != "end_orders":
+            return run(statement, connection, events=events, **values)
+        for event in events.values():
+            connection.execute(insert, event._asdict())
         between = Path(os.environ["CRASH_PLAN_FOLDER"], "between")
         if between.exists():
             between.unlink()
             os._exit(1)
-        store.announcement = lambda order: None  # type: ignore[assignment]
-        return finish(connection, orders, lease_s)
+        return run(statement, connection, events={}, **values)
 
-    store.finish = tell_and_finish
+    StatementWithEvents.run = tell_and_run  # type: ignore[method-assign]
 
 
 def _finish_orders_twice() -> None:
     """An order gets its final status, and its event, from everybody who asks for its payment."""
-    from services.orders.store import FINISH
+    from services.orders.store import END
 
     guard = "and orders.status not in ('paid', 'rejected')"
-    assert guard in FINISH.prepare
-    FINISH.prepare = FINISH.prepare.replace(guard, "")
+    assert guard in END.prepare
+    END.prepare = END.prepare.replace(guard, "")
 
 
 def _pay_twice() -> None:
     """Every request to pay is a payment of its own, as if operation ids were not unique."""
     from services.billing import store
 
-    carry_out = store.carry_out
+    move = store.move
 
-    def pay_anew(connection: Any, payments: Any, wait: bool) -> Any:
-        anew = {uuid4(): payment for payment in payments}
-        outcomes = carry_out(
-            connection, [payment.model_copy(update={"operation_id": id_}) for id_, payment in anew.items()], wait
-        )
-        return {anew[id_].operation_id: outcome for id_, outcome in outcomes.items()}
+    def pay_anew(connection: Any, movements: Any, wait: bool) -> Any:
+        return move(connection, [movement._replace(id=uuid4()) for movement in movements], wait)
 
-    store.carry_out = pay_anew
+    store.move = pay_anew
 
 
 def _store_letters_twice() -> None:

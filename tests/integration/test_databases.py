@@ -14,17 +14,20 @@ from uuid import UUID, uuid4
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, func, insert, select, text
+from sqlalchemy import Connection, Engine, create_engine, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from services.billing import models as billing
 from services.billing import store as billing_store
 from services.billing.domain import Kind
+from services.billing.service import outcome_of
+from services.billing.store import Moved, Movement
 from services.contracts import Outcome, Payment
 from services.kit.db.database import Autocommit
 from services.kit.errors import KeyReused
 from services.kit.outbox.relay import claim, count_waiting, give_back, record, remove_old
+from services.kit.outbox.table import OutgoingEvent
 from services.kit.web.pages import PageQuery, UserPageQuery
 from services.local.postgres import Postgres
 from services.local.stack import ROOT
@@ -32,8 +35,9 @@ from services.ops import migrate
 from services.ops.migrate import upgrade
 from services.orders import models as orders
 from services.orders import store as orders_store
-from services.orders.domain import NewOrder, OrderView, Reason, Status, rejected, verdict
-from services.orders.store import Asked, Claimed
+from services.orders.domain import OrderView, Reason, Status, apply_outcome, event_for, rejected
+from services.orders.service import OrdersService
+from services.orders.store import OrderRequest, StoredOrder
 from services.shop import SERVICES
 
 
@@ -70,11 +74,17 @@ def orders_db(engines: dict[str, Engine]) -> sessionmaker[Session]:
 def new_account(db: sessionmaker[Session], balance: int = 0) -> UUID:
     user_id = uuid4()
     with db.begin() as session:
-        billing_store.open_account(session, user_id)
-        if balance:
-            operation, _ = billing_store.claim_movement(session, None, Kind.DEPOSIT, user_id, balance)
-            billing_store.settle(session, operation)
+        session.add(billing.Account(user_id=user_id))
+    if balance:
+        deposit(db, user_id, balance)
     return user_id
+
+
+def deposit(db: sessionmaker[Session], user_id: UUID, amount: int) -> UUID:
+    with Autocommit(db.kw["bind"]) as connection:
+        [moved] = billing_store.move(connection, [Movement.of(Kind.DEPOSIT, user_id, amount)], wait=True)
+    assert isinstance(moved, Moved) and moved.outcome == Outcome.ACCEPTED
+    return moved.operation_id
 
 
 def pay(db: sessionmaker[Session], operation_id: UUID, user_id: UUID, amount: int) -> str | None:
@@ -82,23 +92,26 @@ def pay(db: sessionmaker[Session], operation_id: UUID, user_id: UUID, amount: in
     return outcome
 
 
-def pay_all(db: sessionmaker[Session], *payments: Payment, wait: bool = True) -> list[Outcome]:
+def pay_all(db: sessionmaker[Session], *payments: Payment, wait: bool = True) -> list[str]:
     with Autocommit(db.kw["bind"]) as connection:
-        return billing_store.pay(connection, payments, wait)
+        moved = billing_store.move(connection, [Movement.of_payment(payment) for payment in payments], wait)
+    return [outcome_of(one) for one in moved]
 
 
-def refuse(db: sessionmaker[Session], payment: Payment) -> Outcome:
+def refuse(db: sessionmaker[Session], payment: Payment) -> str:
     with Autocommit(db.kw["bind"]) as connection:
-        return billing_store.refuse(connection, payment)
+        return outcome_of(billing_store.refuse(connection, Movement.of_payment(payment)))
 
 
-def asked(key: str | None, new: NewOrder) -> Asked:
-    return Asked(uuid4(), uuid4(), key, new)
+def request(key: str | None = None, price: int = 5, user_id: UUID | None = None) -> OrderRequest:
+    return OrderRequest(uuid4(), uuid4(), key, user_id or uuid4(), price)
 
 
-def place(db: sessionmaker[Session], *requests: Asked, retry_after_s: float = 60) -> list[Claimed | KeyReused]:
+def place(
+    db: sessionmaker[Session], *requests: OrderRequest, retry_after_s: float = 60
+) -> list[StoredOrder | KeyReused]:
     with Autocommit(db.kw["bind"]) as connection:
-        return orders_store.claim_orders(connection, requests, retry_after_s)
+        return orders_store.store_orders(connection, requests, retry_after_s)
 
 
 def balance(db: sessionmaker[Session], user_id: UUID) -> int:
@@ -170,9 +183,7 @@ def test_an_operation_is_paid_once_however_many_ask_at_once(billing_db: sessionm
 def test_a_refusal_stays_a_refusal(billing_db: sessionmaker[Session]):
     user_id, operation_id = new_account(billing_db, 10), uuid4()
     assert pay(billing_db, operation_id, user_id, 30) == Outcome.INSUFFICIENT_FUNDS
-    with billing_db.begin() as session:
-        operation, _ = billing_store.claim_movement(session, None, Kind.DEPOSIT, user_id, 100)
-        billing_store.settle(session, operation)
+    deposit(billing_db, user_id, 100)
     assert pay(billing_db, operation_id, user_id, 30) == Outcome.INSUFFICIENT_FUNDS
     assert balance(billing_db, user_id) == 110
 
@@ -182,7 +193,7 @@ def test_a_payment_for_an_account_that_is_not_there_yet_is_decided_when_it_is(bi
     assert pay(billing_db, operation_id, user_id, 30) == Outcome.ACCOUNT_NOT_FOUND
     with billing_db.begin() as session:
         assert session.get(billing.Operation, operation_id) is None
-        billing_store.open_account(session, user_id)
+        session.add(billing.Account(user_id=user_id))
     assert pay(billing_db, operation_id, user_id, 30) == Outcome.INSUFFICIENT_FUNDS
 
 
@@ -190,7 +201,7 @@ def test_a_payment_that_is_refused_for_want_of_an_account_is_so_for_ever(billing
     payment = Payment(operation_id=uuid4(), user_id=uuid4(), amount=30)
     assert refuse(billing_db, payment) == Outcome.REFUSED
     with billing_db.begin() as session:
-        billing_store.open_account(session, payment.user_id)
+        session.add(billing.Account(user_id=payment.user_id))
     assert pay_all(billing_db, payment) == [Outcome.REFUSED]
     assert refuse(billing_db, payment) == Outcome.REFUSED
 
@@ -216,10 +227,8 @@ def test_an_operation_id_belongs_to_one_payment(billing_db: sessionmaker[Session
 
 def test_an_operation_id_of_another_kind_is_no_payment(billing_db: sessionmaker[Session]):
     user_id = new_account(billing_db)
-    with billing_db.begin() as session:
-        deposit, _ = billing_store.claim_movement(session, None, Kind.DEPOSIT, user_id, 30)
-        billing_store.settle(session, deposit)
-    assert pay(billing_db, deposit.id, user_id, 30) == Outcome.MISMATCH
+    deposit_id = deposit(billing_db, user_id, 30)
+    assert pay(billing_db, deposit_id, user_id, 30) == Outcome.MISMATCH
     assert balance(billing_db, user_id) == 30
 
 
@@ -297,38 +306,45 @@ def test_payments_that_come_together_in_any_order_and_again_are_made_once(billin
 def test_a_crash_before_the_commit_moves_nothing(billing_db: sessionmaker[Session]):
     user_id, operation_id = new_account(billing_db, 100), uuid4()
     with billing_db.kw["bind"].connect() as connection:
-        [payment] = payments = [Payment(operation_id=operation_id, user_id=user_id, amount=30)]
-        assert billing_store.carry_out(connection, payments, wait=False) == {payment.operation_id: Outcome.ACCEPTED}
+        movement = Movement.of(Kind.PAYMENT, user_id, 30, operation_id)
+        [moved] = billing_store.MOVE.run(connection, movements=[movement])
+        assert moved.outcome == Outcome.ACCEPTED
         connection.rollback()
     assert balance(billing_db, user_id) == 100
     assert pay(billing_db, operation_id, user_id, 30) == Outcome.ACCEPTED
 
 
+def end(connection: Connection, ended: list[OrderView]) -> tuple[list[OrderView], list[OutgoingEvent]]:
+    events = {order.id: event for order in ended if (event := event_for(order))}
+    now, written = orders_store.end_orders(connection, ended, events, 60)
+    return now, list(written)
+
+
 def test_an_order_ends_once(orders_db: sessionmaker[Session]):
-    [(order, _, _)] = place(orders_db, asked(None, NewOrder(user_id=uuid4(), price=5)))
+    [(order, _, _)] = place(orders_db, request())
     paid = order.model_copy(update={"status": Status.PAID})
 
     def finish(_: int) -> int:
         with Autocommit(orders_db.kw["bind"]) as connection:
-            events, [_now] = orders_store.finish(connection, [paid], 60)
+            _, events = end(connection, [paid])
             return len(events)
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(finish, range(16))) == 1
     with orders_db() as session:
-        of_order = orders.Outbox.body["order_id"].astext == str(order.id)
-        [body] = session.scalars(select(orders.Outbox.body).where(of_order))
+        of_order = orders.OutboxEvent.body["order_id"].astext == str(order.id)
+        [body] = session.scalars(select(orders.OutboxEvent.body).where(of_order))
         assert body["price"] == 5
         assert session.get_one(orders.Order, order.id).status == Status.PAID
 
 
 def test_orders_that_end_together_each_have_their_own_end(orders_db: sessionmaker[Session]):
-    requests = [asked(None, NewOrder(user_id=uuid4(), price=5)) for _ in range(4)]
+    requests = [request() for _ in range(4)]
     pending = [order for order, _, _ in place(orders_db, *requests)]
     outcomes = [Outcome.ACCEPTED, Outcome.INSUFFICIENT_FUNDS, Outcome.MISMATCH, Outcome.ACCEPTED]
-    ended = [verdict(order, outcome) for order, outcome in zip(pending, outcomes, strict=True)]
+    ended = [apply_outcome(order, outcome) for order, outcome in zip(pending, outcomes, strict=True)]
     with Autocommit(orders_db.kw["bind"]) as connection:
-        events, now = orders_store.finish(connection, ended, 60)
+        now, events = end(connection, ended)
     assert now == ended
     assert [event.type for event in events] == ["order_paid", "order_rejected", "order_paid"]
     with orders_db() as session:
@@ -336,19 +352,20 @@ def test_orders_that_end_together_each_have_their_own_end(orders_db: sessionmake
 
 
 def test_a_key_stores_one_order_and_knows_its_values(orders_db: sessionmaker[Session]):
-    key, new = str(uuid4()), NewOrder(user_id=uuid4(), price=5)
+    key, user_id = str(uuid4()), uuid4()
 
     with ThreadPoolExecutor(8) as pool:
         placed = [
             one
-            for pair in pool.map(lambda _: place(orders_db, asked(key, new), asked(key, new)), range(16))
+            for pair in pool.map(
+                lambda _: place(orders_db, request(key, 5, user_id), request(key, 5, user_id)), range(16)
+            )
             for one in pair
         ]
     assert len({order.id for order, _, _ in placed}) == 1
     assert sum(is_new for _, is_new, _ in placed) == 1
-    other = NewOrder(user_id=new.user_id, price=6)
     reused, (order, is_new, _), (unkeyed, _, _) = place(
-        orders_db, asked(key, other), asked(key, new), asked(None, other)
+        orders_db, request(key, 6, user_id), request(key, 5, user_id), request(None, 6, user_id)
     )
     assert isinstance(reused, KeyReused)
     assert (order, is_new) == (placed[0][0], False)
@@ -358,22 +375,20 @@ def test_a_key_stores_one_order_and_knows_its_values(orders_db: sessionmaker[Ses
 @pytest.mark.parametrize("key", [None, "with a key"])
 def test_to_store_an_order_again_is_to_find_it_stored(orders_db: sessionmaker[Session], key: str | None):
     """What a round that lost its reply may have done: the ids are the request's own."""
-    request = asked(key and str(uuid4()), NewOrder(user_id=uuid4(), price=5))
-    first, again = place(orders_db, request), place(orders_db, request)
+    one = request(key and str(uuid4()))
+    first, again = place(orders_db, one), place(orders_db, one)
     assert first == again
     assert first[0].is_new
     with orders_db() as session:
-        assert session.scalars(select(func.count()).where(orders.Order.request_id == request.request_id)).one() == 1
+        assert session.scalars(select(func.count()).where(orders.Order.request_id == one.request_id)).one() == 1
 
 
 def test_a_promise_is_kept_also_by_the_list(orders_db: sessionmaker[Session]):
-    promised, forgotten, paid = (
-        order for order, _, _ in place(orders_db, *[asked(None, NewOrder(user_id=uuid4(), price=5)) for _ in range(3)])
-    )
+    promised, forgotten, paid = (order for order, _, _ in place(orders_db, *[request() for _ in range(3)]))
     with Autocommit(orders_db.kw["bind"]) as connection:
         assert orders_store.promise(connection, promised.id) == (promised, True)
         ended = [rejected(order, Reason.ACCOUNT_NOT_FOUND) for order in (promised, forgotten)]
-        orders_store.finish(connection, [*ended, verdict(paid, Outcome.ACCEPTED)], 60)
+        end(connection, [*ended, apply_outcome(paid, Outcome.ACCEPTED)])
         now, was_promised = orders_store.promise(connection, paid.id)  # too late: it has ended
         assert (now.status, was_promised) == (Status.PAID, False)
     with orders_db() as session:
@@ -383,11 +398,12 @@ def test_a_promise_is_kept_also_by_the_list(orders_db: sessionmaker[Session]):
 
 
 def test_two_recoveries_never_take_the_same_order(orders_db: sessionmaker[Session]):
-    place(orders_db, *[asked(None, NewOrder(user_id=uuid4(), price=5)) for _ in range(20)], retry_after_s=-1)
+    place(orders_db, *[request() for _ in range(20)], retry_after_s=-1)
 
     def take(_: int) -> list[UUID]:
         with Autocommit(orders_db.kw["bind"]) as connection:
-            return [order.id for order in orders_store.claim_pending(connection, 5, 60)]
+            due = OrdersService.recovery.lease.run(connection, most=5, pause=timedelta(seconds=60))
+            return [order.id for order in due]
 
     with ThreadPoolExecutor(8) as pool:
         taken = [order_id for ids in pool.map(take, range(8)) for order_id in ids]
@@ -398,7 +414,7 @@ def add_events(db: sessionmaker[Session], count: int) -> None:
     with db.begin() as session:
         session.execute(text("delete from outbox"))
         session.execute(
-            insert(orders.Outbox),
+            insert(orders.OutboxEvent),
             [{"event_id": uuid4(), "type": "order_paid", "body": {"number": number}} for number in range(count)],
         )
 
@@ -433,7 +449,7 @@ def test_a_lease_is_counted_by_the_clock_of_the_database(orders_db: sessionmaker
     add_events(orders_db, 1)
     with orders_db.begin() as session:
         claim(session.connection(), 10, 60)
-        left = session.scalars(select(orders.Outbox.claimed_until - func.now())).one()
+        left = session.scalars(select(orders.OutboxEvent.claimed_until - func.now())).one()
     assert left == timedelta(seconds=60)
 
 

@@ -8,12 +8,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
 from services.billing import store as billing
-from services.contracts import OrderPaid, Outcome, Payment
+from services.billing.domain import Kind as MovementKind
+from services.billing.store import Movement
+from services.contracts import Outcome, UserRegistered
 from services.kit.db.database import PREFER_INDEXES, Autocommit, classify
 from services.kit.inbox import provider as inbox
 from services.kit.outbox import relay
@@ -23,10 +25,11 @@ from services.notifications.domain import Kind
 from services.ops.dead_letters import DeadLetters
 from services.ops.migrate import upgrade
 from services.orders import store as orders
-from services.orders.domain import NewOrder, Status
+from services.orders.domain import OrderView, Status, event_for
+from services.orders.service import OrdersService
 from services.shop import SERVICES
 from services.users import store as users
-from services.users.domain import NewUser
+from services.users.service import UsersService
 
 THREADS = 16
 LOCK_S = 5
@@ -72,7 +75,8 @@ def test_payments_that_wait_for_accounts_never_wait_for_each_other(engines: dict
         accounts = connection.execute(text("select user_id from accounts limit 40")).scalars().all()
 
     def pay(connection: Any, ids: Sequence[UUID]) -> None:
-        billing.carry_out(connection, [Payment(operation_id=uuid4(), user_id=id_, amount=1) for id_ in ids[:20]], True)
+        movements = [Movement.of(MovementKind.PAYMENT, id_, 1) for id_ in ids[:20]]
+        billing.MOVE_WAITING.run(connection, movements=movements)
 
     at_once(engines["billing"], pay, accounts, 200)
 
@@ -81,31 +85,26 @@ def test_a_payment_that_somebody_else_is_carrying_out_is_busy(engines: dict[str,
     with Autocommit(engines["billing"]) as connection, engines["billing"].connect() as other:
         user_id = uuid4()
         connection.execute(text("insert into accounts values (:id, 10)"), {"id": user_id})
-        payments = [Payment(operation_id=uuid4(), user_id=user_id, amount=1) for _ in range(2)]
+        payments = [Movement.of(MovementKind.PAYMENT, user_id, 1) for _ in range(2)]
         connection.exec_driver_sql("set lock_timeout = 200")
         other.execute(
             text("""insert into operations (id, kind, user_id, amount, debit, credit)
                               values (:id, 'payment', :user_id, 1, cast(:user_id as uuid), 'revenue')"""),
-            {"id": payments[0].operation_id, "user_id": user_id},
+            {"id": payments[0].id, "user_id": user_id},
         )
-        assert billing.pay(connection, payments, wait=False) == [Outcome.BUSY] * 2
+        assert [one.outcome for one in billing.move(connection, payments, wait=False)] == [Outcome.BUSY] * 2
         other.rollback()
-        assert billing.pay(connection, payments, wait=False) == [Outcome.ACCEPTED] * 2
+        assert [one.outcome for one in billing.move(connection, payments, wait=False)] == [Outcome.ACCEPTED] * 2
         connection.exec_driver_sql(f"set lock_timeout = '{LOCK_S}s'")
 
 
 def store_orders(connection: Any, keys: Sequence[UUID]) -> None:
-    orders.claim_orders(
-        connection, [orders.Asked(uuid4(), uuid4(), str(key), NewOrder(user_id=key, price=1)) for key in keys], 60
-    )
+    orders.store_orders(connection, [orders.OrderRequest(uuid4(), uuid4(), str(key), key, 1) for key in keys], 60)
 
 
 def add_letters(connection: Any, events: Sequence[UUID]) -> None:
-    notifications.add_letters(
-        connection,
-        Kind.ORDER_PAID,
-        [(OrderPaid(event_id=id_, order_id=id_, user_id=id_, price=1), "subject", "body") for id_ in events],
-    )
+    letters = [notifications.NewLetter(id_, id_, id_, Kind.ORDER_PAID, "subject", "body") for id_ in events]
+    notifications.add_letters(connection, letters)
 
 
 @pytest.mark.parametrize("service, work", [("orders", store_orders), ("notifications", add_letters)])
@@ -114,6 +113,10 @@ def test_rounds_that_insert_the_same_never_wait_for_each_other(
 ):
     for _ in range(8):
         at_once(engines[service], work, [uuid4() for _ in range(200)], THREADS)
+
+
+def lease(service: Any, connection: Connection) -> Sequence[Any]:
+    return service.recovery.lease.run(connection, most=10, pause=timedelta(seconds=60)).all()
 
 
 EVENTS = """insert into outbox (event_id, type, body, created_at)
@@ -131,8 +134,8 @@ FAILED = """insert into inbox (handler, key, body, headers, attempts, reason, ne
 @pytest.mark.parametrize(
     "service, table, two, claim",
     [
-        ("users", "users", PENDING_USERS, lambda connection: users.claim_pending(connection, 10, 60)),
-        ("orders", "orders", PENDING_ORDERS, lambda connection: orders.claim_pending(connection, 10, 60)),
+        ("users", "users", PENDING_USERS, lambda connection: lease(UsersService, connection)),
+        ("orders", "orders", PENDING_ORDERS, lambda connection: lease(OrdersService, connection)),
         ("orders", "outbox", EVENTS, lambda connection: relay.claim(connection, 10, 60)),
         ("notifications", "inbox", FAILED, lambda connection: inbox.CLAIM.run(connection, timedelta(seconds=60)).all()),
     ],
@@ -187,35 +190,37 @@ def test_a_dead_letter_is_replayed_with_all_its_attempts(engines: dict[str, Engi
 
 
 def test_an_address_that_comes_again_is_no_news(engines: dict[str, Engine]):
-    with Session(engines["notifications"]) as session, session.begin():
-        user_id = uuid4()
-        assert [notifications.add_contact(session, user_id, "ada@example.com") for _ in range(2)] == [True, False]
+    with Autocommit(engines["notifications"]) as connection:
+        contact = notifications.NewContact(uuid4(), "ada@example.com")
+        assert [notifications.add_contacts(connection, [contact]) for _ in range(2)] == [[True], [False]]
 
 
 def test_an_order_that_somebody_holds_holds_up_no_other(engines: dict[str, Engine]):
     with Autocommit(engines["orders"]) as connection:
         store_orders(connection, [uuid4() for _ in range(2)])
         connection.execute(text(PENDING_ORDERS))
-        pending = orders.claim_pending(connection, 10, 60)
+        pending = [OrderView.model_validate(row) for row in lease(OrdersService, connection)]
         ended = [order.model_copy(update={"status": Status.PAID}) for order in pending]
         with engines["orders"].begin() as other:
             other.execute(text("select id from orders where id = :id for update"), {"id": pending[0].id})
-            events, now = orders.finish(connection, ended, 60)
-        assert len(events) == len(pending) - 1
-        assert [order.status for order in now] == [Status.PENDING] + [Status.PAID] * len(events)
+            events = {order.id: event_for(order) for order in ended}
+            now, written = orders.end_orders(connection, ended, events, 60)
+        assert len(written) == len(pending) - 1
+        assert [order.status for order in now] == [Status.PENDING] + [Status.PAID] * len(written)
 
 
 def test_a_key_whose_request_is_refused_many_times_at_once_has_one_answer(engines: dict[str, Engine]):
     """Its refusal is in a table of its own, so the turns that are taken keep two from storing it."""
-    new = NewUser(name="Ada", email="ada@example.com")
 
-    def create(key: str | None) -> users.Claimed:
+    def create(key: str | None) -> users.StoredUser:
+        request = users.UserRequest(uuid4(), key, "Ada", "ada@example.com")
+        event = UserRegistered(user_id=request.id, email=request.email)
         with Session(engines["users"]) as session, session.begin():
-            return users.claim_user(session, key, new, 60)
+            return users.store_user(session, request, event, 60, 60)
 
     create(None)
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in range(5):
             answers = list(pool.map(create, [str(uuid4())] * THREADS))
-            assert [user for user, _ in answers] == [None] * THREADS
-            assert sum(is_new for _, is_new in answers) == 1
+            assert [answer.user for answer in answers] == [None] * THREADS
+            assert sum(answer.is_new for answer in answers) == 1

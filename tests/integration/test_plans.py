@@ -11,10 +11,12 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session
 
 from services.billing import store as billing
-from services.contracts import OrderPaid, Payment
+from services.billing.domain import Kind as MovementKind
+from services.billing.store import Movement
 from services.kit.db.database import PREFER_INDEXES
 from services.kit.inbox import provider as inbox
 from services.kit.outbox import relay
+from services.kit.recovery import Trouble
 from services.kit.web.pages import UserPageQuery
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
@@ -22,12 +24,14 @@ from services.notifications.domain import Kind
 from services.ops import audit, dead_letters
 from services.ops.migrate import upgrade
 from services.orders import store as orders
-from services.orders.domain import NewOrder, Status
-from services.orders.store import Asked
+from services.orders.domain import Status
+from services.orders.service import OrdersService
+from services.orders.store import OrderRequest
 from services.shop import SERVICES
 from services.users import store as users
 from services.users.domain import Status as UserStatus
 from services.users.domain import UserView
+from services.users.service import UsersService
 
 ROWS = 50_000
 FROM_NUMBERS = f"from generate_series(1, {ROWS}) as n"
@@ -109,13 +113,25 @@ def plans_of(engine: Engine) -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", explain)
 
 
-def finish(session: Session) -> None:
-    [(order, _, _)] = orders.claim_orders(session.connection(), [asked(None, NewOrder(user_id=USER, price=1))], 60)
-    orders.finish(session.connection(), [order.model_copy(update={"status": Status.PAID})], 60)
+def end(session: Session) -> None:
+    [(order, _, _)] = orders.store_orders(session.connection(), [request(None, USER)], 60)
+    orders.end_orders(session.connection(), [order.model_copy(update={"status": Status.PAID})], {}, 60)
 
 
-def asked(key: str | None, new: NewOrder) -> Asked:
-    return Asked(uuid4(), uuid4(), key, new)
+def request(key: str | None, user_id: UUID) -> OrderRequest:
+    return OrderRequest(uuid4(), uuid4(), key, user_id, 1)
+
+
+def lease(service: Any, session: Session) -> None:
+    service.recovery.lease.run(session.connection(), most=50, pause=timedelta(seconds=15))
+
+
+def count(service: Any, session: Session) -> None:
+    service.recovery.count.run(session.connection(), stuck_after=timedelta(seconds=60))
+
+
+def note(service: Any, session: Session) -> None:
+    service.recovery.note.run(session.connection(), troubles=[Trouble(USER, "x")], pause=timedelta(seconds=15))
 
 
 def page(of_user: bool, later: bool) -> UserPageQuery:
@@ -124,44 +140,45 @@ def page(of_user: bool, later: bool) -> UserPageQuery:
     return UserPageQuery(user_id=USER if of_user else None, cursor=(half_way, USER) if later else None)
 
 
-OLD = Payment(operation_id=USER, user_id=USER, amount=1)
-NEW, NEWER = (OLD.model_copy(update={"operation_id": uuid4()}) for _ in range(2))
+OLD = Movement.of(MovementKind.PAYMENT, USER, 1, USER)
+NEW, NEWER = (OLD._replace(id=uuid4()) for _ in range(2))
 WINDOW = {"since": datetime.now(UTC) - timedelta(minutes=10), "until": datetime.now(UTC) - timedelta(minutes=5)}
 ADA = UserView(id=USER, name="Ada", email="ada@example.com", status=UserStatus.PENDING, created_at=datetime.now(UTC))
-SEVENTH = NewOrder(user_id=UUID(int=7), price=1)
-PAID = OrderPaid(order_id=uuid4(), user_id=USER, price=1)
+SEVENTH = request("key-7", UUID(int=7))
+LETTER = notifications.NewLetter(uuid4(), uuid4(), USER, Kind.ORDER_PAID, "Yes", "Yes")
+CONTACT = notifications.NewContact(USER, "ada@example.com")
 
 #: Service, what it asks, and the indexes that should answer it.
 ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
-    "recovery of users": ("users", lambda s: users.claim_pending(s.connection(), 50, 15), {"users_pending"}),
-    "pending users": ("users", lambda s: users.count_pending(s.connection(), 60), {"users_pending"}),
+    "recovery of users": ("users", lambda s: lease(UsersService, s), {"users_pending"}),
+    "pending users": ("users", lambda s: count(UsersService, s), {"users_pending"}),
     "accounts that are open": ("users", lambda s: users.activate(s.connection(), [ADA]), {"users_pkey"}),
-    "users in trouble": ("users", lambda s: users.note_trouble(s.connection(), {USER: "x"}, 15), {"users_pkey"}),
+    "users in trouble": ("users", lambda s: note(UsersService, s), {"users_pkey"}),
     "who is a user": ("users", lambda s: users.known(s.connection(), [USER]), {"users_pkey"}),
     "a user": ("users", lambda s: users.get(s, USER), {"users_pkey"}),
-    "payments": ("billing", lambda s: billing.pay(s.connection(), [NEW], wait=False), {"accounts_pkey"}),
-    "payments that wait": ("billing", lambda s: billing.pay(s.connection(), [NEWER], wait=True), {"accounts_pkey"}),
+    "payments": ("billing", lambda s: billing.move(s.connection(), [NEW], wait=False), {"accounts_pkey"}),
+    "payments that wait": ("billing", lambda s: billing.move(s.connection(), [NEWER], wait=True), {"accounts_pkey"}),
     "a refusal": ("billing", lambda s: billing.refuse(s.connection(), OLD), {"operations_pkey"}),
     "accounts to open": ("billing", lambda s: billing.open_accounts(s.connection(), [USER]), set()),
-    "payments made before": ("billing", lambda s: billing.known(s.connection(), [OLD]), {"operations_pkey"}),
+    "payments made before": ("billing", lambda s: billing.find_decided(s.connection(), [OLD]), {"operations_pkey"}),
     "an account": ("billing", lambda s: billing.get_account(s, USER), {"accounts_pkey"}),
     "the statement": ("billing", lambda s: billing.statement(s, USER, page(False, False)), {"operations_statement"}),
     "a later page": ("billing", lambda s: billing.statement(s, USER, page(False, True)), {"operations_statement"}),
     "an order under a key": (
         "orders",
-        lambda s: orders.claim_orders(s.connection(), [asked("key-7", SEVENTH)], 60),
+        lambda s: orders.store_orders(s.connection(), [SEVENTH], 60),
         {"orders_idempotency_key_key"},
     ),
-    "the end of orders": ("orders", finish, {"orders_pkey"}),
+    "the end of orders": ("orders", end, {"orders_pkey"}),
     "a promise": ("orders", lambda s: orders.promise(s.connection(), USER), {"orders_pkey"}),
-    "orders in trouble": ("orders", lambda s: orders.note_trouble(s.connection(), {USER: "x"}, 15), {"orders_pkey"}),
+    "orders in trouble": ("orders", lambda s: note(OrdersService, s), {"orders_pkey"}),
     "an order": ("orders", lambda s: orders.get(s, USER), {"orders_pkey"}),
     "orders": ("orders", lambda s: orders.newest(s, page(False, False)), {"orders_newest"}),
     "later orders": ("orders", lambda s: orders.newest(s, page(False, True)), {"orders_newest"}),
     "orders of a user": ("orders", lambda s: orders.newest(s, page(True, False)), {"orders_newest_of_user"}),
     "later orders of a user": ("orders", lambda s: orders.newest(s, page(True, True)), {"orders_newest_of_user"}),
-    "recovery of orders": ("orders", lambda s: orders.claim_pending(s.connection(), 50, 15), {"orders_pending"}),
-    "pending orders": ("orders", lambda s: orders.count_pending(s.connection(), 60), {"orders_pending"}),
+    "recovery of orders": ("orders", lambda s: lease(OrdersService, s), {"orders_pending"}),
+    "pending orders": ("orders", lambda s: count(OrdersService, s), {"orders_pending"}),
     "events to relay": ("orders", lambda s: relay.claim(s.connection(), 200, 15), {"outbox_waiting"}),
     "waiting events": ("orders", lambda s: relay.count_waiting(s.connection()), {"outbox_waiting"}),
     "events to mark": ("orders", lambda s: relay.record(s.connection(), [str(USER)]), {"outbox_event_id_key"}),
@@ -173,9 +190,10 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
     "old events": ("orders", lambda s: relay.remove_old(s.connection(), 1000, 60, 7), {"outbox_pkey"}),
     "letters to store": (
         "notifications",
-        lambda s: notifications.add_letters(s.connection(), Kind.ORDER_PAID, [(PAID, "Yes", "Yes")]),
+        lambda s: notifications.add_letters(s.connection(), [LETTER]),
         set(),
     ),
+    "addresses to store": ("notifications", lambda s: notifications.add_contacts(s.connection(), [CONTACT]), set()),
     "letters": (
         "notifications",
         lambda s: notifications.newest(s, page(False, False)),

@@ -187,7 +187,7 @@ def test_each_key_has_rounds_of_its_own_and_is_forgotten_when_nobody_needs_it():
         service_cls=SimpleNamespace,
         dependencies=[],
     )
-    call = by_key.get_dependency(None)
+    call = by_key.get_dependency(None).one
     with Timeout(DEADLINE_S, Late()):
         held = eventlet.spawn(call, "held")
         eventlet.sleep(0)

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from services.billing.domain import CASH, REVENUE, Kind, Money, change, entries
 from services.contracts import MAX_AMOUNT, OrderPaid, OrderRejected, Outcome, Payment
-from services.notifications.domain import NewMessage, grief, happiness, money
-from services.orders.domain import OrderView, Reason, Status, announcement, payment, verdict
+from services.notifications.domain import NewMessage, money, paid_letter, rejected_letter
+from services.orders.domain import OrderView, Reason, Status, apply_outcome, event_for, payment_for
 from services.users.domain import NewUser
 
 USER = uuid4()
@@ -52,29 +52,29 @@ def test_each_kind_of_operation_has_its_ledger_accounts():
 )
 def test_an_outcome_decides_the_order(outcome, expected):
     pending = order(Status.PENDING)
-    decided = verdict(pending, outcome)
+    decided = apply_outcome(pending, outcome)
     assert (decided.status, decided.reason) == expected
     assert decided.model_copy(update={"status": Status.PENDING, "reason": None}) == pending
 
 
 def test_the_id_of_an_order_makes_its_payment_one():
     pending = order(Status.PENDING)
-    assert payment(pending) == Payment(operation_id=pending.id, user_id=USER, amount=300)
+    assert Payment(**payment_for(pending)) == Payment(operation_id=pending.id, user_id=USER, amount=300)
 
 
 def test_only_orders_that_ended_with_or_for_want_of_money_are_announced():
-    assert isinstance(announcement(order(Status.PAID)), OrderPaid)
-    assert isinstance(announcement(order(Status.REJECTED, Reason.INSUFFICIENT_FUNDS)), OrderRejected)
-    assert announcement(order(Status.REJECTED, Reason.ACCOUNT_NOT_FOUND)) is None
-    assert announcement(order(Status.PENDING)) is None
+    assert isinstance(event_for(order(Status.PAID)), OrderPaid)
+    assert isinstance(event_for(order(Status.REJECTED, Reason.INSUFFICIENT_FUNDS)), OrderRejected)
+    assert event_for(order(Status.REJECTED, Reason.ACCOUNT_NOT_FOUND)) is None
+    assert event_for(order(Status.PENDING)) is None
 
 
 def test_letters_name_the_order_and_its_price():
     paid = OrderPaid(order_id=uuid4(), user_id=USER, price=123456)
     rejected = OrderRejected(order_id=uuid4(), user_id=USER, price=5)
-    assert str(paid.order_id) in happiness(paid)[1] and "1234.56" in happiness(paid)[1]
-    assert str(rejected.order_id) in grief(rejected)[1] and "0.05" in grief(rejected)[1]
-    assert happiness(paid)[0] != grief(rejected)[0]
+    assert str(paid.order_id) in paid_letter(paid)[1] and "1234.56" in paid_letter(paid)[1]
+    assert str(rejected.order_id) in rejected_letter(rejected)[1] and "0.05" in rejected_letter(rejected)[1]
+    assert paid_letter(paid)[0] != rejected_letter(rejected)[0]
 
 
 @given(amounts)

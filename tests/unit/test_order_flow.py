@@ -12,17 +12,17 @@ from services.kit.amqp.rpc import RpcRefused, RpcUnavailable
 from services.kit.busy import Busy
 from services.kit.errors import TryAgain, Unavailable
 from services.kit.web.problems import Problem
-from services.orders.domain import NewOrder, OrderView, Status, verdict
+from services.orders.domain import NewOrder, OrderView, Status, apply_outcome
 from services.orders.service import AccountBusy, NoAccount, OrdersService, settled
-from services.orders.store import Claimed
+from services.orders.store import StoredOrder
 
 CONFIG = {"RPC_TIMEOUT_S": 1, "REQUEST_TIMEOUT_S": 3}
 PENDING = OrderView(
     id=uuid4(), user_id=uuid4(), price=5, status=Status.PENDING, reason=None, created_at=datetime.now(UTC)
 )
-PAID = verdict(PENDING, Outcome.ACCEPTED)
-REJECTED = verdict(PENDING, Outcome.INSUFFICIENT_FUNDS)
-NOT_FOUND = verdict(PENDING, Outcome.REFUSED)
+PAID = apply_outcome(PENDING, Outcome.ACCEPTED)
+REJECTED = apply_outcome(PENDING, Outcome.INSUFFICIENT_FUNDS)
+NOT_FOUND = apply_outcome(PENDING, Outcome.REFUSED)
 
 
 def raising(error: Exception):
@@ -33,7 +33,7 @@ def raising(error: Exception):
 
 
 def place(
-    claimed: Claimed = Claimed(PENDING, True, False),  # noqa: B008
+    stored: StoredOrder = StoredOrder(PENDING, True, False),  # noqa: B008
     settle=lambda order: PAID,
     busy=lambda order: PAID,
     refuse=lambda order: NOT_FOUND,
@@ -42,7 +42,8 @@ def place(
     """Answer `POST /orders` by a service whose steps are given."""
     service = OrdersService()
     service.config = CONFIG
-    service._store, service._settle, service._settle_busy = lambda asked: claimed, settle, busy
+    service._store = SimpleNamespace(one=lambda request: stored)
+    service._settle_together, service._settle_busy = SimpleNamespace(one=settle), SimpleNamespace(one=busy)
     service._refuse, service._promise = refuse, promise
     return OrdersService.create_order(service, 3, {"key": None, "body": NewOrder(user_id=PENDING.user_id, price=5)})
 
@@ -65,8 +66,8 @@ def place(
             PAID,
         ),  # it has ended meanwhile
         ({"settle": raising(Unavailable()), "promise": lambda order: (NOT_FOUND, True)}, 201, NOT_FOUND),
-        ({"claimed": Claimed(NOT_FOUND, False, True)}, 201, NOT_FOUND),  # it was answered 202 before
-        ({"claimed": Claimed(PAID, False, False), "settle": raising(KeyError("not asked"))}, 201, PAID),
+        ({"stored": StoredOrder(NOT_FOUND, False, True)}, 201, NOT_FOUND),  # it was answered 202 before
+        ({"stored": StoredOrder(PAID, False, False), "settle": raising(KeyError("not asked"))}, 201, PAID),
     ],
 )
 def test_the_answer_says_how_the_order_is(steps, status, order):
@@ -80,7 +81,7 @@ def test_the_answer_says_how_the_order_is(steps, status, order):
     "steps",
     [
         {"settle": raising(NoAccount())},
-        {"claimed": Claimed(NOT_FOUND, False, False)},
+        {"stored": StoredOrder(NOT_FOUND, False, False)},
         {"settle": raising(Unavailable()), "promise": lambda order: (NOT_FOUND, False)},
     ],
 )
@@ -123,7 +124,7 @@ def test_an_outcome_ends_the_order_or_leaves_it_pending(outcome, result):
 def test_once_a_round_has_waited_for_an_account_in_vain_nobody_waits_for_it():
     service: Any = OrdersService()
     service.busy, asked = Busy(), []
-    service._pay = lambda orders, wait: asked.append(orders) or [AccountBusy()] * len(orders)
+    service._settle_all = lambda orders, wait: asked.append(orders) or [AccountBusy()] * len(orders)
     other = PENDING.model_copy(update={"user_id": uuid4()})
     for order in (PENDING, PENDING, other):
         [result] = OrdersService._settle_busy.work(service, [order])
@@ -134,7 +135,7 @@ def test_once_a_round_has_waited_for_an_account_in_vain_nobody_waits_for_it():
 @pytest.mark.parametrize("error, asked", [(NoAccount(), 3), (RpcRefused("a defect"), 3), (RpcUnavailable("silent"), 1)])
 def test_recovery_asks_for_each_user_until_it_meets_an_outage(error, asked):
     service: Any = OrdersService()
-    service._settle, refused = SimpleNamespace(all=lambda orders: [NoAccount()] * len(orders)), []
+    service._settle_together, refused = SimpleNamespace(many=lambda orders: [NoAccount()] * len(orders)), []
     service._refuse = lambda order: refused.append(order) or raising(error)()
     results = service._settle_due([PENDING] * 3)
     assert len(refused) == asked

@@ -85,7 +85,7 @@ def test_what_is_stuck_is_an_alarm_that_is_logged_when_it_changes(caplog: pytest
     recovery.database = SimpleNamespace(autocommit=lambda: nullcontext())
     for stuck in (0, 2, 2, 3, 0):
         counted = SimpleNamespace(pending=5, stuck=stuck)
-        recovery.count = SimpleNamespace(run=lambda *_, counted=counted: SimpleNamespace(one=lambda: counted))
+        recovery.count = SimpleNamespace(run=lambda *_, counted=counted, **__: SimpleNamespace(one=lambda: counted))
         recovery._report()
     assert [record.getMessage().split(" for ")[0] for record in caplog.records] == [
         f"unit: {stuck} pending" for stuck in (2, 3, 0)

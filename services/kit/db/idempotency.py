@@ -1,38 +1,101 @@
 """One effect for each Idempotency-Key.
 
-The key is a unique column of the row that the request creates, so the database itself decides who was
-first, also among concurrent repetitions (draft-ietf-httpapi-idempotency-key-header; Helland, "Idempotence
-Is Not a Medical Condition", 2012).
+The key is a unique column of the row that the request creates, so the database itself decides who was first, also
+among concurrent repetitions. (draft-ietf-httpapi-idempotency-key-header; Helland, "Idempotence Is Not a Medical
+Condition", 2012.)
 """
 
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
 
-from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, Row, func, or_, select
 from sqlalchemy.orm import Session
 
+from services.kit.db.statements import PreparedStatement
 from services.kit.errors import KeyReused
 
-Row = TypeVar("Row", bound=Any)
 
+class Claimed(NamedTuple):
+    """What a request gets: the row that it, or the first request with its key, has stored.
 
-def claim(
-    session: Session, model: type[Row], key: str | None, request: dict[str, Any], **also: Any
-) -> tuple[Row | None, bool]:
-    """Insert a row under `key`, or find the one that has it already; say which.
-
-    `request` holds what the caller asked for: a row found under the key must have the same, else KeyReused.
-    `also` are values of our own. None where another unique column of the table refused the row.
+    `row` is None where another unique column of the table refused it. `is_new` means that this request stored it.
     """
-    row = session.scalars(
-        insert(model).values(idempotency_key=key, **request, **also).on_conflict_do_nothing().returning(model)
-    ).one_or_none()
-    if row is not None or key is None:
-        return row, row is not None
-    row = session.scalars(select(model).where(model.idempotency_key == key)).one_or_none()
-    if row is not None and any(getattr(row, name) != value for name, value in request.items()):
-        raise KeyReused()
-    return row, False
+
+    row: Row[Any] | None
+    is_new: bool
+
+
+class Claim:
+    """Store rows of a table, each under the Idempotency-Key of its request, or find the row that the key has stored.
+
+    `request` is a NamedTuple whose fields are columns. Two of them are `idempotency_key`, which may be None, and `id`,
+    which the request itself has made: so that storing a request again finds it stored, also after an unknown outcome.
+    `same` are the fields that a repetition under the key must have in common. `also` has the SQL of further columns,
+    `parameters` the types of the parameters in it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        request: type[tuple[Any, ...]],
+        same: Sequence[str],
+        also: Mapping[str, str] | None = None,
+        statement: type[PreparedStatement] = PreparedStatement,
+        **parameters: str,
+    ) -> None:
+        self._table = model.__table__
+        self._same = same
+        fields = {**{name: name for name in request._fields}, **(also or {})}  # type: ignore[attr-defined]
+        # In one order everywhere, so that no two transactions wait for each other.
+        self.statement = statement(
+            f"claim_{model.__tablename__}",
+            f"""
+            insert into {model.__tablename__} ({", ".join(fields)})
+            select {", ".join(fields.values())} from {{requests}} order by idempotency_key
+            on conflict do nothing returning *""",
+            requests=request,
+            **parameters,
+        )
+
+    def run(self, connection: Connection, requests: Sequence[Any], **values: Any) -> list[Claimed | KeyReused]:
+        """Store each request, or find what its key has stored; KeyReused for one whose key had other values."""
+        stored = {row.id: row for row in self.statement.run(connection, requests=requests, **values)}
+        found = self.find(connection, [one for one in requests if one.id not in stored])
+        return [
+            Claimed(stored[one.id], is_new=True) if one.id in stored else found.get(one.id, Claimed(None, is_new=True))
+            for one in requests
+        ]
+
+    def find(self, connection: Connection, requests: Sequence[Any]) -> dict[UUID, Claimed | KeyReused]:
+        """Return what was stored before, by these requests or under their keys, by the id of each request."""
+        if not requests:
+            return {}
+        keys = {one.idempotency_key for one in requests if one.idempotency_key is not None}
+        ids = {one.id for one in requests}
+        columns = self._table.c
+        found: dict[UUID | str | None, Row[Any]] = {}
+        for row in connection.execute(
+            select(self._table).where(or_(columns.idempotency_key.in_(keys), columns.id.in_(ids)))
+        ):
+            found[row.id] = found[row.idempotency_key] = row
+        return {
+            one.id: self._answer(found[key], one)
+            for one in requests
+            if (key := one.id if one.id in found else one.idempotency_key) is not None and key in found
+        }
+
+    def _answer(self, row: Row[Any], request: Any) -> Claimed | KeyReused:
+        if any(getattr(row, name) != getattr(request, name) for name in self._same):
+            return KeyReused()
+        return Claimed(row, is_new=row.id == request.id)
+
+
+def one(claimed: Claimed | KeyReused) -> Claimed:
+    """Return what a single request gets, or raise KeyReused."""
+    if isinstance(claimed, KeyReused):
+        raise claimed
+    return claimed
 
 
 def take_turns(session: Session, key: str) -> None:

@@ -1,27 +1,92 @@
-"""Statements that PostgreSQL parses and plans once a connection."""
+"""Statements that PostgreSQL parses and plans once a connection, with parameters that have names."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from typing import Any, get_args, get_type_hints
+from uuid import UUID
 
 from sqlalchemy import Connection, CursorResult
+
+#: The type of an array's elements, by the annotation of a field.
+COLUMN_TYPES = {UUID: "uuid", int: "bigint", str: "text", bytes: "bytea"}
+
+Type = str | type[tuple[Any, ...]]
 
 
 class PreparedStatement:
     """A statement that PostgreSQL parses and plans once a connection rather than each time.
 
-    `PreparedStatement("name", ["uuid[]", "bigint[]"], "select ... $1 ... $2")`, then `.run(connection, ids, amounts)`.
+    The SQL has a parameter's name in braces, and the keywords give each its type: one of PostgreSQL's, or a NamedTuple.
+    Of a NamedTuple the statement takes any number of rows, and reads them as the table `one`, in their order and with
+    their `number` from 1 on; the fields travel as one array each:
+
+        ADD = PreparedStatement("add", "insert into things (id, size) select id, size from {things}", things=Thing)
+        ADD.run(connection, things=[Thing(id_, 5), ...])
     """
 
-    def __init__(self, name: str, types: Sequence[str], sql: str) -> None:
-        self._name = name
+    def __init__(self, name: str, *legacy: Any, **parameters: Type) -> None:
+        self.name = name
+        sql = legacy[-1]
+        if len(legacy) == 2:
+            parameters = {f"_{number}": one for number, one in enumerate(legacy[0], start=1)}
+            sql = sql.replace("{", "{{").replace("}", "}}")
+        self._rows = {one: type_ for one, type_ in parameters.items() if not isinstance(type_, str)}
+        self.parameters: list[str] = []  # of $1, $2, ...: the name of each, or that of the rows and of the field
+        types: list[str] = []
+        places: dict[str, str] = {}
+        for parameter, type_ in parameters.items():
+            columns = [type_] if isinstance(type_, str) else [f"{column}[]" for column in _column_types(type_)]
+            numbers = [f"${len(types) + place}" for place in range(1, len(columns) + 1)]
+            types += columns
+            fields = [] if isinstance(type_, str) else [f"{parameter}.{field}" for field in get_type_hints(type_)]
+            self.parameters += fields or [parameter]
+            places[parameter] = numbers[0] if isinstance(type_, str) else _table(type_, numbers)
         declared = f"({', '.join(types)})" if types else ""
         given = f"({', '.join(f'%s::{one}' for one in types)})" if types else ""
-        self.prepare = f"prepare {name} {declared} as {sql}"
+        self.prepare = f"prepare {name} {declared} as {sql.format(**places)}"
         self._execute = f"execute {name} {given}"
+        self._given = list(parameters)
 
-    def run(self, connection: Connection, *values: Any) -> CursorResult[Any]:
-        """Execute it with `values`; a list is an array."""
-        if self._name not in connection.info:  # which lives as long as the connection to the server
+    def run(self, connection: Connection, *legacy: Any, **values: Any) -> CursorResult[Any]:
+        """Execute it; a list is an array, and rows are given as a list of their NamedTuple."""
+        values |= {f"_{number}": one for number, one in enumerate(legacy, start=1)}
+        if self.name not in connection.info:  # which lives as long as the connection to the server
             connection.exec_driver_sql(self.prepare)
-            connection.info[self._name] = True
-        return connection.exec_driver_sql(self._execute, values)
+            connection.info[self.name] = True
+        return connection.exec_driver_sql(self._execute, tuple(self._plain(values)))
+
+    def _plain(self, values: dict[str, Any]) -> Iterator[Any]:
+        for name in self._given:
+            if name in self._rows:
+                yield from columns(self._rows[name], values[name])
+            else:
+                yield _plain(values[name])
+
+
+def columns(row: type[tuple[Any, ...]], rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    """Turn rows into one list for each field, as the driver takes them."""
+    if not rows:
+        return [[] for _ in get_type_hints(row)]
+    return [[_plain(value) for value in column] for column in zip(*rows, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as the driver takes it."""
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value
+
+
+def _column_types(row: type[tuple[Any, ...]]) -> Iterator[str]:
+    for hint in get_type_hints(row).values():
+        [kind, *_] = [one for one in get_args(hint) or (hint,) if one is not type(None)]
+        yield COLUMN_TYPES[next(one for one in COLUMN_TYPES if issubclass(kind, one))]
+
+
+def _table(row: type[tuple[Any, ...]], numbers: Sequence[str]) -> str:
+    names = ", ".join([*get_type_hints(row), "number"])
+    return f"unnest({', '.join(numbers)}) with ordinality as one ({names})"

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import eventlet
 from eventlet import Timeout
@@ -23,7 +23,7 @@ from services.kit.amqp.publisher import LazyPublisher, Message, Refused
 from services.kit.db.database import Database
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import PASSING, Unavailable
-from services.kit.event import Event
+from services.kit.outbox.table import OutgoingEvent
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +31,6 @@ JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
 REMOVE_EVERY_S, REMOVE_BATCH, REMOVE_BATCHES = 10, 1000, 100
 LONGEST_PROBE = 5  # intervals that an event waits which has found the broker away: another one may be the next to try
 SAY_AGAIN_S = 60.0  # that events have no queue is logged once in so long
-
-
-class Envelope(NamedTuple):
-    """An event on its way; `body` is JSON."""
-
-    event_id: str
-    type: str
-    body: str
-
-    @classmethod
-    def of(cls, fact: Event) -> "Envelope":
-        return cls(str(fact.event_id), fact.TYPE, fact.model_dump_json())
 
 
 class Outage:
@@ -77,8 +65,8 @@ class Relay:
         self.metrics = container.metrics
         self.database = database
         self.publisher = publisher
-        self._fresh: list[Envelope] = []  # committed, under our lease, not yet published
-        self._under_way: list[Envelope] = []  # sent, in this order, and not yet recorded
+        self._fresh: list[OutgoingEvent] = []  # committed, under our lease, not yet published
+        self._under_way: list[OutgoingEvent] = []  # sent, in this order, and not yet recorded
         self._wake = Wake()
         self._stopping = False
         self._look_at = self._measure_at = self._remove_at = self._say_at = 0.0
@@ -86,7 +74,7 @@ class Relay:
         self._batch = self.settings.OUTBOX_BATCH  # how many to claim: one while the broker is away, then more again
         self._no_broker, self._no_database = Outage("the broker"), Outage("the database")
 
-    def publish_soon(self, events: Sequence[Envelope]) -> None:
+    def publish_soon(self, events: Sequence[OutgoingEvent]) -> None:
         """Publish events that are committed; their lease is ours, so nobody else does so unless we die."""
         self._fresh += events
         self._wake_up()
@@ -153,7 +141,7 @@ class Relay:
                 self._look_at = 0.0  # go on in the next round
                 return
 
-    def _send(self, events: Sequence[Envelope]) -> None:
+    def _send(self, events: Sequence[OutgoingEvent]) -> None:
         """Send events; `_record` asks later whether they have arrived."""
         self._under_way += events
         try:
@@ -162,7 +150,7 @@ class Relay:
             sent, self._under_way = self._under_way, []
             self._send_again_or_give_back(sent, error)
 
-    def _message(self, event: Envelope) -> Message:
+    def _message(self, event: OutgoingEvent) -> Message:
         return Message(
             event.body.encode(), self.exchange, event.type, properties={"message_id": event.event_id}, encoded=JSON
         )
@@ -187,23 +175,23 @@ class Relay:
             [event for event, is_taken in zip(sent, taken, strict=True) if not is_taken],
         )
 
-    def _send_again_or_give_back(self, events: list[Envelope], error: Unavailable) -> None:
+    def _send_again_or_give_back(self, events: list[OutgoingEvent], error: Unavailable) -> None:
         """Deal with events that may be lost: if one is refused find out which, else wait for the broker."""
         if isinstance(error, Refused):
             self._send_alone(events)
         else:
             self._broker_is_away(error, events)
 
-    def _broker_is_away(self, error: Unavailable, events: list[Envelope]) -> None:
+    def _broker_is_away(self, error: Unavailable, events: list[OutgoingEvent]) -> None:
         """Let go of `events`: at once if there are many, and of the one that asked whether it is back, for a while."""
         self._no_broker.begin(str(error))
         self._batch = 1
         self._give_back(events, 0 if len(events) > 1 else LONGEST_PROBE * self.settings.OUTBOX_INTERVAL_S)
 
-    def _send_alone(self, events: list[Envelope]) -> None:
+    def _send_alone(self, events: list[OutgoingEvent]) -> None:
         """Publish each event by itself, so that one that is refused does not hold up the others."""
-        published: list[Envelope] = []
-        refused: list[Envelope] = []
+        published: list[OutgoingEvent] = []
+        refused: list[OutgoingEvent] = []
         for number, event in enumerate(events):
             try:
                 [is_taken] = self.publisher.publish([self._message(event)])
@@ -215,7 +203,7 @@ class Relay:
             (published if is_taken else refused).append(event)
         self._settle(published, refused)
 
-    def _settle(self, published: list[Envelope], not_taken: list[Envelope]) -> None:
+    def _settle(self, published: list[OutgoingEvent], not_taken: list[OutgoingEvent]) -> None:
         """Write down what the broker has; what it has not taken waits the longer the older it is."""
         if published:
             with self.database.autocommit() as connection:
@@ -231,7 +219,7 @@ class Relay:
                     ", ".join(sorted({event.type[:50] for event in not_taken})),
                 )
 
-    def _give_back(self, events: list[Envelope], longest_pause_s: float) -> None:
+    def _give_back(self, events: list[OutgoingEvent], longest_pause_s: float) -> None:
         """End our lease on events, for any relay to publish them."""
         with self.database.autocommit() as connection:
             give_back(connection, [event.event_id for event in events], longest_pause_s)
@@ -296,10 +284,10 @@ REMOVE_OLD = PreparedStatement(
 )
 
 
-def claim(connection: Connection, batch: int, lease_s: float) -> list[Envelope]:
+def claim(connection: Connection, batch: int, lease_s: float) -> list[OutgoingEvent]:
     """Take a lease on up to `batch` events that wait, the longest free ones first, passing over what others hold."""
     rows = sorted(CLAIM.run(connection, batch, timedelta(seconds=lease_s)), key=lambda row: row.id)
-    return [Envelope(row.event_id, row.type, row.body) for row in rows]
+    return [OutgoingEvent(row.event_id, row.type, row.body) for row in rows]
 
 
 def record(connection: Connection, event_ids: list[str]) -> None:
