@@ -75,10 +75,12 @@ MOVE_SQL = """
         from decided where has_its_turn order by number
         returning id, outcome, balance
     ), taken as (
-        update accounts set balance = balance + sums.change
-        from (select user_id, sum(change) as change from decided where has_its_turn and balance_after >= 0
-              group by user_id) as sums
-        where accounts.user_id = sums.user_id
+        -- to the balance that was decided, and not by a change: a CHECK looks first at the row as this statement found
+        -- it, which a deposit may have filled up before the row was locked
+        update accounts set balance = last.balance_after
+        from (select distinct on (user_id) user_id, balance_after from decided
+              where has_its_turn and balance_after >= 0 order by user_id, number desc) as last
+        where accounts.user_id = last.user_id
     )
     select id, outcome, balance from moved
     union all

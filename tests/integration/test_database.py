@@ -220,7 +220,7 @@ def test_a_server_that_can_do_nothing_is_left(database, code, way):
         connection.execute(text(RAISE.format(code)))
     assert isinstance(caught.value, OUTCOME_UNKNOWN)
     assert not isinstance(caught.value, NOTHING_DONE)
-    assert from_exception(caught.value).view.status == 503
+    assert from_exception(caught.value, {}).view.status == 503
     with database.autocommit() as connection:
         assert backend(connection) != other
 
@@ -233,7 +233,7 @@ def test_what_the_server_rolled_back_may_be_tried_again(database, code, way):
     assert isinstance(caught.value, NOTHING_DONE)
     assert isinstance(caught.value, PASSING)
     assert not isinstance(caught.value, OUTCOME_UNKNOWN)
-    assert from_exception(caught.value).headers["Retry-After"]
+    assert from_exception(caught.value, {}).headers["Retry-After"]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_an_error_that_the_server_answers_means_that_nothing_was_done(database, 
     with pytest.raises(NOTHING_DONE) as caught, getattr(database, way)() as connection:
         connection.execute(text(statement))
     assert not isinstance(caught.value, PASSING)
-    assert from_exception(caught.value).view.status == 500
+    assert from_exception(caught.value, {}).view.status == 500
 
 
 @pytest.mark.parametrize("code", ["26000", "54001", "55000"])
@@ -318,7 +318,7 @@ def test_a_session_that_goes_on_after_it_lost_its_connection_is_an_outage(postgr
                 session.execute(text("select 1"))
             except DatabaseAway:
                 pass
-    assert from_exception(caught.value).view.status == 503
+    assert from_exception(caught.value, {}).view.status == 503
 
 
 @pytest.fixture(scope="module")

@@ -253,6 +253,22 @@ def test_payments_from_one_account_at_once_never_overdraw_it(billing_db: session
     assert balance(billing_db, user_id) == 2
 
 
+def test_deposits_and_payments_of_one_account_at_once_all_find_it_as_it_is(billing_db: sessionmaker[Session]):
+    """Most of them wait for the account, and were begun when it held less or more than they find."""
+    user_id, kinds = new_account(billing_db, 10), [Kind.PAYMENT, Kind.DEPOSIT, Kind.WITHDRAWAL, Kind.DEPOSIT]
+
+    def move(number: int) -> int:
+        movement = Movement.of(kinds[number % 4], user_id, 7)
+        with Autocommit(billing_db.kw["bind"]) as connection:
+            [moved] = billing_store.move(connection, [movement], wait=True)
+        assert isinstance(moved, Moved)
+        return movement.change if moved.outcome == Outcome.ACCEPTED else 0
+
+    with ThreadPoolExecutor(16) as pool:
+        moved = sum(pool.map(move, range(400)))
+    assert balance(billing_db, user_id) == 10 + moved
+
+
 def test_payments_together_end_as_they_would_one_after_the_other(billing_db: sessionmaker[Session]):
     """Against a model of a few lines, for random payments from few accounts that can pay only some of them."""
     chance = random.Random(1)

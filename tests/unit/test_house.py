@@ -40,11 +40,8 @@ def test_imports_run_one_way(service, role):
     file = ROOT / "services" / service / f"{role}.py"
     allowed = {f"services.{service}.{other}" for other in MAY_IMPORT[role]} | {"services.contracts"}
     for name in imports(file):
-        if name.startswith((f"services.{service}", FOR_ALL)) and name in {f"services.{service}", FOR_ALL, f"{FOR_ALL}.Event"}:
-            name == f"services.{service}"
-            or name.startswith(FOR_ALL)
-            or (name == "services.kit" and role in MAY_USE_KIT)
-        ):
+        may_use_kit = role in MAY_USE_KIT and (name == "services.kit" or name.startswith("services.kit."))
+        if name == f"services.{service}" or name.startswith(FOR_ALL) or may_use_kit:
             continue
         if name.startswith("services."):
             known = any(name == one or name.startswith(f"{one}.") for one in allowed)
