@@ -51,11 +51,10 @@ def test_a_round_of_orders_whose_reply_is_lost_is_not_done_again(proxied: Proxie
 #: Statements and messages whose reply is lost: where, which, out of how many one.
 REPLIES = [
     ("orders", b"execute claim_orders"),
-    ("orders", b"execute finish_orders"),
-    ("billing", b"execute pay"),
+    ("orders", b"execute end_orders"),
+    ("billing", b"execute move"),
     ("notifications", b"execute add_letters"),
     ("users", b"COMMIT"),
-    ("billing", b"COMMIT"),
 ]
 CONFIRMS = [
     ("orders", b"billing.pay_all"),
