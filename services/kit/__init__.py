@@ -1,15 +1,14 @@
-"""What two or more services need, and nothing else. The list is closed:
+"""Consistency for Nameko: what two or more services need, with nothing of this shop in it. README.md says why.
 
-config, container      the settings, checked before anything starts; draining
-database, migrations   sessions with deadlines, errors by what they say of the outcome; how the tables come to be
-names                  look-ups of host names that do not stop the event loop
-http, web, protocol    the `http` entrypoint, the server behind it, HTTP on one of its connections
-problems               every error that a client can see (RFC 9457)
-batching, busy         many calls in one round; what was found locked a moment ago
-pages, idempotency     keyset pagination; one effect for each Idempotency-Key
-publisher, consumer    messages that the broker has confirmed; messages from the broker
-rpc                    RPC with a deadline
-outbox, events, inbox  events out, in the transaction of what they tell of; events in; those that failed
-timers, recovery       work at a configured interval; what was left pending is finished
-metrics                what can be seen from outside
+errors              what can go wrong, by what it says of the outcome; everything else stands on it
+product             what the kit has to be told by whoever builds with it
+config, container   the settings, checked before anything starts; draining
+event               what every event has in common
+batching, busy      many calls in one round; which accounts were found locked a moment ago
+timers, recovery    work at an interval; what was left pending is settled
+metrics, names      what Prometheus sees; look-ups of host names that do not stop the event loop
+web                 the `http` entrypoint, its server, health, documentation, problems, pages
+amqp                messages that the broker has confirmed, RPC with a deadline, events in
+outbox, inbox       events out, written with what they tell of; events that failed
+db                  sessions with deadlines, prepared statements, Idempotency-Keys, migrations
 """

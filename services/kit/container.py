@@ -9,7 +9,7 @@ from eventlet import Timeout
 from nameko.containers import ServiceContainer
 
 from services.kit.config import BadConfiguration, check
-from services.kit.db.database import with_driver
+from services.kit.db.connecting import with_driver
 from services.kit.metrics import metrics_of
 from services.kit.names import install
 from services.kit.product import Product

@@ -139,15 +139,13 @@ class Recovery(DependencyProvider):
     def _report(self) -> None:
         """Show how many rows are pending. What has been pending for longer than STUCK_AFTER_S is an alarm."""
         service, metrics = self.container.service_name, self.container.metrics
-        stuck_after_s = self.container.settings.STUCK_AFTER_S
+        after_s = self.container.settings.STUCK_AFTER_S
         with self.database.autocommit() as connection:
-            row = self.count.run(connection, stuck_after=timedelta(seconds=stuck_after_s)).one()
+            row = self.count.run(connection, stuck_after=timedelta(seconds=after_s)).one()
         metrics.pending.labels(service).set(row.pending)
         metrics.stuck.labels(service).set(row.stuck)
         if row.stuck != self._stuck_before:
-            log.error(
-                "%s: %d pending for more than %g s; `nameko-hw pending` shows them", service, row.stuck, stuck_after_s
-            )
+            log.error("%s: %d pending for more than %g s; see their `trouble`", service, row.stuck, after_s)
         self._stuck_before = row.stuck
 
 

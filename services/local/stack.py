@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from services.kit.db.database import with_driver
+from services.kit.db.connecting import with_driver
 from services.local.gateway import Backend
 from services.local.net import free_port, port_is_free, wait_for
 from services.local.postgres import Postgres

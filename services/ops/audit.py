@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, text
 
-from services.kit.db.database import with_driver
+from services.kit.db.connecting import with_driver
 from services.shop import SERVICES
 
 BATCH = 5_000

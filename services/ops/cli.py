@@ -227,7 +227,7 @@ def shell(arguments: argparse.Namespace) -> None:
 
 
 def migrate(arguments: argparse.Namespace) -> None:
-    from services.kit.db.database import with_driver
+    from services.kit.db.connecting import with_driver
     from services.ops.migrate import upgrade
     from services.shop import SERVICES
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, bindparam, create_engine, text
 
-from services.kit.db.database import with_driver
+from services.kit.db.connecting import with_driver
 from services.shop import SERVICES
 
 TIMEOUT_S = 10

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import create_engine, text
 
-from services.kit.db.database import with_driver
+from services.kit.db.connecting import with_driver
 
 PENDING = """
     select id, created_at, attempts, retry_at, trouble, {about} as about from {table}

@@ -135,7 +135,7 @@ def test_an_order_commits_as_often_as_the_comparison_counts() -> None:
         commit = re.compile(r"with self\.(?:db|database)\.(?:get_session|autocommit)\(\)")
         return sum(len(commit.findall(inspect.getsource(one))) for one in methods)
 
-    flow = [vars(OrdersService)[name].work for name in ("_store",)] + [OrdersService._record]
+    flow = [vars(OrdersService)[name].work for name in ("_store",)] + [OrdersService._end]
     before = commits(*flow, BillingService.pay_all)
     after = commits(NotificationsService.on_order_paid)
     shared = commits(Relay._settle)

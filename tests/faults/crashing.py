@@ -72,14 +72,14 @@ def crashable(cls: type, method: str, plan: Path, phases: tuple[str, ...] = ("be
 
 def losing_commits(plan: Path) -> None:
     """Let the connection to the database die right after the reply of a statement or of a COMMIT has come."""
-    wait = database._wait
+    wait = database.wait
 
     def wait_and_lose(*args, **kwargs):
         wait(*args, **kwargs)
         if ends_a_transaction() and is_planned(plan, "lost"):
             raise psycopg2.OperationalError("server closed the connection unexpectedly")  # psycopg2 closes it then
 
-    database._wait = wait_and_lose
+    database.wait = wait_and_lose
 
 
 def ends_a_transaction() -> bool:

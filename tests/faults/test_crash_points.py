@@ -86,7 +86,7 @@ def test_the_points_are_those_of_the_flow():
     names = {str(point) for point in all_points()}
     for expected in (
         "orders: commit in services/orders/service.py:OrdersService._store#1",
-        "orders: commit in services/orders/service.py:OrdersService._record#1",
+        "orders: commit in services/orders/service.py:OrdersService._end#1",
         "billing: commit in services/billing/service.py:BillingService.pay_all#1",
         "notifications: commit in services/notifications/service.py:NotificationsService.on_order_paid#1",
         "orders: publish in services/kit/amqp/rpc.py:RpcProxy.call#1",

@@ -15,7 +15,8 @@ from psycopg2 import extensions
 from sqlalchemy import text
 
 from services.kit.config import check
-from services.kit.db.database import Database, with_driver
+from services.kit.db.connecting import with_driver
+from services.kit.db.database import Database
 from services.kit.errors import (
     DATABASE_DOWN,
     NOTHING_DONE,

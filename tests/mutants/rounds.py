@@ -137,7 +137,7 @@ CHANGES = [
     Change(
         "silent-server-waited-for",
         "a frozen database hangs requests for ever",
-        "kit/db/database.py",
+        "kit/db/connecting.py",
         "            timeout=max(0, deadline - time.monotonic()),\n",
         "            timeout=None,\n",
         ("integration/test_database.py::test_a_server_that_falls_silent_is_given_up_and_is_an_outage",),

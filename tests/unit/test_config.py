@@ -10,7 +10,7 @@ import yaml
 from nameko.cli.main import setup_yaml_parser
 
 from services.kit.config import BadConfiguration, Settings, check
-from services.kit.db.database import with_driver
+from services.kit.db.connecting import with_driver
 from services.local.stack import ROOT
 
 setup_yaml_parser()

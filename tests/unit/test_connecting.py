@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import make_url
 from sqlalchemy.dialects.postgresql.psycopg2 import dialect as Dialect
 
-from services.kit.db import database
+from services.kit.db import connecting
 from services.kit.names import Names
 
 ADDRESSES = {"one.example": ["192.0.2.1"], "two.example": ["192.0.2.2", "192.0.2.3"]}
@@ -25,7 +25,7 @@ def look_up(host: str, *_: Any) -> list:
 
 @pytest.fixture(autouse=True)
 def _names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "NAMES", Names(look_up))
+    monkeypatch.setattr(connecting, "NAMES", Names(look_up))
 
 
 def asked(url: str, silent: bool = False, timeout_s: float = 1) -> list[tuple[str, str, str | None]]:
@@ -41,7 +41,7 @@ def asked(url: str, silent: bool = False, timeout_s: float = 1) -> list[tuple[st
     _, options = Dialect().create_connect_args(make_url(url))
     started = time.monotonic()
     with pytest.raises(psycopg2.OperationalError):
-        database._connect(timeout_s, SimpleNamespace(connect=connect), None, [], options)
+        connecting.connect(timeout_s, SimpleNamespace(connect=connect), None, [], options)
     assert time.monotonic() - started < timeout_s + 0.5
     return attempts
 
@@ -77,10 +77,10 @@ def test_every_address_of_every_host_is_tried_in_time(url, attempts, silent):
 
 def test_a_name_server_that_is_silent_leaves_time_for_the_next_host(monkeypatch):
     native_sleep = eventlet.patcher.original("time").sleep
-    monkeypatch.setattr(database, "NAMES", Names(lambda *_: native_sleep(3) or []))
+    monkeypatch.setattr(connecting, "NAMES", Names(lambda *_: native_sleep(3) or []))
     assert asked("postgresql://u@/d?host=one.example:1&host=127.0.0.1:2") == [("127.0.0.1", "2", "127.0.0.1")]
 
 
 @pytest.mark.parametrize("options", [{"host": "one.example", "hostaddr": "192.0.2.9"}, {"service": "shop"}])
 def test_what_is_settled_already_is_left_to_libpq(options):
-    assert database._connect(1, Dialect(), None, [], options) is None
+    assert connecting.connect(1, Dialect(), None, [], options) is None

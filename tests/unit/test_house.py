@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,19 @@ def test_every_service_has_the_same_rooms(service):
     assert files == {"__init__.py", "domain.py", "models.py", "service.py", "store.py", "migrations"}
 
 
-def test_kit_and_contracts_know_no_service():
-    for file in [*(ROOT / "services" / "kit").rglob("*.py"), ROOT / "services" / "contracts.py"]:
-        for service in SERVICES:
-            assert not any(name.startswith(f"services.{service}") for name in imports(file)), file
+def test_the_kit_imports_nothing_of_the_shop_and_does_not_know_its_name():
+    for file in (ROOT / "services" / "kit").rglob("*.py"):
+        ours = {name for name in imports(file) if name.startswith("services")}
+        assert all(name == "services.kit" or name.startswith("services.kit.") for name in ours), (file, ours)
+        assert not re.search(r"nameko.hw", file.read_text()), file
+
+
+def test_contracts_and_services_import_no_service_but_themselves():
+    for name in ("contracts", *SERVICES):
+        place = ROOT / "services" / name
+        for file in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
+            for other in {*SERVICES, "ops", "local", "shop", "scenario"} - {name}:
+                assert not any(one.startswith(f"services.{other}") for one in imports(file)), (file, other)
 
 
 def test_only_the_outbox_publishes_events():
@@ -68,6 +78,7 @@ def test_only_the_outbox_publishes_events():
         assert "EventDispatcher" not in text, file
         # asyncapi.py writes down what the exchanges are called
         assert "get_event_exchange" not in text or file.name in ("relay.py", "asyncapi.py"), file
+        assert "insert into outbox" not in text or file.name == "table.py", file
 
 
 def test_a_store_never_commits():

@@ -1,22 +1,18 @@
 """Sessions on a service's own PostgreSQL database, with a deadline on every wait."""
 
-import time
-from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import nameko_sqlalchemy.database
 import psycopg2
 import sqlalchemy.event
 import sqlalchemy.exc
-from eventlet import Timeout
-from eventlet.hubs import trampoline
 from psycopg2 import extensions
-from sqlalchemy import Connection, Dialect, Engine, ExceptionContext, make_url
+from sqlalchemy import Connection, Engine, ExceptionContext
 from sqlalchemy.orm import Session
 
+from services.kit.db.connecting import connect, wait
 from services.kit.errors import DatabaseAway, DriverFailed, TryAgain
-from services.kit.names import NAMES
 
 #: Refuses as a statement that writes would. (A standby, or default_transaction_read_only.)
 CHECK_WRITABLE = """do $$ begin
@@ -24,9 +20,6 @@ CHECK_WRITABLE = """do $$ begin
         raise exception using errcode = '25006', message = 'the database is read-only';
     end if;
 end $$"""
-
-WRITABLE = "target_session_attrs"
-T = TypeVar("T")
 
 
 #: SQLSTATEs, or their classes, of a server that can do nothing for us now, or does not know itself whether it
@@ -51,7 +44,7 @@ class Database(nameko_sqlalchemy.Database):
         settings = self.container.settings
         milliseconds = int(settings.DB_TIMEOUT_S * 1000)
         lock_milliseconds = int(min(settings.LOCK_TIMEOUT_S, settings.DB_TIMEOUT_S / 2) * 1000)
-        extensions.set_wait_callback(partial(_wait, timeout_s=settings.DB_TIMEOUT_S + 1))
+        extensions.set_wait_callback(partial(wait, timeout_s=settings.DB_TIMEOUT_S + 1))
         self.session_options = {"expire_on_commit": False}
         self.engine_options = {
             "pool_size": settings.max_workers + 4,  # the relay, the timers and the health check need one too
@@ -67,7 +60,7 @@ class Database(nameko_sqlalchemy.Database):
         }
         super().setup()
         sqlalchemy.event.listen(self.engine, "handle_error", classify)
-        sqlalchemy.event.listen(self.engine, "do_connect", partial(_connect, settings.DB_TIMEOUT_S + 1))
+        sqlalchemy.event.listen(self.engine, "do_connect", partial(connect, settings.DB_TIMEOUT_S + 1))
         self._engine = self.engine  # which nameko-sqlalchemy deletes when it stops, while the outbox still relays
 
     def get_dependency(self, worker_ctx: Any) -> "Sessions":
@@ -176,70 +169,3 @@ def _is_closed(connection: Connection | None) -> bool:
         return True
     driver: Any = connection.connection.dbapi_connection
     return bool(driver.closed)
-
-
-def with_driver(url: str) -> str:
-    """The URL with what we need spelled out: psycopg2, for SQLAlchemy 2.1 takes another driver where none is named,
-    and a server that can be written to, whatever became of it since, unless the URL has another wish."""
-    parsed = make_url(url)
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg2")
-    if WRITABLE not in parsed.query:
-        parsed = parsed.update_query_dict({WRITABLE: "read-write"})
-    return parsed.render_as_string(hide_password=False)
-
-
-def _connect(timeout_s: float, dialect: Dialect, record: Any, args: Any, options: dict[str, Any]) -> Any:
-    """Connect to the first host of the URL that is as it wishes; psycopg2.OperationalError after `timeout_s` seconds.
-
-    SQLAlchemy's `do_connect` event. libpq would look the names up itself, and stop the event loop meanwhile; and
-    under our wait callback it would wait for a host that is silent, and never come to the next.
-    """
-    hosts = str(options.get("host", "")).split(",")
-    ports = str(options.get("port", "")).split(",")
-    if "hostaddr" in options or "service" in options:
-        return None  # libpq knows
-    places = list(zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=True))
-    failure: Exception = psycopg2.OperationalError("there is no host")
-    for (host, port), host_s in _shares(places, timeout_s):
-        try:
-            to = {**options, "host": host, "port": port} if host else options
-            for address, address_s in _shares(_addresses(host, host_s), host_s):
-                try:
-                    with Timeout(address_s, psycopg2.OperationalError(f"{host} did not answer in {address_s:.1f} s")):
-                        return dialect.connect(**to, **({"hostaddr": address} if address else {}))
-                except psycopg2.OperationalError as error:
-                    failure = error
-        except OSError as error:
-            failure = psycopg2.OperationalError(f"{host}: {error}")
-    raise failure
-
-
-def _shares(items: Sequence[T], timeout_s: float) -> Iterator[tuple[T, float]]:
-    """Each of `items` with its share of the time that is left."""
-    deadline = time.monotonic() + timeout_s
-    for number, item in enumerate(items):
-        yield item, max(0.0, deadline - time.monotonic()) / (len(items) - number)
-
-
-def _addresses(host: str, timeout_s: float) -> list[str]:
-    """Where `host` is; nothing to say of a Unix socket."""
-    return [""] if not host or host.startswith(("/", "@")) else NAMES.addresses(host, timeout_s)
-
-
-def _wait(connection: Any, timeout_s: float) -> None:
-    """Wait for PostgreSQL in this green thread only (psycopg2's wait callback), `timeout_s` at the most.
-
-    psycopg2 closes the connection when its callback raises, so a late answer is never taken for another's.
-    """
-    deadline = time.monotonic() + timeout_s
-    silent = psycopg2.OperationalError(f"the database did not answer in {timeout_s:g} s")
-    while (state := connection.poll()) != extensions.POLL_OK:
-        reading = state == extensions.POLL_READ
-        trampoline(
-            connection.fileno(),
-            read=reading,
-            write=not reading,
-            timeout=max(0, deadline - time.monotonic()),
-            timeout_exc=silent,
-        )

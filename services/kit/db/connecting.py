@@ -1,0 +1,87 @@
+"""Connecting to PostgreSQL and waiting for it, without stopping the event loop and within a deadline.
+
+Under eventlet psycopg2 ignores its `connect_timeout`, and libpq would look host names up by itself, in a way that stops
+the whole process. `statement_timeout` says nothing of a server that is frozen.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import psycopg2
+from eventlet import Timeout
+from eventlet.hubs import trampoline
+from psycopg2 import extensions
+from sqlalchemy import Dialect, make_url
+
+from services.kit.names import NAMES
+
+WRITABLE = "target_session_attrs"
+T = TypeVar("T")
+
+
+def with_driver(url: str) -> str:
+    """The URL with what we need spelled out: psycopg2, for SQLAlchemy 2.1 takes another driver where none is named,
+    and a server that can be written to, whatever became of it since, unless the URL has another wish."""
+    parsed = make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg2")
+    if WRITABLE not in parsed.query:
+        parsed = parsed.update_query_dict({WRITABLE: "read-write"})
+    return parsed.render_as_string(hide_password=False)
+
+
+def connect(timeout_s: float, dialect: Dialect, record: Any, args: Any, options: dict[str, Any]) -> Any:
+    """Connect to the first host of the URL that is as it wishes; psycopg2.OperationalError after `timeout_s` seconds.
+
+    SQLAlchemy's `do_connect` event. libpq would look the names up itself, and stop the event loop meanwhile; and
+    under our wait callback it would wait for a host that is silent, and never come to the next.
+    """
+    hosts = str(options.get("host", "")).split(",")
+    ports = str(options.get("port", "")).split(",")
+    if "hostaddr" in options or "service" in options:
+        return None  # libpq knows
+    places = list(zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=True))
+    failure: Exception = psycopg2.OperationalError("there is no host")
+    for (host, port), host_s in _shares(places, timeout_s):
+        try:
+            to = {**options, "host": host, "port": port} if host else options
+            for address, address_s in _shares(_addresses(host, host_s), host_s):
+                try:
+                    with Timeout(address_s, psycopg2.OperationalError(f"{host} did not answer in {address_s:.1f} s")):
+                        return dialect.connect(**to, **({"hostaddr": address} if address else {}))
+                except psycopg2.OperationalError as error:
+                    failure = error
+        except OSError as error:
+            failure = psycopg2.OperationalError(f"{host}: {error}")
+    raise failure
+
+
+def _shares(items: Sequence[T], timeout_s: float) -> Iterator[tuple[T, float]]:
+    """Each of `items` with its share of the time that is left."""
+    deadline = time.monotonic() + timeout_s
+    for number, item in enumerate(items):
+        yield item, max(0.0, deadline - time.monotonic()) / (len(items) - number)
+
+
+def _addresses(host: str, timeout_s: float) -> list[str]:
+    """Where `host` is; nothing to say of a Unix socket."""
+    return [""] if not host or host.startswith(("/", "@")) else NAMES.addresses(host, timeout_s)
+
+
+def wait(connection: Any, timeout_s: float) -> None:
+    """Wait for PostgreSQL in this green thread only (psycopg2's wait callback), `timeout_s` at the most.
+
+    psycopg2 closes the connection when its callback raises, so a late answer is never taken for another's.
+    """
+    deadline = time.monotonic() + timeout_s
+    silent = psycopg2.OperationalError(f"the database did not answer in {timeout_s:g} s")
+    while (state := connection.poll()) != extensions.POLL_OK:
+        reading = state == extensions.POLL_READ
+        trampoline(
+            connection.fileno(),
+            read=reading,
+            write=not reading,
+            timeout=max(0, deadline - time.monotonic()),
+            timeout_exc=silent,
+        )
