@@ -1,10 +1,11 @@
-"""Everything that crosses a process: amounts, events, and what an RPC answers or raises. Read this first.
+"""Everything that crosses a process: amounts, events, and what an RPC returns or raises. Read this first.
 
-A producer and its consumers share nothing but this module. Events are facts in the past tense; each is
-published to the topic exchange `<source>.events` with its type as routing key, as Nameko names them.
-RPCs are served by billing: `open_account`, `open_accounts`, `pay_all`, `pay`, `refuse` and `get_account`; and by users:
-`known_users`. Whoever reads an event, an argument or an answer ignores the fields that it does not know, so that a
-newer and an older version can run side by side.
+A producer and its consumers share nothing but this module. Events are facts in the past tense. Each is published to the
+topic exchange `<source>.events` with its type as routing key, as Nameko names them.
+
+Billing serves the RPCs `open_accounts`, `pay_all` and `refuse`, and `open_account`, `pay` and `get_account` for those
+who call by hand; users serves `known_users`. Readers of an event, an argument or an answer ignore the fields that they
+do not know, so that a newer and an older version can run side by side.
 """
 
 from enum import StrEnum
@@ -72,11 +73,14 @@ EVENTS: tuple[type[Event], ...] = (UserRegistered, OrderPaid, OrderRejected)
 
 
 class Outcome(StrEnum):
-    """What billing answers to `pay`. The first two are stored with the operation: asking again gives the same one.
+    """What becomes of a payment.
 
-    So is `REFUSED`, by `refuse`, for a payment whose caller knows that there is no such user. The others decide nothing
-    and store nothing. `ACCOUNT_NOT_FOUND`: there is no account, perhaps not yet. `BUSY`: somebody else holds it, ask
-    again later. `MISMATCH`: the operation id was used before with other values; asking again cannot help.
+    ACCEPTED and INSUFFICIENT_FUNDS are decided by `pay_all`, REFUSED by `refuse`, for a payment whose caller knows that
+    there is no such user. These three are stored with the operation: asking again returns the same one.
+
+    The others decide nothing, and nothing is stored. ACCOUNT_NOT_FOUND: there is no account, perhaps not yet. BUSY:
+    somebody else holds the account, ask again later. MISMATCH: the operation id was used before with other values, so
+    asking again cannot help.
     """
 
     ACCEPTED = "accepted"
@@ -88,7 +92,7 @@ class Outcome(StrEnum):
 
 
 class Payment(BaseModel):
-    """What `pay_all` takes a list of. `operation_id` is the id of the order."""
+    """One of the payments that `pay_all` takes. `operation_id` is the id of the order."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer caller may send more
 
@@ -98,7 +102,7 @@ class Payment(BaseModel):
 
 
 class AccountState(TypedDict):
-    """What billing answers to `open_account` and `get_account`."""
+    """The account that `open_account` and `get_account` return."""
 
     user_id: str
     balance: int

@@ -26,12 +26,12 @@ class Kind(StrEnum):
 
 
 def change(kind: Kind, amount: int) -> int:
-    """By how much an operation changes the balance of the user's account."""
+    """Return by how much an operation changes the balance of the user's account."""
     return amount if kind == Kind.DEPOSIT else -amount
 
 
 def entries(kind: Kind, user_id: UUID) -> tuple[str, str]:
-    """The ledger accounts that an operation debits and credits; `str(user_id)` is the user's own."""
+    """Return the ledger accounts that an operation debits and credits; `str(user_id)` is the user's own."""
     match kind:
         case Kind.DEPOSIT:
             return CASH, str(user_id)

@@ -25,11 +25,11 @@ class Account(Base):
 
 
 class Operation(Base):
-    """A movement of money that was asked for, and its outcome: null only inside the transaction that decides it.
+    """A movement of money that was asked for, with its outcome.
 
-    A refused one is kept too, so that asking again gives the same outcome. `balance` is that of the user's
-    account right after it; `created_at` is taken while the account is locked, so it orders the account's
-    operations as they happened.
+    A refused one is kept too, so that asking again returns the same outcome. `balance` is the balance of the user's
+    account right after it. `created_at` is taken while the account is locked, so it orders the operations of an account
+    as they happened.
     """
 
     __tablename__ = "operations"

@@ -1,11 +1,11 @@
 """Natural batching: calls that arrive while a round is under way are done together in the next one.
 
-Nobody waits for a batch to fill up. A call that finds no round under way begins one at once, alone; under load
-one transaction, or one message, serves all the calls that came during the round before. (DeWitt et al.,
-"Implementation Techniques for Main Memory Database Systems", 1984: group commit; Thompson, "Smart Batching", 2011.)
+Nobody waits for a batch to fill up. A call that finds no round under way starts one at once, alone. Under load, one
+transaction or one message serves all the calls that came during the round before. (DeWitt et al., "Implementation
+Techniques for Main Memory Database Systems", 1984: group commit; Thompson, "Smart Batching", 2011.)
 
-A round runs in a green thread of its own, with a deadline of its own. Callers only wait, each for its own time: one
-that gives up holds up nobody, and breaks off nothing that is done for the others.
+A round runs in a green thread of its own, with a deadline of its own. Its callers only wait, each for its own time: one
+that gives up holds up nobody, and interrupts nothing that is done for the others.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -23,11 +23,11 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """Does calls in rounds, one round at a time: `work` takes a list of items and gives a result for each.
+    """Does calls in rounds, one round at a time: `work` takes a list of items and returns a result for each.
 
-    A result that is an exception is raised to its caller. When `work` itself raises one of `again`, which prove that
-    nothing was done or that doing it again finds it done, the items are done again one by one, so that a bad one
-    harms only itself. Whatever else it raises is raised to all callers of the round, and nothing is done again.
+    A result that is an exception is raised to its caller. `again` are the errors of `work` which prove that nothing was
+    done, or that doing it again finds it done: then the items are done again one by one, so that a bad one harms only
+    itself. Any other error is raised to all callers of the round, and nothing is done again.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Batcher(Generic[Item, Result]):
         return not self._is_running
 
     def call(self, item: Item) -> Result:
-        """Have `item` done in the next round; give its result, or raise it."""
+        """Have `item` done in the next round; return its result, or raise it."""
         done = Event()
         self._waiting[done] = item
         if not self._is_running:
@@ -64,7 +64,7 @@ class Batcher(Generic[Item, Result]):
         return result
 
     def do(self, items: Sequence[Item]) -> list[Result | Exception]:
-        """Do `items` now, in a round of their own; give a result or an exception for each."""
+        """Do `items` now, in a round of their own; return a result or an exception for each."""
         results: list[Result | Exception] = [Unavailable("the round ran out of time")] * len(items)
         try:
             with Timeout(self._deadline_s, _RanOutOfTime()):
@@ -110,8 +110,10 @@ class _RanOutOfTime(Exception):
 
 
 class Batched(DependencyProvider):
-    """A method of a service that is called with one item, and done with the lists that the rounds make of them.
+    """A method of a service that takes a list of items, called with one item at a time. See `batched`.
 
+    The rounds outlive the workers that call them, so this is a dependency of the service, as the database is: there is
+    one for each process, and its state is here, on the class of the service, and not on the instance of a worker.
     `key` splits the items: each key has rounds of its own, which hold up nobody else.
     """
 
@@ -135,7 +137,7 @@ class Batched(DependencyProvider):
         return BatchedMethod(self)
 
     def batcher(self, key: Hashable) -> Batcher[Any, Any]:
-        """The rounds of `key`; those of keys that nobody needs any more are forgotten."""
+        """Return the rounds of `key`, and forget those of keys that nobody uses any more."""
         if key not in self._batchers:
             self._batchers = {other: one for other, one in self._batchers.items() if not one.is_idle}
             self._batchers[key] = Batcher(
@@ -144,7 +146,7 @@ class Batched(DependencyProvider):
         return self._batchers[key]
 
     def _do(self, items: Sequence[Any]) -> Sequence[Any]:
-        """Call the method on an instance of the service that belongs to the rounds, as no worker of theirs lives on."""
+        """Call the method on an instance of the service that belongs to the rounds, and lives as long as they do."""
         if self._service is None:
             self._service = self.container.service_cls()
             context = WorkerContext(self.container, self._service, self)
@@ -169,5 +171,14 @@ class BatchedMethod:
 
 
 def batched(**options: Any) -> Callable[[Callable[[Any, Sequence[Any]], Sequence[Any]]], Any]:
-    """Decorate a method of a service that takes a list of items and gives a result for each. See Batched."""
+    """Batch the decorated method of a service, which takes a list of items and returns a result for each.
+
+        @batched()
+        def _store(self, requests): ...
+
+        self._store.one(request)     # together with whatever else is asked for meanwhile
+        self._store.many(requests)   # these, in a round of their own
+
+    A result that is an exception is the result of its item only. See Batcher for what an error does.
+    """
     return lambda work: Batched(work, **options)

@@ -21,7 +21,7 @@ class Settings(BaseModel):
 
     AMQP_URI: str
     HEARTBEAT: Seconds
-    WEB_SERVER_ADDRESS: str | None  # none: somebody else listens, see services/local/embedded.py
+    WEB_SERVER_ADDRESS: str | None  # None: somebody else listens, and calls `Server.app`
     SERVICE_CONTAINER_CLS: str
     DB_URIS: dict[str, str]
     max_workers: Count
@@ -91,7 +91,7 @@ class Settings(BaseModel):
 
 
 def check(config: dict[str, Any]) -> Settings:
-    """Give the settings in `config`, or raise BadConfiguration with one line that names the first wrong key.
+    """Return the settings in `config`, or raise BadConfiguration with one line that names the first wrong key.
 
     The line never repeats a value: it may be a password.
     """

@@ -24,7 +24,7 @@ class Every(Timer):
 
 
 def every(setting: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-    """Run the decorated method of a service every `setting` seconds; what fails is tried again next time."""
+    """Run the decorated method of a service every `setting` seconds. What fails is tried again the next time."""
 
     def decorate(function: Callable[[Any], None]) -> Callable[[Any], None]:
         @wraps(function)

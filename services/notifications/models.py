@@ -16,11 +16,11 @@ class Base(DeclarativeBase):
 
 
 class InboxEvent(InboxRow, Base):
-    """Events that failed."""
+    """The events that failed."""
 
 
 class Contact(Base):
-    """Where a user gets letters; from user_registered."""
+    """The address of a user, from `user_registered`."""
 
     __tablename__ = "contacts"
 
@@ -29,10 +29,10 @@ class Contact(Base):
 
 
 class Letter(Base):
-    """A letter. `event_id` is unique, so that an event that is handled again stores nothing.
+    """A letter. `event_id` is unique, so an event that comes again stores nothing.
 
-    The address of a letter to a user is looked up when it is read, so it does not matter which of the order's
-    event and the user's is handled first.
+    The address of a letter to a user is looked up when the letter is read. So it does not matter whether the event of
+    the order or that of the user is handled first.
     """
 
     __tablename__ = "letters"

@@ -17,11 +17,10 @@ class Base(DeclarativeBase):
 
 
 class Order(PendingRow, Base):
-    """An order. `request_id` is that of the client's request: no request makes two orders.
+    """An order.
 
-    `promised`: its client was told that the order is accepted, so it is shown from then on, however it ends.
-    `retry_at` is when recovery may ask billing for its payment again, `attempts` how often it has, and `trouble` what
-    went wrong with the last of them, an outage not counted.
+    `request_id` is the id of the client's request: no request makes two orders. `promised` means that the client was
+    answered 202: the order is shown from then on, however it ends.
     """
 
     __tablename__ = "orders"
@@ -46,4 +45,4 @@ class Order(PendingRow, Base):
 
 
 class OutboxEvent(OutboxRow, Base):
-    """Events of orders on their way out."""
+    """The events of orders."""

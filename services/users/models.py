@@ -17,8 +17,7 @@ class Base(DeclarativeBase):
 
 
 class User(PendingRow, Base):
-    """A user. `retry_at` is when recovery may ask billing for the account again, `attempts` how often it has, and
-    `trouble` what went wrong with the last of them, an outage not counted."""
+    """A user, pending until billing has opened the account."""
 
     __tablename__ = "users"
     __table_args__ = (
@@ -36,7 +35,7 @@ class User(PendingRow, Base):
 
 
 class RefusedUser(Base):
-    """A request for a user that was refused, as another one has the address: its key keeps its answer."""
+    """A request that was refused because another user has the address. Its key keeps this answer."""
 
     __tablename__ = "refused_users"
 
@@ -47,4 +46,4 @@ class RefusedUser(Base):
 
 
 class OutboxEvent(OutboxRow, Base):
-    """Events of users on their way out."""
+    """The events of users."""

@@ -15,8 +15,8 @@ from eventlet import Timeout, patcher  # noqa: E402
 from services.kit.amqp.publisher import ConfirmedChannel  # noqa: E402
 from services.kit.config import check  # noqa: E402
 from services.kit.db.database import Database  # noqa: E402
-from services.kit.names import install  # noqa: E402
 from services.kit.errors import Unavailable  # noqa: E402
+from services.kit.names import install  # noqa: E402
 from services.orders.models import Base  # noqa: E402
 from tests.unit.test_config import config  # noqa: E402
 

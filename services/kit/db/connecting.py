@@ -21,8 +21,11 @@ T = TypeVar("T")
 
 
 def with_driver(url: str) -> str:
-    """The URL with what we need spelled out: psycopg2, for SQLAlchemy 2.1 takes another driver where none is named,
-    and a server that can be written to, whatever became of it since, unless the URL has another wish."""
+    """Return the URL with what we need spelled out.
+
+    That is psycopg2, as SQLAlchemy 2.1 takes another driver where none is named, and a server that takes writes, so
+    that a failover is followed, unless the URL asks for something else.
+    """
     parsed = make_url(url)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg2")
@@ -32,10 +35,10 @@ def with_driver(url: str) -> str:
 
 
 def connect(timeout_s: float, dialect: Dialect, record: Any, args: Any, options: dict[str, Any]) -> Any:
-    """Connect to the first host of the URL that is as it wishes; psycopg2.OperationalError after `timeout_s` seconds.
+    """Connect to the first host of the URL that fits it; psycopg2.OperationalError after `timeout_s` seconds.
 
-    SQLAlchemy's `do_connect` event. libpq would look the names up itself, and stop the event loop meanwhile; and
-    under our wait callback it would wait for a host that is silent, and never come to the next.
+    SQLAlchemy's `do_connect` event. libpq would look the names up by itself, and stop the event loop meanwhile. With
+    our wait callback it would also wait for a silent host, and never come to the next one.
     """
     hosts = str(options.get("host", "")).split(",")
     ports = str(options.get("port", "")).split(",")
@@ -58,14 +61,14 @@ def connect(timeout_s: float, dialect: Dialect, record: Any, args: Any, options:
 
 
 def _shares(items: Sequence[T], timeout_s: float) -> Iterator[tuple[T, float]]:
-    """Each of `items` with its share of the time that is left."""
+    """Return each of `items` with its share of the time that is left."""
     deadline = time.monotonic() + timeout_s
     for number, item in enumerate(items):
         yield item, max(0.0, deadline - time.monotonic()) / (len(items) - number)
 
 
 def _addresses(host: str, timeout_s: float) -> list[str]:
-    """Where `host` is; nothing to say of a Unix socket."""
+    """Return the addresses of `host`; an empty one for a Unix socket."""
     return [""] if not host or host.startswith(("/", "@")) else NAMES.addresses(host, timeout_s)
 
 

@@ -76,7 +76,7 @@ class Database(nameko_sqlalchemy.Database):
         return Autocommit(self._engine)
 
     def check_writable(self) -> None:
-        """Raise DatabaseAway unless the database can be written to; then the connections to it are dropped as well."""
+        """Raise DatabaseAway, and drop the connections, unless the database can be written to."""
         with self.autocommit() as connection:
             connection.exec_driver_sql(CHECK_WRITABLE)
 
@@ -123,7 +123,7 @@ class Sessions(nameko_sqlalchemy.database.DatabaseWrapper):
 def classify(context: ExceptionContext) -> Exception | None:
     """Name an error by what it says of the outcome, and drop the connections that have no future.
 
-    SQLAlchemy's `handle_error` event: it raises what this gives, or its own error for None.
+    SQLAlchemy's `handle_error` event: it raises what this returns, or its own error for None.
     """
     closed = _is_closed(context.connection)
     original, error = context.original_exception, context.sqlalchemy_exception
@@ -157,7 +157,7 @@ def _kind(error: psycopg2.Error, closed: bool) -> type[sqlalchemy.exc.DBAPIError
 
 
 def _hide_values(error: psycopg2.Error) -> None:
-    """Leave of the server's message what names no value: its detail and the line that it shows do."""
+    """Leave of the server's message only what names no value: its detail and the line that it quotes do."""
     if error.pgcode:
         shown = "a value that is refused" if error.pgcode.startswith("22") else error.diag.message_primary
         error.args = (f"{shown} (SQLSTATE {error.pgcode})",)
