@@ -13,9 +13,8 @@ from typing import Any
 from bench import growth, limits, machine, memory, replicas, report
 from bench.contenders import Ours, Peer, Servers, install_peer, running
 from bench.load import ensure_wrk, in_turns
-from services.local.needs import NotInstalled
 from services.local.stack import ROOT
-from services.local.supervisor import CannotStart
+from services.ops.errors import CommandError
 
 PARTS = ("compare", "limits", "growth", "replicas", "memory")
 SCRATCH = ROOT / ".run" / "bench"  # on the disk of the checkout, as /tmp may be none
@@ -30,7 +29,7 @@ def main() -> None:
             report.write(json.loads((arguments.out / "results.json").read_text()), arguments.out)
         else:
             measure_all(arguments)
-    except (CannotStart, NotInstalled, FileNotFoundError) as error:
+    except (CommandError, FileNotFoundError) as error:
         sys.exit(f"bench: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

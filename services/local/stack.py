@@ -13,7 +13,8 @@ from services.local.gateway import Backend
 from services.local.net import free_port, port_is_free, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
-from services.local.supervisor import CannotStart, Supervisor, flushed
+from services.local.server import CannotStart
+from services.local.supervisor import Supervisor, flushed
 from services.ops.migrate import upgrade
 from services.shop import SERVICES
 

@@ -1,7 +1,6 @@
-"""Child processes: many under one supervisor, and what a single server needs of the same."""
+"""Child processes: many under one supervisor, and the two functions that start and end a single one cleanly."""
 
 import atexit
-import fcntl
 import functools
 import os
 import shutil
@@ -21,7 +20,6 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 STEADY_S = 10.0  # a child that lived this long starts again after the first pause
 RESTART_S = 10.0
-LOG_TAIL_LINES = 60  # RabbitMQ says why some fifty lines before its last one
 
 Process = subprocess.Popen[bytes]
 
@@ -48,11 +46,12 @@ class Supervisor:
     """Runs named programs, and starts each again when it dies, after a pause of 0.2 to 10 seconds.
 
     Each child leads a session of its own, so Ctrl-C in a terminal reaches the supervisor only.
-    Where setpriv exists, the children are killed when the supervisor is: one that just starts hears no gentler signal.
+    Where setpriv exists, the children are killed when the supervisor is: a child that just starts would not hear a
+    gentler signal.
     """
 
     def __init__(self, say: Callable[[str], object] = flushed, grace_s: float = 20.0) -> None:
-        """`say` takes a line for each start and death; `grace_s` is from SIGTERM to SIGKILL."""
+        """`say` takes a line for each start and death; `grace_s` seconds pass from SIGTERM to SIGKILL."""
         self._say = say
         self._grace_s = grace_s
         self._children: dict[str, Child] = {}
@@ -69,7 +68,7 @@ class Supervisor:
         cwd: Path | None = None,
         log: Path | None = None,
     ) -> None:
-        """Add a program; `env` comes on top of our own, `log` is appended to (default: our output).
+        """Add a program; `env` is added to our own, and its output is appended to `log` (default: it goes to ours).
 
         Raises ValueError for a name that is taken, FileNotFoundError for an unknown program.
         """
@@ -95,7 +94,8 @@ class Supervisor:
     def run_forever(self, each_round: Callable[[], object] = lambda: None) -> None:
         """Run until SIGINT or SIGTERM, then stop everything. Call it from the main thread.
 
-        `each_round` is called about every 0.05 seconds; it may take long, the children are tended meanwhile.
+        `each_round` is called about every 0.05 seconds; it may take long, as the thread of `start` looks after the
+        children.
         """
         signals = (signal.SIGINT, signal.SIGTERM)
         before = {sig: signal.signal(sig, lambda *_: self._stopping.set()) for sig in signals}
@@ -110,7 +110,7 @@ class Supervisor:
                 signal.signal(sig, handler)
 
     def stop(self) -> None:
-        """SIGTERM to all children, the last added first, then SIGKILL once `grace_s` is over."""
+        """Send SIGTERM to all children, the last added first, then SIGKILL once `grace_s` is over."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stopping.set()
@@ -123,12 +123,12 @@ class Supervisor:
         return list(self._children)
 
     def pid(self, name: str) -> int | None:
-        """Return the child's process id, or None while it is down."""
+        """Return the process id of a child, or None while it is down."""
         process = self._children[name].process
         return process.pid if process is not None and process.returncode is None else None
 
     def restart(self, name: str) -> None:
-        """End the child as stop() would, start it again without a pause; return once it runs.
+        """End a child as stop() does, start it again without a pause, and return once it runs.
 
         Raises TimeoutError when there is no new process within `grace_s` + 10 seconds.
         """
@@ -244,7 +244,7 @@ def dies_with_parent(signal_name: str) -> tuple[str, ...]:
     """Return what to put before an argv so that the program gets the signal when its parent dies.
 
     Parent means the *thread* that starts it, see PR_SET_PDEATHSIG in prctl(2): start a program from
-    a thread that lives as long as the program shall. Empty where the system has no such thing
+    a thread that lives as long as the program shall. Empty where the system cannot do that
     (macOS, a setpriv older than util-linux 2.33).
     """
     prefix = ("setpriv", "--pdeathsig", signal_name)
@@ -255,7 +255,7 @@ def dies_with_parent(signal_name: str) -> tuple[str, ...]:
 
 
 def end(process: Process, sig: signal.Signals, grace_s: float) -> None:
-    """Send `sig` to a child, frozen or not, and SIGKILL if it still runs after `grace_s` s."""
+    """Send `sig` to a child, frozen or not, and SIGKILL if it still runs after `grace_s` seconds."""
     _ask_to_end(process, sig)
     try:
         process.wait(grace_s)
@@ -267,42 +267,3 @@ def end(process: Process, sig: signal.Signals, grace_s: float) -> None:
 def _ask_to_end(process: Process, sig: signal.Signals) -> None:
     process.send_signal(sig)
     process.send_signal(signal.SIGCONT)
-
-
-class FolderInUse(RuntimeError):
-    """A server is already running in the folder."""
-
-
-class CannotStart(RuntimeError):
-    """A server did not come up; the message carries the end of its log."""
-
-    def __init__(self, why: str, log: Path | None = None) -> None:
-        if log is not None and log.exists():
-            lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
-            why = "\n".join([f"{why}; the end of {log}:", *lines])
-        super().__init__(why)
-
-
-def take_folder(folder: Path, what: str, timeout_s: float) -> int:
-    """Lock `folder` for the server `what`; return a descriptor that holds the lock until closed.
-
-    A server that inherits the descriptor (`pass_fds`) holds the lock as long as any of its processes
-    lives. Raises FolderInUse when the lock is not free within `timeout_s` seconds.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-
-    def locked() -> bool:
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        return False
-
-    try:
-        wait_for(locked, timeout_s, "the lock")
-    except BaseException as error:
-        os.close(descriptor)
-        if isinstance(error, TimeoutError):
-            raise FolderInUse(f"{what} is already running in {folder}") from None
-        raise
-    return descriptor

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from services.ops.errors import CommandError
+
 ROOT = Path(__file__).parents[2]
 DEFAULT_PORT = 8000
 
@@ -15,17 +17,15 @@ def main() -> None:
     """Run one subcommand; exit 1 with one line on an error that the user can mend."""
     arguments = parser().parse_args()
     os.chdir(ROOT)
-    from services.local.installing import not_ours
-    from services.local.needs import NotInstalled
-    from services.local.supervisor import CannotStart, FolderInUse
-
     try:
         sys.exit(arguments.command(arguments) or 0)
-    except (CannotStart, FolderInUse, NotInstalled, TimeoutError) as error:
+    except (CommandError, TimeoutError) as error:
         sys.exit(f"nameko-hw: {error}")
     except PermissionError as error:
         if error.filename is None:
             raise
+        from services.local.installing import not_ours
+
         sys.exit(f"nameko-hw: {not_ours(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -131,8 +131,8 @@ def configuration() -> dict[str, Any]:
 
 def running_configuration() -> dict[str, Any]:
     """The configuration, with the addresses of the stack of `make stack` where one runs and none are given."""
+    from services.local.server import CannotStart
     from services.local.stack import environment_of_running
-    from services.local.supervisor import CannotStart
 
     if not os.environ.get("AMQP_URI") and not os.environ.get("ORDERS_DATABASE_URL"):
         try:

@@ -23,7 +23,8 @@ from services.local import rabbitmq as module
 from services.local.net import HOST, free_port, port_is_free, wait_for
 from services.local.postgres import NOBODY, Postgres, program
 from services.local.rabbitmq import RabbitMQ
-from services.local.supervisor import CannotStart, FolderInUse, dies_with_parent
+from services.local.server import CannotStart, FolderInUse
+from services.local.supervisor import dies_with_parent
 
 SLACK_S = 60
 ROOT = Path(__file__).parents[2]
@@ -106,7 +107,7 @@ def test_postgres_takes_settings(tmp_path):
 
 
 def test_a_second_postgres_in_the_folder_is_refused_in_one_line_and_harms_nothing(postgres, monkeypatch):
-    monkeypatch.setattr("services.local.postgres.LEFTOVERS_S", 0.3)
+    monkeypatch.setattr("services.local.server.LEFTOVERS_S", 0.3)
     with pytest.raises(FolderInUse) as refused:
         Postgres(postgres.folder).start()
     assert str(refused.value) == f"PostgreSQL is already running in {postgres.folder}"
@@ -218,7 +219,7 @@ def test_two_rabbitmq_run_side_by_side_and_one_folder_has_one(tmp_path, monkeypa
             if address.status == psutil.CONN_LISTEN
         }
         assert listening == {HOST}
-        monkeypatch.setattr(module, "LEFTOVERS_S", 0.3)
+        monkeypatch.setattr("services.local.server.LEFTOVERS_S", 0.3)
         with pytest.raises(FolderInUse, match=f"RabbitMQ is already running in {one.folder}"):
             RabbitMQ(one.folder).start()
         os.kill(two.pid, signal.SIGSTOP)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from services.local import stack as module
 from services.local.net import free_port, wait_for
+from services.local.server import CannotStart
 from services.local.stack import Stack
-from services.local.supervisor import CannotStart
 
 
 class Server:
