@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from services.local.net import HOST, free_port, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
-from services.local.stack import Stack, database_variable
+from services.local.stack import GATEWAY, Stack, database_variable
 from services.local.supervisor import Supervisor
 from services.shop import SERVICES
 
@@ -110,11 +110,11 @@ def seconds_of(pid: int) -> float:
 class Ours:
     """Our services, one process each, or `replicas` of each; several at once need `Servers` of their own."""
 
-    def __init__(self, servers: Servers, name: str = "nameko-hw", replicas: int = 1, by_door: bool = False) -> None:
-        """Orders are placed at the service itself, as with the peer, or by the front door."""
+    def __init__(self, servers: Servers, name: str = "nameko-hw", replicas: int = 1, by_gateway: bool = False) -> None:
+        """Orders are placed at the service itself, as with the peer, or through the gateway."""
         self.servers = servers
         self.name = name
-        self.by_door = by_door
+        self.by_gateway = by_gateway
         servers.postgres.ensure_databases(SERVICES)
         self._give_addresses()
         self.stack = Stack(servers.folder / "ours", free_port(), replicas=replicas, say=lambda _: None)
@@ -134,12 +134,12 @@ class Ours:
 
     @property
     def url(self) -> str:
-        return self.stack.url if self.by_door else f"http://{HOST}:{self.stack.ports['orders'][0]}"
+        return self.stack.url if self.by_gateway else f"http://{HOST}:{self.stack.ports['orders'][0]}"
 
     def pids(self) -> dict[str, int]:
-        """The process ids by name, without the front door where the load goes past it."""
+        """Return the process ids by name, without the gateway where the load does not go through it."""
         pids = pids_of(self.stack.supervisor)
-        return {name: pid for name, pid in pids.items() if self.by_door or name != "front door"}
+        return {name: pid for name, pid in pids.items() if self.by_gateway or name != GATEWAY}
 
     def users(self) -> list[str]:
         return new_users(self.stack.url)

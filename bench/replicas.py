@@ -1,4 +1,4 @@
-"""One replica of each service against two, behind the same front door."""
+"""One replica of each service against two, behind the same gateway."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +13,6 @@ ONE, TWO = "1 replica", "2 replicas"
 def measure(folder: Path, clients: Iterable[int], pairs: int, seconds: float) -> dict[str, Any]:
     """The same load on both, each with servers of its own, in turns."""
     with Servers(folder / "one") as first, Servers(folder / "two") as second:
-        one, two = Ours(first, ONE, replicas=1, by_door=True), Ours(second, TWO, replicas=2, by_door=True)
+        one, two = Ours(first, ONE, replicas=1, by_gateway=True), Ours(second, TWO, replicas=2, by_gateway=True)
         with running(one, two) as users:
             return {"runs": [vars(run) for run in in_turns([one, two], users, clients, pairs, seconds)]}

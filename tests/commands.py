@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import psutil
 
-from services.local.stack import ROOT, Stack
+from services.local.stack import GATEWAY, ROOT, Stack
 
 
 def nameko_hw(stack: Stack, *arguments: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
@@ -22,15 +22,15 @@ def nameko_hw(stack: Stack, *arguments: str, timeout_s: float = 120) -> "subproc
 
 
 def audit(stack: Stack, *options: str) -> str:
-    """The report of a clean audit."""
+    """Return the report of an audit, which must find no violation."""
     report = nameko_hw(stack, "audit", *options)
     assert report.returncode == 0, report.stdout + report.stderr
     return report.stdout
 
 
 def replicas(stack: Stack) -> Iterator[tuple[str, psutil.Process]]:
-    """Every process of every service that runs now, with its name in the supervisor."""
+    """Return every process of every service that runs now, with its name in the supervisor."""
     for name in stack.supervisor.names():
         pid = stack.supervisor.pid(name)
-        if pid is not None and name != "front door":
+        if pid is not None and name != GATEWAY:
             yield name, psutil.Process(pid)

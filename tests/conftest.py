@@ -43,7 +43,7 @@ def _own_servers() -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One process a service, a RabbitMQ and a PostgreSQL of its own, a front door; for all tests of a run."""
+    """One process a service, a RabbitMQ and a PostgreSQL of its own, a gateway; for all tests of a run."""
     with Stack(tmp_path_factory.mktemp("stack"), free_port(), QUICK) as running:
         yield running
 

@@ -1,1 +1,1 @@
-"""What a laptop has instead of a cluster: servers of our own, a supervisor, and one front door."""
+"""What a laptop has instead of a cluster: private servers, a supervisor, and a gateway."""

@@ -1,4 +1,4 @@
-"""Embedded mode: the four services, the broker and the front door in one process, beside a PostgreSQL of its own.
+"""Embedded mode: the four services, the broker and the gateway in one process, beside a PostgreSQL of its own.
 
 Run by `nameko-hw run`, which calls `eventlet.monkey_patch()` before it imports this.
 """
@@ -17,21 +17,21 @@ from nameko.runners import ServiceRunner
 from sqlalchemy import create_engine, text
 from werkzeug.wrappers import Request
 
-from services.contracts import EVENTS
+from services.kit.outbox.table import OutboxRow
 from services.kit.web import server as web
 from services.kit.web.documentation import Documentation
 from services.kit.web.protocol import protocol_of
 from services.local import broker
-from services.local.gateway import FrontDoor, ready
+from services.local.gateway import Gateway, ready
 from services.local.postgres import Postgres
 from services.ops.migrate import upgrade
-from services.shop import SERVICES, SHOP, service_class
+from services.shop import SERVICES, SHOP, service_class, services_with
 
 log = logging.getLogger(__name__)
 
 
 def serve(listener: socket.socket, folder: Path, config: dict[str, Any], on_ready: Any) -> None:
-    """Serve on `listener` until SIGINT or SIGTERM; `folder` keeps the data between runs."""
+    """Serve on `listener` until SIGINT or SIGTERM; the data stays in `folder` between runs."""
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.ready() or stop.send())
@@ -51,10 +51,10 @@ def serve(listener: socket.socket, folder: Path, config: dict[str, Any], on_read
         for service in SERVICES:
             runner.add_service(service_class(service))
         runner.start()
-        door = eventlet.spawn(
+        server = eventlet.spawn(
             wsgi.server,
             listener,
-            front_door(runner),
+            gateway_of(runner),
             max_size=config["MAX_CONNECTIONS"],
             protocol=protocol_of(SHOP.name),
             log_output=False,
@@ -67,12 +67,12 @@ def serve(listener: socket.socket, folder: Path, config: dict[str, Any], on_read
             one.link(lambda _: stop.ready() or stop.send())
         on_ready()
         stop.wait()
-        door.kill()
+        server.kill()
         runner.stop()
 
 
-def front_door(runner: ServiceRunner) -> FrontDoor:
-    """The four services behind one WSGI application."""
+def gateway_of(runner: ServiceRunner) -> Gateway:
+    """Return the four services behind one WSGI application."""
     servers = {
         container.service_name: extension
         for container in runner.containers
@@ -84,7 +84,7 @@ def front_door(runner: ServiceRunner) -> FrontDoor:
         return lambda: bool(server.ready().status_code == 200)
 
     checks = {name: asks(server) for name, server in servers.items()}
-    return FrontDoor(
+    return Gateway(
         {name: server.app for name, server in servers.items()},
         own={
             "/": lambda environ, start: Documentation(SHOP).answer(Request(environ))(environ, start),
@@ -96,12 +96,12 @@ def front_door(runner: ServiceRunner) -> FrontDoor:
 
 
 def publish_again(postgres: Postgres) -> None:
-    """Put every event that the outboxes still hold on its way again.
+    """Have every event that the outboxes still hold published again.
 
-    The broker of this mode lives in memory: what it had not delivered when the last run ended, it has
-    forgotten. The handlers find done what was handled.
+    The broker of this mode lives in memory: when the last run ended, it lost what it had not delivered. What was
+    handled already is a duplicate to its handler.
     """
-    for service in sorted({event.SOURCE for event in EVENTS}):
+    for service in services_with(OutboxRow):
         engine = create_engine(postgres.url(service), hide_parameters=True)
         with engine.begin() as connection:
             connection.execute(text("update outbox set published_at = null, claimed_until = '-infinity'"))

@@ -1,4 +1,4 @@
-"""One base URL for all four services: which of them serves a path."""
+"""The gateway: one base URL, behind which each request goes to the service of its path."""
 
 import http.client
 import json
@@ -16,20 +16,10 @@ from services.kit.web.problems import RETRY_AFTER, Problem, nothing_here, unavai
 from services.kit.web.protocol import protocol_of
 from services.kit.web.server import live
 from services.local.net import HOST
-from services.shop import SHOP
+from services.shop import ROUTES, SHOP
 
 log = logging.getLogger(__name__)
 
-#: The first part of a path, and the service that answers there. The documentation is the same in all of them.
-ROUTES = {
-    "users": "users",
-    "billing": "billing",
-    "orders": "orders",
-    "notifications": "notifications",
-    "": "users",
-    "docs": "users",
-    "openapi.json": "users",
-}
 HOP_BY_HOP = {
     "connection",
     "keep-alive",
@@ -44,7 +34,7 @@ HOP_BY_HOP = {
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-class FrontDoor:
+class Gateway:
     """A WSGI application that hands each request to the application of its service."""
 
     def __init__(self, apps: dict[str, WsgiApp], own: dict[str, WsgiApp]) -> None:
@@ -63,7 +53,7 @@ def not_routed(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 
 
 def ready(ask: dict[str, Callable[[], bool]]) -> WsgiApp:
-    """An application that says whether every one of the services is ready."""
+    """Return an application that answers 200 if every one of the services is ready, else 503."""
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         waiting = [name for name, is_ready in ask.items() if not is_ready()]
@@ -78,9 +68,9 @@ def ready(ask: dict[str, Callable[[], bool]]) -> WsgiApp:
 class Backend:
     """The application of a service that runs in processes of its own, on ports of this machine.
 
-    A replica that refuses the connection has not seen the request, so the next one is asked. One that breaks it
-    off may have: then only what has one effect, however often it is sent, is sent to the next one (RFC 9110,
-    section 9.2.2; draft-ietf-httpapi-idempotency-key-header).
+    A replica that refuses the connection has not seen the request, so the next one gets it. A replica that breaks the
+    connection off may have seen it: the next one gets it only if the request has one effect however often it is sent
+    (RFC 9110, section 9.2.2; draft-ietf-httpapi-idempotency-key-header).
     """
 
     def __init__(self, service: str, ports: list[int], timeout_s: float, body_limit: int = 0) -> None:
@@ -119,7 +109,7 @@ class Backend:
         return response(environ, start_response)
 
     def forward(self, request: Request, body: bytes) -> Response:
-        """Send the request on, and its answer back. ConnectionRefusedError if no replica has seen it."""
+        """Forward a request and return its answer. Raises ConnectionRefusedError if no replica has seen the request."""
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
         headers["Content-Length"] = str(len(body))
         query = request.environ.get("QUERY_STRING")
@@ -143,17 +133,17 @@ class Backend:
         raise failure
 
     def _in_turn(self) -> list[int]:
-        """The ports of all replicas, a different one first each time."""
+        """Return the ports of all replicas, a different one first each time."""
         ports = list(self.ports)
         self.ports.rotate(-1)
         return ports
 
     def is_ready(self) -> bool:
-        """Ask the service itself."""
+        """Ask the service itself whether it is ready."""
         return bool(self.health())
 
     def health(self) -> dict[str, str]:
-        """What the service says of itself, if it is ready."""
+        """Return the body of the answer of `/health/ready`; empty if the service is not ready."""
         [port, *_] = self._in_turn()
         try:
             with closing(http.client.HTTPConnection(HOST, port, timeout=self.timeout_s)) as connection:
@@ -165,9 +155,9 @@ class Backend:
 
 
 def serve(listener: Any, ports: dict[str, list[int]], timeout_s: float, body_limit: int, connections: int) -> None:
-    """Serve the front door on `listener` until the process is ended; run under `eventlet.monkey_patch()`."""
+    """Serve the gateway on `listener` until the process is ended; run under `eventlet.monkey_patch()`."""
     backends = {service: Backend(service, ports_, timeout_s, body_limit) for service, ports_ in ports.items()}
-    door = FrontDoor(
+    gateway = Gateway(
         dict(backends),
         own={
             "/": lambda environ, start: Documentation(SHOP).answer(Request(environ))(environ, start),
@@ -177,7 +167,7 @@ def serve(listener: Any, ports: dict[str, list[int]], timeout_s: float, body_lim
     )
     wsgi.server(
         listener,
-        door,
+        gateway,
         max_size=connections,
         protocol=protocol_of(SHOP.name),
         log_output=False,

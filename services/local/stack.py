@@ -1,4 +1,4 @@
-"""Stack mode: one process a service, real RabbitMQ, real PostgreSQL, and a front door on one port."""
+"""Stack mode: one process for each service, real RabbitMQ and PostgreSQL, and a gateway on one port."""
 
 import json
 import os
@@ -16,26 +16,26 @@ from services.local.rabbitmq import RabbitMQ
 from services.local.server import CannotStart
 from services.local.supervisor import Supervisor, flushed
 from services.ops.migrate import upgrade
+from services.ops.running import ENVIRONMENT_FILE
 from services.shop import SERVICES
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT_FILE = "environment.json"
+GATEWAY = "gateway"  # its name in the supervisor, beside those of the services
 READY_S = 60
 RETRY_S = 2.0  # after a server has failed to start
 NAMEKO = str(Path(sys.executable).parent / "nameko")
 
 
 def database_variable(service: str) -> str:
-    """The environment variable with the URL of a service's database; config.yaml reads it."""
+    """Return the name of the environment variable with the URL of a service's database; config.yaml reads it."""
     return f"{service.upper()}_DATABASE_URL"
 
 
 class Stack:
     """The whole system under a supervisor; `folder` keeps its data, logs and addresses.
 
-    AMQP_URI and the four *_DATABASE_URL in the environment are used where they are given; otherwise the
-    servers are private ones. `settings` are further environment variables for the services; `nameko` is how
-    Nameko's command is called.
+    It uses the servers that AMQP_URI and the four *_DATABASE_URL in the environment name, or else private ones.
+    `settings` are further environment variables for the services; `nameko` is how Nameko's command is called.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Stack:
         return with_driver(os.environ[database_variable(service)])
 
     def environment(self) -> dict[str, str]:
-        """What the services and the commands need to know to find the servers."""
+        """Return the environment variables by which the services and the commands find the servers."""
         return {
             "AMQP_URI": self.amqp_uri,
             **{database_variable(service): self.database_url(service) for service in SERVICES},
@@ -86,7 +86,7 @@ class Stack:
         }
 
     def environment_of(self, service: str) -> dict[str, str]:
-        """What the processes of one service need to know; a test may give each servers of its own."""
+        """Return the same for the processes of one service; a test overrides it to put a proxy before a server."""
         return self.environment()
 
     def start(self) -> None:
@@ -127,26 +127,26 @@ class Stack:
                 )
         targets = [f"{service}={port}" for service, ports in self.ports.items() for port in ports]
         self.supervisor.add(
-            "front door",
-            [sys.executable, "-m", "services.ops.cli", "door", "--port", str(self.port), *targets],
+            GATEWAY,
+            [sys.executable, "-m", "services.ops.cli", "gateway", "--port", str(self.port), *targets],
             env=self.environment(),
             cwd=ROOT,
-            log=self.folder / "logs" / "door.log",
+            log=self.folder / "logs" / "gateway.log",
         )
         self.environment_file.write_text(json.dumps(self.environment(), indent=2))
         self.supervisor.start()
         wait_for(self.is_ready, READY_S, f"the services to be ready; their logs are in {self.folder / 'logs'}")
 
     def is_ready(self) -> bool:
-        """Whether every replica of every service, and the front door, say so, and see the broker."""
+        """Return whether every replica of every service and the gateway are ready, and all see the broker."""
         backends = [Backend(service, [port], timeout_s=5) for service, ports in self.ports.items() for port in ports]
         return (
             all(one.health().get("broker") == "up" for one in backends)
-            and Backend("front door", [self.port], timeout_s=5).is_ready()
+            and Backend(GATEWAY, [self.port], timeout_s=5).is_ready()
         )
 
     def keep_servers_running(self) -> None:
-        """Start a private server again that has died, and that failed to start; the supervisor does so for services."""
+        """Start a private server again that has died, or failed to start; the supervisor does this for services."""
         for server in (self.rabbitmq, self.postgres):
             if server and not server.running and time.monotonic() >= self._start_at.get(server, 0.0):
                 name = type(server).__name__
@@ -176,12 +176,12 @@ class Stack:
 
 
 def name_of(service: str, number: int) -> str:
-    """The name of a replica in the supervisor: the service's, with a number from the second one on."""
+    """Return the name of a replica in the supervisor: that of its service, with a number from the second one on."""
     return service if number == 1 else f"{service}-{number}"
 
 
 def given_databases() -> bool:
-    """Whether the environment gives the databases: all four, or none."""
+    """Return whether the environment names the databases. Raises CannotStart if it names some of them only."""
     missing = [database_variable(service) for service in SERVICES if not os.environ.get(database_variable(service))]
     if missing and len(missing) < len(SERVICES):
         raise CannotStart(f"{', '.join(missing)}: not set, though other databases are; give all four or none")
@@ -197,12 +197,3 @@ def serve(folder: Path, port: int, on_ready: Callable[[], None]) -> None:
         stack.supervisor.run_forever(each_round=stack.keep_servers_running)
     finally:
         stack.stop()
-
-
-def environment_of_running(folder: Path) -> dict[str, str]:
-    """The environment of the stack that runs in `folder`; CannotStart if none does."""
-    try:
-        environment: dict[str, str] = json.loads((folder / ENVIRONMENT_FILE).read_text())
-    except FileNotFoundError:
-        raise CannotStart("no stack is running: start it with `make stack` in another terminal") from None
-    return environment

@@ -1,26 +1,26 @@
 """Dead letters: the events that could not be handled, kept with the reason, to be replayed or dropped.
 
-They are rows of the inboxes (see `kit/inbox/provider.py`), so this is SQL, a few rows at a time however many there
-are, and needs the databases only. What is replayed is handled by the running service, from its inbox.
+They are rows of the inboxes (see `kit/inbox/provider.py`), so the commands need the databases only, and read them a few
+rows at a time. The running service handles what is replayed, from its inbox.
 """
 
 import base64
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Engine, Row, bindparam, create_engine, text
 
 from services.kit.db.connecting import with_driver
-from services.shop import SERVICES
+from services.kit.inbox.provider import InboxRow
+from services.shop import services_with
 
 TIMEOUT_S = 10
 BATCH = 200
 
 COLUMNS = "id, handler, key, body, content_type, content_encoding, headers, attempts, reason, received_at, failed_at"
-#: The next of the chosen ones, which is all of them if no ids are given; each is seen once, whatever becomes of it.
+#: The next of the chosen letters; all are chosen if no ids are given. Each is read once, whatever becomes of it.
 CHOSEN = f"""
     select id from inbox where next_attempt_at is null and id > :after and id <= :newest and (:all or id = any(:ids))
     order by id limit {BATCH} for update"""
@@ -53,7 +53,7 @@ class DeadLetter:
         return id_of(self.service, self.row.id)
 
     def line(self) -> str:
-        """The letter on one line."""
+        """Return the letter on one line."""
         row = self.row
         return (
             f"{self.id}  {row.failed_at.isoformat(timespec='seconds')}  {self.service}.{row.handler}  "
@@ -61,7 +61,7 @@ class DeadLetter:
         )
 
     def details(self) -> str:
-        """The letter in full."""
+        """Return the letter in full."""
         row = self.row._asdict()
         about = {**row, "id": self.id, "handler": f"{self.service}.{row['handler']}"}
         body = bytes(about.pop("body"))
@@ -77,11 +77,11 @@ class DeadLetters:
                 with_driver(urls[service]),
                 connect_args={"connect_timeout": TIMEOUT_S, "options": f"-c statement_timeout={TIMEOUT_S * 1000}"},
             )
-            for service in with_inbox()
+            for service in services_with(InboxRow)
         }
 
     def missing(self, ids: Sequence[str]) -> list[str]:
-        """Those of `ids` that belong to no dead letter."""
+        """Return those of `ids` that belong to no dead letter."""
         found = set()
         for service, engine in self.engines.items():
             with engine.connect() as connection:
@@ -90,15 +90,15 @@ class DeadLetters:
         return [id_ for id_ in dict.fromkeys(ids) if id_ not in found]
 
     def look(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
-        """Give the letters, oldest first; all of them if there are no `ids`."""
+        """Return the letters, oldest first; all of them if there are no `ids`."""
         return self._each("look", ids)
 
     def replay(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
-        """Have the letters handled once more, with all their attempts; give each when that is committed."""
+        """Have the letters handled again, with all their attempts; yield each when that is committed."""
         return self._each("replay", ids)
 
     def drop(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
-        """Remove the letters; give each when that is committed."""
+        """Remove the letters; yield each when that is committed."""
         return self._each("drop", ids)
 
     def _each(self, what: str, ids: Sequence[str]) -> Iterator[DeadLetter]:
@@ -114,24 +114,19 @@ class DeadLetters:
                     after = rows[-1].id
 
 
-def with_inbox() -> list[str]:
-    """The services that have an inbox."""
-    return [service for service in SERVICES if hasattr(import_module(f"services.{service}.models"), "InboxEvent")]
-
-
 def id_of(service: str, number: int) -> str:
-    """The id of a letter, as it is shown and asked for."""
+    """Return the id of a letter, as commands print and take it."""
     return f"{service}-{number}"
 
 
 def numbers(service: str, ids: Sequence[str]) -> list[int]:
-    """The numbers in those of `ids` that are of this service."""
+    """Return the numbers in those of `ids` that belong to this service."""
     found = [id_.removeprefix(f"{service}-") for id_ in ids if id_.startswith(f"{service}-")]
     return [int(one) for one in found if one.isascii() and one.isdigit() and int(one) < 2**63]
 
 
 def readable(body: bytes) -> str:
-    """The body as text, or in base64 if it is none."""
+    """Return the body as text, or in base64 if it is not UTF-8."""
     try:
         return body.decode()
     except UnicodeDecodeError:

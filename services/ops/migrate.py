@@ -1,4 +1,4 @@
-"""The migrations of the shop's databases: each service keeps its versions in its own folder."""
+"""The migrations of the shop's databases: each service keeps its own in a folder beside its models."""
 
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +14,6 @@ def upgrade(service: str, url: str) -> None:
 
 
 def of(service: str) -> tuple[Path, object]:
-    """Return the folder with the versions of a service, and the metadata of its tables."""
+    """Return the folder with the migrations of a service, and the metadata of its tables."""
     metadata = import_module(f"services.{service}.models").Base.metadata
     return SERVICES_FOLDER / service / "migrations", metadata

@@ -1,4 +1,4 @@
-"""What is pending: the orders and users whose outcome is not known yet, with what went wrong, the oldest first."""
+"""What is pending: the orders and users whose outcome is not known yet, with what went wrong, oldest first."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ ABOUT = {"orders": "'order of ' || user_id || ' for ' || price", "users": "'user
 
 
 def listed(urls: dict[str, str], older_than_s: float) -> Iterator[str]:
-    """A line for each row that has been pending for longer than `older_than_s` seconds. `urls` are the databases."""
+    """Return a line for each row that has been pending for longer than `older_than_s` seconds."""
     for table, about in ABOUT.items():
         engine = create_engine(with_driver(urls[table]), connect_args={"connect_timeout": 10}, hide_parameters=True)
         try:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.local.demo import Scenario
 from services.local.stack import ROOT, Stack
+from services.scenario import Scenario
 
 POSTMAN = ROOT / "postman"
 COLLECTION = POSTMAN / "nameko-hw.postman_collection.json"
@@ -79,18 +79,21 @@ def test_the_collection_starts_at_the_domain_of_the_assignment():
     ).items()
 
 
-def test_the_demo_prints_every_step_and_leaves_nothing_behind():
+def test_the_demo_prints_every_step_and_leaves_nothing_behind(tmp_path: Path):
     demo = subprocess.run(
         ["make", "--silent", "demo"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,
-        env={name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        env={
+            **{name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+            "NAMEKO_HW_FOLDER": str(tmp_path),
+        },
     )
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert demo.stderr == ""
     assert demo.stdout.rstrip().endswith("PASSED: 8 of 8 steps hold")
     assert demo.stdout.count("   holds") == 8
-    left = subprocess.run(["pgrep", "-f", str(ROOT / ".run" / "demo")], capture_output=True, text=True)
+    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True)
     assert left.stdout == ""

@@ -16,12 +16,11 @@ import pytest
 import requests
 import yaml
 
-from services.local.demo import Scenario
-from services.local.gateway import ROUTES
 from services.local.net import HOST, free_port, wait_for
 from services.local.stack import ROOT, Stack, database_variable
 from services.local.supervisor import dies_with_parent
-from services.shop import SERVICES
+from services.scenario import Scenario
+from services.shop import ROUTES, SERVICES
 from tests.chart.objects import render, variables
 from tests.chart.values_table import CHART
 from tests.client import tells_how_to_send_it_again
@@ -111,7 +110,7 @@ def test_every_container_has_the_time_to_end(compose: dict[str, Service]):
         assert int(compose[service]["stop_grace_period"].removesuffix("s")) > drain_s
 
 
-def test_the_proxy_has_the_routes_of_the_front_door():
+def test_the_proxy_has_the_routes_of_the_gateway():
     locations = re.findall(r"location ~ \^/\((?:\?<service>)?(.*)\) \{\n(.*)", PROXY.read_text())
     routes = {}
     for pattern, first in locations:

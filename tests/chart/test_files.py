@@ -84,7 +84,6 @@ def test_the_dashboard_arrives_whole():
     [
         ("postgres-roles.sh", "postgres", "roles.sh"),
         ("rabbitmq-definitions.sh", "rabbitmq", "definitions.sh"),
-        ("scenario.py", "test", "scenario.py"),
     ],
 )
 def test_the_scripts_arrive_whole(file: str, config: str, key: str):

@@ -13,9 +13,8 @@ import yaml
 from nameko.cli.main import setup_yaml_parser
 
 from services.kit.config import check
-from services.local.gateway import ROUTES
 from services.local.stack import ROOT, Stack, database_variable
-from services.shop import SERVICES
+from services.shop import ROUTES, SERVICES
 from tests.chart.objects import MATRIX, NAMESPACE, RELEASE, Objects, render, selects, variables
 from tests.chart.values_table import CHART
 
@@ -275,7 +274,7 @@ def test_every_pod_migrates_its_own_database_first(default: Objects):
         assert {variable["name"] for variable in migrate["env"]} >= {database_variable(service)}
 
 
-def test_the_ingress_has_the_routes_of_the_front_door(default: Objects):
+def test_the_ingress_has_the_routes_of_the_gateway(default: Objects):
     [rule] = default.one("Ingress", RELEASE)["spec"]["rules"]
     assert rule["host"] == "arch.homework"
     routes = {}
@@ -285,6 +284,11 @@ def test_the_ingress_has_the_routes_of_the_front_door(default: Objects):
         assert path["pathType"] == ("Exact" if path["path"] == "/" else "Prefix")
         routes[path["path"].removeprefix("/")] = service["metadata"]["labels"]["app.kubernetes.io/component"]
     assert routes == ROUTES
+
+
+def test_the_scenario_reaches_each_service_at_its_own_address(default: Objects):
+    addresses = json.loads(default.pod(f"{RELEASE}-test").env[0]["value"])
+    assert addresses == {service: f"http://{RELEASE}-{service}" for service in SERVICES}
 
 
 def test_the_ingress_can_be_left_out():

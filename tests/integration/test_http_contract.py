@@ -1,4 +1,4 @@
-"""The HTTP API as the contract has it, errors above all. Everything goes through the front door."""
+"""The HTTP API as the contract has it, errors above all. Everything goes through the gateway."""
 
 import http.client
 import json

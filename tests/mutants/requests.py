@@ -1,4 +1,4 @@
-"""Harm to what goes over the broker and over HTTP: publisher, RPC, server, front door."""
+"""Harm to what goes over the broker and over HTTP: publisher, RPC, server, gateway."""
 
 from tests.mutants.change import Change
 
@@ -137,7 +137,7 @@ CHANGES = [
         "local/gateway.py",
         '"Idempotency-Key" in request.headers',
         "True",
-        ("unit/test_front_doors.py::test_a_request_is_sent_again_only_if_it_has_one_effect",),
+        ("unit/test_gateway.py::test_a_request_is_sent_again_only_if_it_has_one_effect",),
     ),
     Change(
         "request-never-expires",
@@ -177,7 +177,7 @@ CHANGES = [
         "local/gateway.py",
         "            except ConnectionRefusedError:\n                continue",
         "            except ConnectionRefusedError:\n                break",
-        ("unit/test_front_doors.py",),
+        ("unit/test_gateway.py",),
     ),
     Change(
         "drains-for-ever",

@@ -267,7 +267,7 @@ def test_each_round_is_called_while_children_are_tended(tmp_path):
     [
         "services.local.supervisor import Supervisor as it; say = it()._say",
         "services.local.stack import Stack as it; say = it(__import__('pathlib').Path('.'), 1).say",
-        "services.local.demo import Scenario as it; say = it('http://127.0.0.1').say",
+        "services.scenario import Scenario as it; say = it('http://127.0.0.1').say",
     ],
 )
 def test_a_line_is_seen_at_once_in_a_file(tmp_path, who):

@@ -1,4 +1,4 @@
-"""What the front doors tell a client when a service does not answer: never to do again what may have been done."""
+"""What the gateway answers when a service does not: never that a client should repeat what may have been done."""
 
 import json
 import re
@@ -23,14 +23,14 @@ def listener() -> Iterator[socket.socket]:
 
 
 def send(backend: Backend, method: str, headers: dict[str, str]) -> TestResponse:
-    def door(environ, start_response):
+    def gateway(environ, start_response):
         return backend({**environ, "RAW_PATH_INFO": environ["PATH_INFO"]}, start_response)
 
-    return Client(door).open("/billing/accounts/x/deposit", method=method, json={"amount": 5}, headers=headers)
+    return Client(gateway).open("/billing/accounts/x/deposit", method=method, json={"amount": 5}, headers=headers)
 
 
 def ask(*ports: int) -> tuple[str, str]:
-    """The detail and Retry-After of the 503 for a deposit that none of these ports answers."""
+    """Return the detail and Retry-After of the 503 for a deposit that none of these ports answers."""
     answer = send(Backend("billing", list(ports), timeout_s=0.5, body_limit=100), "POST", {"Idempotency-Key": "k"})
     assert answer.status_code == 503
     return answer.json["detail"], answer.headers["Retry-After"]

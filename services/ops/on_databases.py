@@ -1,0 +1,89 @@
+"""The commands that read or change the databases of all services, wherever these run."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.exc import OperationalError
+
+from services.kit.db.connecting import with_driver
+from services.ops import outbox as outboxes
+from services.ops import pending as pending_rows
+from services.ops.audit import Audit
+from services.ops.configuration import configuration, database_urls
+from services.ops.dead_letters import DeadLetters
+from services.ops.errors import CommandError
+from services.ops.migrate import upgrade
+from services.shop import SERVICES
+
+
+def migrate(arguments: argparse.Namespace) -> None:
+    """Bring databases to the newest version: those of the configuration, never those of a stack that runs."""
+    config = configuration()
+    for service in arguments.service or SERVICES:
+        if service not in SERVICES:
+            raise CommandError(f"there is no service {service!r}: it should be one of {', '.join(SERVICES)}")
+        upgrade(service, with_driver(config["DB_URIS"][f"{service}:Base"]))
+        print(f"{service}: at the newest version")
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """Print the report of an audit; return 1 if it found a violation."""
+    latest = datetime.now(UTC) - timedelta(seconds=arguments.older_than)
+    until = min(arguments.until or latest, latest)
+    with _answering("; the audit needs those of all four services"):
+        report = Audit(database_urls(), arguments.since, until, arguments.patience).run()
+    print("\n".join(report.lines()))
+    return 1 if report.violations else 0
+
+
+def pending(arguments: argparse.Namespace) -> None:
+    """Print what is pending, and how many rows that are."""
+    with _answering("; those of orders and users are needed"):
+        count = _print_each(pending_rows.listed(database_urls(), arguments.older_than))
+    print(f"{count} pending")
+
+
+def outbox(arguments: argparse.Namespace) -> None:
+    """Print the events that wait in the outboxes, and how many they are; all events with `--all`."""
+    waiting = 0
+    with _answering(""):
+        for event in outboxes.listed(database_urls(), arguments.all):
+            waiting += event.is_waiting
+            print(event.line())
+    print(f"{waiting} {'event waits' if waiting == 1 else 'events wait'}")
+
+
+def dead_letters(arguments: argparse.Namespace) -> None:
+    """Print, replay or drop the dead letters with the ids in the arguments, or all."""
+    action = arguments.action
+    if bool(arguments.id) == (arguments.all or action == "list"):
+        raise CommandError(f"say which letters to {action}: their ids, or --all")
+    letters = DeadLetters(database_urls())
+    with _answering(""):
+        if missing := letters.missing(arguments.id):
+            raise CommandError(f"there is no dead letter {', '.join(missing)}")
+        take = {"list": letters.look, "show": letters.look, "replay": letters.replay, "drop": letters.drop}[action]
+        found = take(arguments.id)
+        count = _print_each(letter.details() if action == "show" else letter.line() for letter in found)
+    done = {"list": "kept", "show": "shown", "replay": "replayed", "drop": "dropped"}
+    print(f"{count} {'dead letter' if count == 1 else 'dead letters'} {done[action]}")
+
+
+def _print_each(lines: Iterator[str]) -> int:
+    """Print each line as it comes; return how many there were."""
+    count = 0
+    for line in lines:
+        print(line)
+        count += 1
+    return count
+
+
+@contextmanager
+def _answering(needed: str) -> Iterator[None]:
+    """Turn the silence of a database into one line; `needed` names the databases that the command needs."""
+    try:
+        yield
+    except OperationalError:
+        raise CommandError(f"a database does not answer{needed}") from None
