@@ -1,4 +1,4 @@
-"""What tests do at the broker itself, and see of events that failed."""
+"""What tests do at the broker itself, and what they find of events that failed."""
 
 import json
 from collections.abc import Iterator
@@ -8,14 +8,13 @@ from typing import Any
 
 from kombu import Connection, Queue
 
+from services.contracts import EVENTS
+from services.kit.amqp.names import handler_queue
 from services.local.stack import Stack
 from tests.books import rows
 
-HANDLERS = {
-    "order_paid": Queue("evt-orders-order_paid--notifications.on_order_paid"),
-    "order_rejected": Queue("evt-orders-order_rejected--notifications.on_order_rejected"),
-    "user_registered": Queue("evt-users-user_registered--notifications.on_user_registered"),
-}
+#: The queue of each event: notifications handles them all.
+HANDLERS = {event.TYPE: Queue(handler_queue("notifications", f"on_{event.TYPE}", event)) for event in EVENTS}
 
 
 @contextmanager
@@ -25,7 +24,7 @@ def channel(stack: Stack) -> Iterator[Any]:
 
 
 def publish(stack: Stack, exchange: str, routing_key: str, body: Any, **options: Any) -> None:
-    """Publish `body` as JSON, or as the content type in `options` says."""
+    """Publish `body` as JSON, or with the content type in `options`."""
     if "content_type" not in options:
         body = json.dumps(body)
         options |= {"content_type": "application/json", "content_encoding": "utf-8"}
@@ -34,7 +33,7 @@ def publish(stack: Stack, exchange: str, routing_key: str, body: Any, **options:
 
 
 def dead_letters(stack: Stack, event: str) -> list[Any]:
-    """Take the dead letters of the handler of `event`: rows of the inbox."""
+    """Remove the dead letters of the handler of `event`, which are rows of the inbox, and return them."""
     return [
         SimpleNamespace(**{**row._mapping, "body": bytes(row.body)})
         for row in rows(
@@ -48,7 +47,7 @@ def dead_letters(stack: Stack, event: str) -> list[Any]:
 
 
 def failing(stack: Stack) -> list[Any]:
-    """The rows of the inbox that are to be tried again."""
+    """Return the rows of the inbox that are to be tried again."""
     return rows(stack, "notifications", "select * from inbox where next_attempt_at is not null order by id")
 
 

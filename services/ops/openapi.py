@@ -9,16 +9,13 @@ from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.billing.service import BillingService
 from services.kit.web.entrypoint import IDEMPOTENCY_KEY, KEY_PATTERN, Http, Route
 from services.kit.web.problems import CONTENT_TYPE, REPLAYED, ProblemView
-from services.notifications.service import NotificationsService
-from services.orders.service import OrdersService
-from services.users.service import UsersService
+from services.shop import SERVICES, service_class
 
-SERVICES = (UsersService, BillingService, OrdersService, NotificationsService)
+CLASSES = tuple(service_class(name) for name in SERVICES)
 REF = "#/components/schemas/{model}"
-LIMITS = {"ge": "minimum", "le": "maximum"}  # pydantic keeps its own words behind a validator
+LIMITS = {"ge": "minimum", "le": "maximum"}  # behind a validator pydantic does not translate its own words
 
 ABOUT = """\
 Users, billing, orders and notifications behind one base URL.
@@ -45,13 +42,13 @@ ANSWERS = {200: "Done", 201: "Created", 202: "Stored, but the outcome of the pay
 
 
 def routes() -> list[tuple[str, Route]]:
-    """Every HTTP route of every service, with the name of its method."""
-    found = [(method.__name__, http.route) for service in SERVICES for method, http in entrypoints(service, Http)]
+    """Return every HTTP route of every service, with the name of its method."""
+    found = [(method.__name__, http.route) for service in CLASSES for method, http in entrypoints(service, Http)]
     return sorted(found, key=lambda one: (one[1].path, one[1].method))
 
 
 def entrypoints(service: Any, kind: type[Any]) -> list[tuple[Callable[..., Any], Any]]:
-    """The methods of a service with an entrypoint of this kind, and that entrypoint."""
+    """Return the methods of a service with an entrypoint of this kind, each with its entrypoint."""
     return [
         (method, entrypoint)
         for method in vars(service).values()
@@ -61,7 +58,7 @@ def entrypoints(service: Any, kind: type[Any]) -> list[tuple[Callable[..., Any],
 
 
 def document() -> str:
-    """The document as JSON text."""
+    """Return the document as JSON text."""
     return json.dumps(as_dict(), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -85,7 +82,7 @@ def as_dict() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "security": [],
-        "tags": [{"name": service.name, "description": first_sentence(service)} for service in SERVICES],
+        "tags": [{"name": service.name, "description": first_sentence(service)} for service in CLASSES],
         "paths": paths,
         "components": {"schemas": definitions["$defs"]},
     }
@@ -96,7 +93,7 @@ def first_sentence(service: type[Any]) -> str:
 
 
 def operation(name: str, route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
-    """One method of one path."""
+    """Describe one method of one path."""
     responses = {str(status): answer(status, route, model, refs) for status, model in sorted(route.answers.items())}
     for status in errors(route):
         responses.setdefault(str(status), problem(status, refs))
@@ -116,7 +113,7 @@ def operation(name: str, route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
 
 
 def errors(route: Route) -> set[int]:
-    """The statuses that any route of this kind may answer with."""
+    """Return the error statuses that every route of this kind may answer with."""
     anywhere = {404, 503} if "<" in route.path else {503}
     if route.body:
         return anywhere | {400, 408, 413, 415, 422}
@@ -146,7 +143,7 @@ def problem(status: int, refs: dict[Any, Any]) -> dict[str, Any]:
 
 
 def parameters(route: Route) -> list[dict[str, Any]]:
-    """The path's values, the query's, and the Idempotency-Key of a POST."""
+    """Describe the values in the path and in the query, and the Idempotency-Key of a POST."""
     found: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
         for name in re.findall(r"<uuid:(\w+)>", route.path)

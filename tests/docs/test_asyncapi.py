@@ -1,4 +1,4 @@
-"""What docs/asyncapi.json says is what is on the broker."""
+"""docs/asyncapi.json describes what is on the broker."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def described() -> Json:
 
 
 class Tap:
-    """A queue of our own that gets a copy of everything that the described exchanges route."""
+    """A queue of its own that gets a copy of everything that the described exchanges route."""
 
     def __init__(self, channel: Any, exchanges: set[str]) -> None:
         self.queue = Queue("", exclusive=True, auto_delete=True)(channel)
@@ -41,7 +41,7 @@ class Tap:
         return self.seen
 
     def about(self, ids: set[str]) -> list[Message]:
-        """Events and requests with one of `ids` in their values, and the replies to these requests."""
+        """Return the events and requests with one of `ids` in their values, and the replies to these requests."""
         chosen: list[Message] = []
         calls: set[str] = set()
         for message in self.messages():
@@ -65,7 +65,7 @@ def tap(stack: Stack, described: Json) -> Iterator[Tap]:
 
 
 def names(described: Json, messages: list[Message]) -> list[str]:
-    """The described message that each of `messages` is; a reply is known by the request it belongs to."""
+    """Return the name under which each message is described; a reply is known by the request that it belongs to."""
     routes = {
         (one["bindings"]["amqp"]["exchange"]["name"], one["address"]): list(one["messages"])
         for one in described["channels"].values()
@@ -89,6 +89,11 @@ def names(described: Json, messages: list[Message]) -> list[str]:
 
 def test_the_committed_asyncapi_is_that_of_the_code() -> None:
     assert ASYNCAPI["broker"].read_text() == document(), "write it anew with `make asyncapi`"
+
+
+def test_batches_are_described_with_what_a_crash_leaves(described: Json) -> None:
+    assert "in one transaction" not in document()
+    assert "transaction by itself" in described["operations"]["billing.serve.pay_all"]["description"]
 
 
 def test_messages_of_users_and_orders_are_as_described(stack: Stack, api: Api, described: Json) -> None:

@@ -10,10 +10,20 @@ from contextlib import suppress
 import pytest
 from werkzeug.test import Client, TestResponse
 
+from services.kit.web.entrypoint import Http
 from services.local.gateway import Backend
 from services.local.net import HOST, free_port
 from services.local.stack import ROOT
+from services.ops.openapi import CLASSES, entrypoints
+from services.shop import ROUTES
 from tests.client import tells_how_to_send_it_again
+
+
+def test_every_route_is_that_of_the_service_that_serves_it():
+    served = {
+        http.route.path.split("/")[1]: service.name for service in CLASSES for _, http in entrypoints(service, Http)
+    }
+    assert served and served.items() <= ROUTES.items()
 
 
 @pytest.fixture
