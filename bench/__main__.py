@@ -21,7 +21,7 @@ SCRATCH = ROOT / ".run" / "bench"  # on the disk of the checkout, as /tmp may be
 
 
 def main() -> None:
-    """Exit 1 with one line on an error that the user can mend."""
+    """Measure, and exit 1 with one line on an error that the user can mend."""
     arguments = parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -66,7 +66,7 @@ def positive(text: str) -> int:
 
 
 def measure_all(arguments: argparse.Namespace) -> None:
-    """Measure the parts one after the other; what is measured is written at once, whatever happens to the next."""
+    """Measure the parts one after the other, and write each as soon as it is measured."""
     parts = PARTS if arguments.part == "all" else (arguments.part,)
     ensure_wrk()
     if "compare" in parts:
@@ -91,7 +91,7 @@ def measure_all(arguments: argparse.Namespace) -> None:
 
 
 def results_so_far(file: Path, described: dict[str, str]) -> dict[str, Any]:
-    """What was measured before on this same machine, to be replaced part by part."""
+    """Return what was measured before on this machine, to be replaced part by part."""
     before: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     return before if before.get("machine") == described else {"machine": described}
 
@@ -114,7 +114,7 @@ def measure(part: str, folder: Path, arguments: argparse.Namespace) -> dict[str,
 
 
 def compare(folder: Path, clients: list[int], pairs: int, seconds: float) -> dict[str, Any]:
-    """Us and the peer, on the same servers, in turns."""
+    """Load us and the peer in turns, on the same servers."""
     with Servers(folder) as servers:
         ours, peer = Ours(servers), Peer(servers)
         with running(ours, peer) as users:

@@ -1,4 +1,4 @@
-"""The two order flows: how each is started, what it is loaded with, and how many of its orders are finished."""
+"""The two order flows: how to start each, which users to load it with, and how many of its orders are finished."""
 
 import os
 import subprocess
@@ -46,11 +46,11 @@ class Finished:
 
 
 class Servers:
-    """A PostgreSQL and a RabbitMQ, of which contenders are given databases and queues."""
+    """A PostgreSQL and a RabbitMQ, on which contenders have databases and queues."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._counters: dict[str, Any] = {}  # our own connections, whose work is no contender's
+        self._counters: dict[str, Any] = {}  # of ours, for counting; their work is not that of a contender
         self.postgres = Postgres(folder / "postgres")
         self.rabbitmq = RabbitMQ(folder / "rabbitmq")
 
@@ -72,9 +72,9 @@ class Servers:
         self.postgres.stop()
 
     def ask(self, database: str, query: str, values: object = None) -> Any:
-        """The first value that `query` gives, or None."""
+        """Return the first value of the first row of `query`, or None."""
         if database not in self._counters:
-            # All in one process of the server, so that `asking_s` knows all that it costs.
+            # All in one process of the server, so that `asking_s` counts everything.
             self._counters[database] = connect(self.postgres.url(database), "-c max_parallel_workers_per_gather=0")
         with self._counters[database].cursor() as cursor:
             cursor.execute(query, values)
@@ -82,12 +82,12 @@ class Servers:
             return row and row[0]
 
     def asking_s(self) -> float:
-        """Seconds of CPU that `ask` has cost so far."""
+        """Return the seconds of CPU that `ask` has cost so far."""
         return sum(seconds_of(connection.info.backend_pid) for connection in self._counters.values())
 
 
 def connect(url: str, options: str = "") -> Any:
-    """A connection whose statements are transactions by themselves."""
+    """Return a connection in autocommit mode."""
     parsed = make_url(url)
     connection = psycopg2.connect(
         host=parsed.host, port=parsed.port, user=parsed.username, dbname=parsed.database, options=options
@@ -97,7 +97,7 @@ def connect(url: str, options: str = "") -> Any:
 
 
 def seconds_of(pid: int) -> float:
-    """CPU of a process and its children, those that have ended included."""
+    """Return the seconds of CPU of a process and its children, those that have ended included."""
     while True:
         try:
             process = psutil.Process(pid)
@@ -108,7 +108,7 @@ def seconds_of(pid: int) -> float:
 
 
 class Ours:
-    """Our services, one process each, or `replicas` of each; several at once need `Servers` of their own."""
+    """Our services, `replicas` processes of each. Two that run at the same time need `Servers` of their own."""
 
     def __init__(self, servers: Servers, name: str = "nameko-hw", replicas: int = 1, by_gateway: bool = False) -> None:
         """Orders are placed at the service itself, as with the peer, or through the gateway."""
@@ -120,7 +120,7 @@ class Ours:
         self.stack = Stack(servers.folder / "ours", free_port(), replicas=replicas, say=lambda _: None)
 
     def _give_addresses(self) -> None:
-        """The stack takes its servers from the environment, when it is made and when it starts."""
+        """Set the environment from which the stack takes its servers, when it is made and when it starts."""
         os.environ["AMQP_URI"] = self.servers.rabbitmq.uri
         for service in SERVICES:
             os.environ[database_variable(service)] = self.servers.postgres.url(service)
@@ -154,11 +154,11 @@ class Ours:
         )
 
     def unrecorded(self) -> int:
-        """How many events the outbox does not know yet to be published."""
+        """Return how many events the outbox has not marked as published."""
         return int(self.servers.ask("orders", "select count(*) from outbox where published_at is null"))
 
     def last_letter_at(self) -> float:
-        """When the newest letter was stored, in seconds since 1970."""
+        """Return when the newest letter was stored, in seconds since 1970."""
         return float(self.servers.ask("notifications", "select extract(epoch from max(created_at)) from letters"))
 
 
@@ -230,7 +230,7 @@ Contender = Ours | Peer
 
 @contextmanager
 def running(*contenders: Contender) -> Iterator[dict[str, list[str]]]:
-    """Start the contenders, and stop them at the end; gives the users of each by its name."""
+    """Start the contenders, and stop them at the end; yield the users of each by its name."""
     try:
         for contender in contenders:
             contender.start()
@@ -246,7 +246,7 @@ def pids_of(supervisor: Supervisor) -> dict[str, int]:
 
 
 def new_users(url: str) -> list[str]:
-    """Ids of new users with money, made by our API."""
+    """Create users with money by our API; return their ids."""
 
     def one(_: int) -> str:
         made = requests.post(f"{url}/users", json={"name": "A user", "email": f"{uuid4()}@example.com"}, timeout=30)
@@ -260,7 +260,7 @@ def new_users(url: str) -> list[str]:
 
 
 def install_peer() -> None:
-    """Make the peer's virtual environment, which is its own, where it is not there yet."""
+    """Install the peer into a virtual environment of its own, which is made on first use."""
     if not PEER_PYTHON.exists():
         subprocess.run(["python3", "-m", "venv", str(PEER_PYTHON.parents[1])], check=True)
     subprocess.run(

@@ -9,8 +9,8 @@ from bench.load import in_turns
 
 EMPTY, FULL = "empty", "full"
 
-#: Row n of each table belongs to order n: paid, in the last hour, by one of the users who are loaded. What was
-#: published longer than OUTBOX_KEEP_S ago would be removed, which is not what this is about.
+#: Row n of each table belongs to order n: paid, in the last hour, by one of the users of the load. The relay would
+#: remove what was published longer than OUTBOX_KEEP_S ago, which is not to be measured here.
 NUMBERED = """
     from (select n, md5('order ' || n)::uuid as order_id, md5('event ' || n)::uuid as event_id,
                  (%(users)s::uuid[])[1 + n %% cardinality(%(users)s::uuid[])] as user_id,
@@ -37,7 +37,7 @@ FILL = {
 
 
 def measure(folder: Path, clients: int, pairs: int, seconds: float, rows: int) -> dict[str, Any]:
-    """The same load on an empty and on a full installation, each with servers of its own, in turns."""
+    """Load an empty and a full installation in turns, each with servers of its own."""
     with Servers(folder / EMPTY) as one, Servers(folder / FULL) as other:
         empty, full = Ours(one, EMPTY), Ours(other, FULL)
         with running(empty, full) as users:
@@ -47,7 +47,7 @@ def measure(folder: Path, clients: int, pairs: int, seconds: float, rows: int) -
 
 
 def fill(servers: Servers, users: list[str], rows: int) -> None:
-    """Give every table of orders `rows` more rows, and let PostgreSQL tidy up before anything is measured."""
+    """Add `rows` rows to every table of orders, and have PostgreSQL tidy up before anything is measured."""
     for database, tables in FILL.items():
         connection = connect(servers.postgres.url(database))
         with connection.cursor() as cursor:

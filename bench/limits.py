@@ -1,4 +1,4 @@
-"""What the servers allow: our own SQL of one order by pgbench, and confirmed messages a second."""
+"""What the servers can do: our own SQL of one order by pgbench, and confirmed messages a second."""
 
 import os
 import re
@@ -36,7 +36,7 @@ SUBJECT, BODY = paid_letter(EVENT)
 
 
 def ids(variable: str, batch: int) -> str:
-    """SQL of an array of ids that follow on a random number of pgbench."""
+    """Return the SQL of an array of ids that follow on a random number of pgbench."""
     return f"array(select lpad(to_hex(:{variable}::bigint + i), 32, '0')::uuid from generate_series(1, {batch}) as i)"
 
 
@@ -114,7 +114,7 @@ def scripts(batch: int) -> dict[str, str]:
 
 
 def sql_limits(servers: Servers, clients: Iterable[int], seconds: float) -> list[dict[str, Any]]:
-    """Orders a second and CPU milliseconds an order of each database when it does nothing else."""
+    """Measure the orders a second and the CPU milliseconds an order of each database when it does nothing else."""
     databases = {service: f"limit_{service}" for service in scripts(1)}
     servers.postgres.ensure_databases(databases.values())
     for service, database in databases.items():
@@ -149,7 +149,7 @@ def sql_limits(servers: Servers, clients: Iterable[int], seconds: float) -> list
 
 
 def pgbench(servers: Servers, database: str, script: str, clients: int, batch: int, seconds: float) -> dict[str, float]:
-    """Run `script`, which does `batch` orders."""
+    """Run `script`, which does `batch` orders; return its figures."""
     file = servers.folder / f"{database}.sql"
     file.write_text(script)
     before = seconds_of(servers.postgres.pid)
@@ -181,7 +181,7 @@ def pgbench(servers: Servers, database: str, script: str, clients: int, batch: i
 
 
 def check(servers: Servers, databases: dict[str, str]) -> None:
-    """The statements must have done what they do in an order, else the limit is that of something else."""
+    """Check that the statements did what they do in an order; otherwise the limit is that of something else."""
     undone = {
         "orders": "select (select count(*) from orders where status <> 'paid')"
         " + abs((select count(*) from orders) - (select count(*) from outbox))"
@@ -198,7 +198,7 @@ def check(servers: Servers, databases: dict[str, str]) -> None:
 
 
 def publish_limits(servers: Servers, seconds: float) -> list[dict[str, float]]:
-    """Persistent messages a second to a durable queue, each confirmed, on one channel."""
+    """Measure the persistent messages a second to a durable queue, each confirmed, on one channel."""
     queue = Queue("bench.confirmed", durable=True, max_length=10_000)
     message = Message(EVENT.model_dump_json().encode(), queue, encoded=JSON)
     results = []

@@ -1,4 +1,4 @@
-"""One run: so many clients for so many seconds; then every order that was counted must be finished."""
+"""One run: a number of clients for a number of seconds; then every order that was counted must be finished."""
 
 import json
 import os
@@ -19,7 +19,7 @@ WARM_UP_CLIENTS, WARM_UP_S = 16, 3
 
 @dataclass(frozen=True)
 class Run:
-    """What one run gave. CPU is in milliseconds an order, of all processes of a kind together."""
+    """The figures of one run. CPU is in milliseconds an order, the sum over all processes of a kind."""
 
     contender: str
     clients: int
@@ -70,7 +70,7 @@ def run(contender: Contender, users: Sequence[str], clients: int, seconds: float
     wait_for(is_finished, SETTLED_S, "every paid order to have its letter")
     cpu_after = cpu(contender)
     done = contender.finished() - before
-    # An order whose answer came too late for wrk is finished too; at most one a client.
+    # An order whose answer came too late for wrk is finished too; that is at most one for each client.
     if figures["failed"] or not done.agree or not figures["orders"] <= done.paid <= figures["orders"] + clients:
         raise AssertionError(f"{contender.name}: wrk counted {figures}, but there are {done}")
     application, broker, database = (
@@ -91,7 +91,7 @@ def run(contender: Contender, users: Sequence[str], clients: int, seconds: float
 
 
 def wrk(url: str, users: Sequence[str], clients: int, seconds: float, folder: Path) -> dict[str, float]:
-    """Place orders of `users` at `url`; gives what orders.lua prints."""
+    """Place orders of `users` at `url`; return the figures that orders.lua prints."""
     users_file = folder / "users.txt"
     users_file.write_text("\n".join(users))
     done = subprocess.run(
@@ -119,7 +119,7 @@ def wrk(url: str, users: Sequence[str], clients: int, seconds: float, folder: Pa
 
 
 def cpu(contender: Contender) -> dict[str, float]:
-    """Seconds of CPU used so far, by kind of process; without what our own counting costs."""
+    """Return the seconds of CPU used so far by kind of process, without the cost of our own counting."""
     servers = contender.servers
     return {
         "application": sum(map(seconds_of, contender.pids().values())),
@@ -129,5 +129,5 @@ def cpu(contender: Contender) -> dict[str, float]:
 
 
 def ensure_wrk() -> None:
-    """Install wrk where it is missing, if we are root or sudo lets us; NotInstalled, which says what to do."""
+    """Install wrk where it is missing, if we are root or sudo lets us. Raises NotInstalled, which names what to do."""
     needs.ensure([needs.WRK])

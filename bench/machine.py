@@ -13,7 +13,7 @@ from services.local.net import HOST
 
 
 def describe(folder: Path) -> dict[str, str]:
-    """Hardware and versions, without the name of the machine."""
+    """Return hardware and versions, without the name of the machine."""
     with Servers(folder) as servers:
         with amqp.Connection(f"{HOST}:{servers.rabbitmq.port}") as connection:
             rabbitmq = connection.server_properties
@@ -31,12 +31,12 @@ def describe(folder: Path) -> dict[str, str]:
 
 
 def processor() -> str:
-    """The model that Linux names."""
+    """Return the model of the processor, as Linux names it."""
     named = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return named[1].strip() if named else platform.machine()
 
 
 def peer_packages() -> list[str]:
-    """Names and versions of what the peer is made of."""
+    """Return the names and versions of the libraries of the peer."""
     lines = (PEER_PYTHON.parents[2] / "peer" / "requirements.txt").read_text().split()
     return [line.replace("==", " ") for line in lines if line.startswith(("fastapi", "uvicorn", "asyncpg", "aio-pika"))]

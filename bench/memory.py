@@ -32,7 +32,7 @@ def measure(folder: Path, seconds: float, after: Sequence[int]) -> dict[str, Any
 
 
 def stack(folder: Path, seconds: float, after: Sequence[int]) -> list[dict[str, Any]]:
-    """Of each service when it is ready, and when so many orders were placed."""
+    """Read the memory of each service when it is ready, and after each number of orders in `after`."""
     with Servers(folder) as servers:
         ours = Ours(servers)
         with running(ours) as users:
@@ -46,7 +46,7 @@ def stack(folder: Path, seconds: float, after: Sequence[int]) -> list[dict[str, 
 
 
 def embedded(folder: Path, seconds: float, goal: int) -> list[dict[str, Any]]:
-    """Of the one process that is everything besides PostgreSQL."""
+    """Read the memory of the one process that is everything besides PostgreSQL."""
     folder.mkdir(parents=True)
     with embedded_mode(folder) as (process, url):
         readings = [reading(0, {"embedded": process.pid})]
@@ -71,7 +71,7 @@ def embedded(folder: Path, seconds: float, goal: int) -> list[dict[str, Any]]:
 
 @contextmanager
 def embedded_mode(folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    """Embedded mode as `make run` starts it, and its URL."""
+    """Start embedded mode as `make run` does, and stop it at the end; yield its process and its URL."""
     port = free_port()
     url = f"http://{HOST}:{port}"
     with (folder / "embedded.log").open("ab") as log:
@@ -100,7 +100,7 @@ def embedded_mode(folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str
 
 
 def port_of(folder: Path) -> int:
-    """The port of the PostgreSQL that runs in `folder`: line 4 of its pid file."""
+    """Return the port of the PostgreSQL that runs in `folder`: line 4 of its pid file."""
     return int((folder / "data" / "postmaster.pid").read_text().splitlines()[3])
 
 

@@ -11,7 +11,7 @@ ONE, TWO = "1 replica", "2 replicas"
 
 
 def measure(folder: Path, clients: Iterable[int], pairs: int, seconds: float) -> dict[str, Any]:
-    """The same load on both, each with servers of its own, in turns."""
+    """Load both in turns, each with servers of its own."""
     with Servers(folder / "one") as first, Servers(folder / "two") as second:
         one, two = Ours(first, ONE, replicas=1, by_gateway=True), Ours(second, TWO, replicas=2, by_gateway=True)
         with running(one, two) as users:

@@ -12,7 +12,7 @@ from bench.load import Run
 from bench.replicas import ONE, TWO
 
 OURS, PEER = "nameko-hw", "peer"
-EMBEDDED_LIMIT_MIB, SERVICE_LIMIT_MIB = 200, 90  # what we hold ourselves to
+EMBEDDED_LIMIT_MIB, SERVICE_LIMIT_MIB = 200, 90  # what the project allows itself
 GROWTH_LIMIT = 0.10
 
 #: What is compared, with its unit, how it is read off a run, and how it is written.
@@ -29,24 +29,24 @@ FIGURES: dict[str, tuple[Callable[[Run], float], str]] = {
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown; all columns but the first are numbers."""
+    """Return a table in Markdown; all columns but the first are numbers."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def of(runs: Iterable[Run], contender: str, clients: int) -> list[Run]:
-    """The runs of one contender at so many clients, in their order."""
+    """Return the runs of one contender with this number of clients, in their order."""
     return [run for run in runs if (run.contender, run.clients) == (contender, clients)]
 
 
 def ratios(runs: Sequence[Run], one: str, other: str, clients: int, figure: Callable[[Run], float]) -> list[float]:
-    """`one` divided by `other`, pair by pair: the first run of each, the second of each, and so on."""
+    """Return `one` divided by `other`, pair by pair: the first run of each, the second of each, and so on."""
     pairs = zip(of(runs, one, clients), of(runs, other, clients), strict=True)
-    return [figure(a) / figure(b) if figure(b) else nan for a, b in pairs]  # CPU is told in ticks of 10 ms
+    return [figure(a) / figure(b) if figure(b) else nan for a, b in pairs]  # CPU is counted in ticks of 10 ms
 
 
 def comparison(runs: Sequence[Run], one: str, other: str) -> str:
-    """The medians of both, then the ratio of each pair and their median."""
+    """Return the medians of both, then the ratio of each pair and their median."""
     numbers = sorted({run.clients for run in runs})
     medians, by_pair = [], []
     for clients in numbers:
@@ -74,7 +74,7 @@ def comparison(runs: Sequence[Run], one: str, other: str) -> str:
 
 
 def limits(sql: Sequence[dict[str, Any]], publish: Sequence[dict[str, Any]]) -> str:
-    """What the databases and the broker allow when they do nothing else."""
+    """Return what the databases and the broker can do when they do nothing else."""
     rows = []
     for clients, batch in sorted({(one["clients"], one["batch"]) for one in sql}):
         mine = {one["database"]: one for one in sql if (one["clients"], one["batch"]) == (clients, batch)}
@@ -83,7 +83,7 @@ def limits(sql: Sequence[dict[str, Any]], publish: Sequence[dict[str, Any]]) -> 
                 str(clients),
                 str(batch),
                 *(f"{one['per_second']:.0f}" for one in mine.values()),
-                f"**{together(mine.values()):.0f}**",
+                f"**{in_sequence(mine.values()):.0f}**",
                 f"{sum(one['cpu_ms'] for one in mine.values()):.2f}",
             ]
         )
@@ -111,13 +111,13 @@ def limits(sql: Sequence[dict[str, Any]], publish: Sequence[dict[str, Any]]) -> 
     )
 
 
-def together(databases: Iterable[dict[str, Any]]) -> float:
-    """Orders a second when each order goes through all of the databases one after the other."""
+def in_sequence(databases: Iterable[dict[str, Any]]) -> float:
+    """Return the orders a second when each goes through all of the databases one after the other."""
     return 1 / sum(1 / one["per_second"] for one in databases)
 
 
 def growth(rows: int, runs: Sequence[Run]) -> str:
-    """Whether a full installation is as fast and as cheap as an empty one."""
+    """Return whether a full installation is as fast and as cheap as an empty one."""
     verdicts = []
     for clients in sorted({run.clients for run in runs}):
         cost = median(ratios(runs, FULL, EMPTY, clients, lambda run: run.cpu_ms)) - 1
@@ -137,7 +137,7 @@ def growth(rows: int, runs: Sequence[Run]) -> str:
 
 
 def memory(stack: Sequence[dict[str, Any]], embedded: Sequence[dict[str, Any]]) -> str:
-    """The resident set of every process, and whether it is as small as it should be."""
+    """Return the resident set of every process, and whether it is within its limit."""
     names = list(stack[0]["mib"])
     highest = max(held for one in stack for held in one["mib"].values())
     most = max(one["mib"]["embedded"] for one in embedded)
@@ -175,7 +175,7 @@ def runs_of(part: Iterable[dict[str, Any]]) -> list[Run]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Everything that was measured."""
+    """Return the whole report."""
     parts = [
         "# Results",
         "Written by `make bench` from [results.json](results.json); what it means is in [../README.md](../README.md).",
@@ -204,7 +204,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def plot(runs: Sequence[Run], file: Path) -> None:
-    """Orders a second, and the CPU of an order by kind of process, of both at each number of clients."""
+    """Draw the orders a second and the CPU of an order by kind of process, of both at each number of clients."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,7 +1,7 @@
 """The broker of embedded mode: kombu's memory transport, with what Nameko and we need on top.
 
-It forgets everything when the process ends, so at its start embedded mode publishes every event that the
-outboxes still hold again, and their handlers find those that were handled done (see `embedded.py`).
+It loses everything when the process ends. When embedded mode starts it therefore publishes again every event that the
+outboxes still hold; what was handled already is a duplicate to its handler (see `embedded.py`).
 """
 
 from collections import defaultdict
@@ -36,7 +36,7 @@ class Channel(memory.Channel):
         self.sent = 0
 
     def confirm_select(self) -> None:
-        """Every message is confirmed at once: here, to be published is to be in the queue."""
+        """Do nothing: every message is confirmed at once, as it is in its queues when it is published."""
 
     def basic_publish(
         self, message: Any, exchange: str, routing_key: str, mandatory: bool = False, **kwargs: Any
@@ -57,29 +57,29 @@ class Channel(memory.Channel):
         Transport.wake_all()
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
-        """Acknowledge, which makes room for the next message."""
+        """Acknowledge a message, which makes room for the next."""
         super().basic_ack(delivery_tag, multiple)
         Transport.wake_all()
 
     def close(self) -> None:
-        """Close this channel only: the queues belong to all."""
+        """Close this channel only: the queues are those of all channels."""
         virtual.Channel.close(self)
 
 
 class Transport(memory.Transport):
-    """A transport whose consumers sleep until a message comes, rather than look for one now and then."""
+    """A transport whose consumers sleep until a message comes, rather than poll."""
 
     Channel = Channel
     _wake = Event()
 
     @classmethod
     def wake_all(cls) -> None:
-        """Let every consumer look into its queues."""
+        """Have every consumer look into its queues."""
         cls._wake.send()
         cls._wake = Event()
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
-        """Deliver one message; TimeoutError when none has come in `timeout` seconds."""
+        """Deliver one message. Raises TimeoutError when none has come within `timeout` seconds."""
         deadline = None if timeout is None else monotonic() + timeout
         while True:
             wake = Transport._wake

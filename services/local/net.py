@@ -9,8 +9,8 @@ from typing import TypeVar
 HOST = "127.0.0.1"
 POLL_S = 0.05
 
-# Below the ports that Linux and macOS give to outgoing connections. While a server is down, a client
-# that keeps calling a port of that range may connect to itself at last, and the port is gone.
+# Below the ports that Linux and macOS use for outgoing connections. While a server is down, a client that
+# keeps calling a port of their range may in the end connect to itself, and then the port is taken.
 PORTS = range(20_000, 32_000)
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free now and was not given out before by this process."""
+    """Return a port of 127.0.0.1 that is free now; a process never gets the same port twice."""
     for port in _random.sample(PORTS, 100):
         if port not in _given and port_is_free(port):
             _given.add(port)
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 def port_is_free(port: int) -> bool:
-    """Say whether a server could listen on `port` of 127.0.0.1."""
+    """Return whether a server could listen on `port` of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

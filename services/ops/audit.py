@@ -1,9 +1,9 @@
 """The audit: invariants 1 to 4 over the data of all services.
 
-It reads orders in batches that are found by an index, with their payments and letters, and everything else in one
-pass each, so it needs the same little memory for millions of orders. On a live system what looks wrong may only be
-on its way between two services, so a suspect is looked at again until it is clean or its time is up; what is then
-still wrong is a violation.
+It reads orders in batches by an index, with their payments and letters, and everything else in one pass each, so that
+millions of orders need no more memory than a few. In a running system what looks wrong may only be on its way between
+two services. A suspect is therefore checked again until it is clean or its time is up; what is still wrong then is a
+violation.
 """
 
 import time
@@ -24,7 +24,7 @@ PAUSE_S = 0.5
 
 IN_WINDOW = "created_at >= :since and created_at < :until"
 
-#: Money moved or made: the balance of each account against its operations.
+#: The balance of each account, and the sum of its operations.
 ACCOUNTS = """
     select a.user_id, a.balance,
            coalesce(sum(case when o.credit = a.user_id::text then o.amount else -o.amount end), 0)
@@ -55,13 +55,13 @@ LETTER_FOR = {"paid": "order_paid", "insufficient_funds": "order_rejected"}
 
 @dataclass
 class Report:
-    """What was counted, and what breaks an invariant."""
+    """What the audit counted, and what breaks an invariant."""
 
     counted: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
-        """The report as a table, and a line for each violation."""
+        """Return the report as lines: a table, and a line for each violation."""
         width = max((len(name) for name in self.counted), default=0)
         for name, count in sorted(self.counted.items()):
             yield f"{name:<{width}}  {count:>12,}"
@@ -72,7 +72,7 @@ class Report:
 
 
 class Audit:
-    """One audit over the databases at `urls`, of what was created in [`since`, `until`)."""
+    """One audit of the databases at `urls`, for what was created in [`since`, `until`)."""
 
     def __init__(self, urls: dict[str, str], since: datetime, until: datetime, patience_s: float) -> None:
         self.urls = urls
@@ -82,6 +82,7 @@ class Audit:
         self.databases: dict[str, Engine] = {}
 
     def run(self) -> Report:
+        """Check everything, and return the report. Raises OperationalError when a database does not answer."""
         with ExitStack() as stack:
             for service in SERVICES:
                 engine = create_engine(
@@ -98,7 +99,7 @@ class Audit:
         return self.report
 
     def _accounts(self) -> None:
-        """Invariant 1: each balance is the sum of the account's operations, and not below zero."""
+        """Check invariant 1: each balance is the sum of the account's operations, and not below zero."""
         suspects = []
         for user_id, balance, total in self._stream("billing", ACCOUNTS, only=None):
             self.report.counted["accounts"] += 1
@@ -113,7 +114,7 @@ class Audit:
             self._violation(f"operation {id_}: neither accepted nor refused")
 
     def _orders(self) -> None:
-        """Invariants 2 and 3: each order against its payment and its letters."""
+        """Check invariants 2 and 3: each order agrees with its payment and its letters."""
         last = {"moment": self.window["since"], "id": "00000000-0000-0000-0000-000000000000"}
         while orders := self._rows("orders", ORDERS, **self.window, **last):
             for order in orders:
@@ -124,7 +125,7 @@ class Audit:
             )
 
     def _compare(self, orders: list[Any]) -> Iterator[tuple[Any, str]]:
-        """The orders that do not agree with billing and notifications, and why not."""
+        """Return the orders that do not agree with billing and notifications, each with the reason."""
         ids = [order.id for order in orders]
         payments = {row.id: row for row in self._rows("billing", PAYMENTS_BY_ID, ids=ids)}
         letters: dict[Any, list[str]] = {}
@@ -139,7 +140,7 @@ class Audit:
                 yield order.id, f"order {order.id}: {why}"
 
     def _wrong(self, order: Any, payment: Any, letters: list[str]) -> str | None:
-        """Why an order does not agree with its payment and its letters; None if it does."""
+        """Return why an order does not agree with its payment and its letters; None if it does."""
         expected = LETTER_FOR.get(order.reason or order.status)
         is_own = payment is not None and (payment.user_id, payment.amount) == (order.user_id, order.price)
         if order.status == "pending":
@@ -155,7 +156,7 @@ class Audit:
         return None
 
     def _strays(self) -> None:
-        """Invariants 2 and 3 from the other side: payments and letters whose order does not exist."""
+        """Check invariants 2 and 3 from the other side: every payment and letter has its order."""
         for service, query, what in (("billing", PAYMENTS, "payment"), ("notifications", LETTERS, "letter")):
             batch: list[Any] = []
             for (order_id,) in self._stream(service, query, **self.window):
@@ -172,23 +173,23 @@ class Audit:
             self._violation(f"{what} for order {order_id}: there is no such order")
 
     def _requests(self) -> None:
-        """Invariant 1 before any money moves: no request of a client has made two orders, with or without a key."""
+        """Check invariant 1 before money moves: no request of a client has made two orders, with or without a key."""
         for request_id, count in self._stream("orders", REPEATED_REQUESTS, **self.window):
             self._violation(f"request {request_id}: has made {count} orders")
 
     def _events(self) -> None:
-        """Invariant 3 at its source: no order is told of twice."""
+        """Check invariant 3 at its source: no order has two events."""
         for order_id, count in self._stream("orders", REPEATED, **self.window):
             self._violation(f"order {order_id}: was told of {count} times")
 
     def _keys(self) -> None:
-        """Invariant 4: no Idempotency-Key has had two effects."""
+        """Check invariant 4: no Idempotency-Key has had two effects."""
         for service, table in KEYED:
             for (key,) in self._stream(service, REUSED_KEYS.format(table=table)):
                 self._violation(f"{table}: the Idempotency-Key {key!r} has more than one effect")
 
     def _again(self, look: Callable[[list[Any]], Iterator[tuple[Any, str]]], suspects: list[tuple[Any, str]]) -> None:
-        """Look at suspects again until they are clean or time is up; then report them."""
+        """Check suspects again until they are clean or time is up; then report them."""
         deadline = time.monotonic() + self.patience_s
         while suspects and time.monotonic() < deadline:
             time.sleep(PAUSE_S)
@@ -204,6 +205,6 @@ class Audit:
             return list(connection.execute(text(query), values))
 
     def _stream(self, service: str, query: str, **values: Any) -> Iterator[Any]:
-        """The rows of a query, without holding them all."""
+        """Return the rows of a query one by one, without holding them all."""
         with self.databases[service].connect() as connection:
             yield from connection.execution_options(yield_per=BATCH).execute(text(query), values)

@@ -85,7 +85,7 @@ def test_the_limit_of_an_order_is_that_of_all_its_databases():
         {"clients": 16, "batch": 1, "database": name, "per_second": rate, "cpu_ms": 0.25}
         for name, rate in rates.items()
     ]
-    assert report.together(sql) == pytest.approx(500)
+    assert report.in_sequence(sql) == pytest.approx(500)
     tables = report.limits(sql, [{"batch": 10, "per_second": 1234.0, "cpu_ms": 0.1}])
     assert cells(tables, "16", "1") == ["1000", "2000", "2000", "**500**", "0.75"]
     assert cells(tables, "10") == ["1234", "0.100"]

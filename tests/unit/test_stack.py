@@ -1,4 +1,4 @@
-"""The stack keeps its private servers running, also one that dies while it starts."""
+"""The stack keeps its private servers running, even one that dies while it starts."""
 
 from collections.abc import Callable
 
