@@ -1,4 +1,4 @@
-"""The shop as a whole: its services, what they serve, and what the kit has to be told of it."""
+"""The shop as a whole: its services, what they serve, and what the kit needs to know of it."""
 
 from importlib import import_module
 from pathlib import Path
