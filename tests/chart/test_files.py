@@ -9,8 +9,9 @@ from pathlib import Path
 import prometheus_client
 import pytest
 
-from services.kit import metrics
+from services.kit.metrics import metrics_of
 from services.local.stack import ROOT
+from services.shop import SHOP
 from tests.chart.objects import render
 from tests.chart.values_table import CHART
 
@@ -35,26 +36,24 @@ def test_scripts_need_only_a_plain_shell(script: Path):
     assert script.read_text().startswith("#!/bin/sh\n")
 
 
+def measured() -> list[tuple[str, str]]:
+    """The names and types of all metrics of this process, with those of the product."""
+    metrics_of(SHOP.name)
+    return re.findall(r"^# TYPE (\w+) (\w+)$", prometheus_client.generate_latest().decode(), re.MULTILINE)
+
+
 def test_the_dashboard_asks_only_for_what_is_measured():
-    assert metrics.REQUESTS  # registered by being imported
-    described = re.findall(r"^# TYPE (\w+) (\w+)$", prometheus_client.generate_latest().decode(), re.MULTILINE)
-    known = {name for name, kind in described if kind != "histogram"}
-    known |= {f"{name}_{part}" for name, kind in described if kind == "histogram" for part in ("bucket", "count")}
+    known = {name for name, kind in measured() if kind != "histogram"}
+    known |= {f"{name}_{part}" for name, kind in measured() if kind == "histogram" for part in ("bucket", "count")}
     queries = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
     asked = {name for query in queries for name in re.findall(r"\b(?:nameko_hw|process)_\w+", query)}
     assert asked and asked <= known
 
 
 def test_the_dashboard_shows_every_metric_of_ours():
-    described = {
-        name
-        for name, _ in re.findall(
-            r"^# TYPE (nameko_hw_\w+) (\w+)$", prometheus_client.generate_latest().decode(), re.MULTILINE
-        )
-        if not name.endswith("_created")
-    }
+    ours = {name for name, _ in measured() if name.startswith("nameko_hw_") and not name.endswith("_created")}
     text = json.dumps(dashboard())
-    assert {name for name in described if name not in text} == set()
+    assert ours and {name for name in ours if name not in text} == set()
 
 
 def test_panels_of_the_dashboard_do_not_overlap():
