@@ -1,4 +1,7 @@
-"""A process whose name server takes questions and never answers; run in a network of its own by test_names.py."""
+"""Connect to a database and a broker whose names nobody looks up: the name server takes questions and never answers.
+
+test_names.py runs this as a process in a network of its own.
+"""
 
 import eventlet
 
@@ -18,6 +21,7 @@ from services.kit.db.database import Database  # noqa: E402
 from services.kit.errors import Unavailable  # noqa: E402
 from services.kit.names import install  # noqa: E402
 from services.orders.models import Base  # noqa: E402
+from tests.unit.loop import longest_stop  # noqa: E402
 from tests.unit.test_config import config  # noqa: E402
 
 LOOP_S = 0.3
@@ -27,7 +31,7 @@ SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
 
 
 def server() -> object:
-    """The name server, after the loopback interface has been switched on."""
+    """Switch the loopback interface on, and return the name server."""
     silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     fcntl.ioctl(silent.fileno(), SIOCSIFFLAGS, struct.pack("16sh", b"lo", IFF_UP | IFF_RUNNING))
     silent.bind(("127.0.0.1", 53))
@@ -51,29 +55,17 @@ def connect_to_broker() -> None:
 
 
 def outcome(connect: Callable[[], None]) -> str:
-    """How it failed; it must be in time, and the event loop must have gone on."""
-    longest = [0.0]
-
-    def turn() -> None:
-        last = time.monotonic()
-        while True:
-            eventlet.sleep(0.01)
-            longest[0] = max(longest[0], time.monotonic() - last)
-            last = time.monotonic()
-
-    turning = eventlet.spawn(turn)
-    eventlet.sleep(0)
+    """Return the name of the error that `connect` raises; more than that if it was late, or stopped the event loop."""
     started, name = time.monotonic(), ""
-    try:
-        with Timeout(DEADLINE_S, Unavailable("too late")):
-            connect()
-    except Exception as error:
-        name = type(error).__name__
-    took_s = time.monotonic() - started
-    eventlet.sleep(0.02)
-    turning.kill()
-    if took_s > DEADLINE_S + LOOP_S or longest[0] > LOOP_S:
-        return f"took {took_s:.1f} s, the loop stood still for {longest[0]:.1f} s, {name}"
+    with longest_stop() as stopped_s:
+        try:
+            with Timeout(DEADLINE_S, Unavailable("too late")):
+                connect()
+        except Exception as error:
+            name = type(error).__name__
+        took_s = time.monotonic() - started
+    if took_s > DEADLINE_S + LOOP_S or stopped_s[0] > LOOP_S:
+        return f"took {took_s:.1f} s, the loop stood still for {stopped_s[0]:.1f} s, {name}"
     return name
 
 

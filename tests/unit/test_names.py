@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import eventlet
@@ -15,6 +16,7 @@ from eventlet import Timeout, patcher
 from services.kit.errors import Unavailable
 from services.kit.names import Names
 from services.local.stack import ROOT
+from tests.unit.loop import longest_stop
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 5432))]
 LOOP_S = 0.1  # the event loop may stand still for so long on a busy machine
@@ -43,20 +45,9 @@ def may_unshare() -> bool:
 
 
 @pytest.fixture
-def stopped_s():
-    """The longest time for which the event loop has stood still."""
-    longest = [0.0]
-
-    def turn() -> None:
-        last = time.monotonic()
-        while True:
-            eventlet.sleep(0.01)
-            longest[0] = max(longest[0], time.monotonic() - last)
-            last = time.monotonic()
-
-    turning = eventlet.spawn(turn)
-    yield longest
-    turning.kill()
+def stopped_s() -> Iterator[list[float]]:
+    with longest_stop() as longest:
+        yield longest
 
 
 def test_a_slow_look_up_is_given_up_in_time_and_stops_nobody_else(stopped_s):
@@ -108,14 +99,9 @@ def test_the_database_and_the_broker_are_given_up_in_time_when_the_name_server_i
     mount = "mount --bind resolv.conf /etc/resolv.conf && mount --bind nsswitch.conf /etc/nsswitch.conf"
     run = subprocess.run(
         [
-            "unshare",
-            "-rmn",
-            "sh",
-            "-c",
+            *("unshare", "-rmn", "sh", "-c"),
             f'{mount} && cd "$1" && exec "$2" -W ignore -m tests.unit.silent_names',
-            "sh",
-            str(ROOT),
-            sys.executable,
+            *("sh", str(ROOT), sys.executable),
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
