@@ -1,7 +1,6 @@
 """Databases turn read-only, connections are cut or lead nowhere: every answer comes in time, and all of it heals."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -10,11 +9,10 @@ from sqlalchemy import create_engine, text
 
 from services.local.net import wait_for
 from services.shop import SERVICES
-from tests.books import violations, wait_until_quiet
 from tests.client import Api
+from tests.faults.answers import check_that_it_heals, statuses
 from tests.faults.proxied import ProxiedStack
 from tests.faults.proxy import Mode, Proxy
-from tests.faults.test_outages import ANSWER_S, HEALED_S
 
 OUTAGE_S = 5
 CUT_EVERY_S = 0.05
@@ -85,34 +83,9 @@ def test_every_answer_comes_in_time_and_the_system_heals(proxied: ProxiedStack, 
         with OUTAGES[what](proxied):
             if what in ("databases read-only", "databases in a black hole"):
                 wait_for(lambda: not api.is_ready(), 15, "the services to say that they are not ready")
-            seen = statuses(api, user_id, what)
-        assert seen <= {200, 201, 202, 503}
+            seen = statuses(api, user_id, what, OUTAGE_S)
         if what in ("databases read-only", "databases in a black hole"):
             assert 503 in seen
         elif what == "broker in a black hole":
             assert 202 in seen
-        wait_for(proxied.is_ready, HEALED_S, "the services to be ready again")
-        paid = api.order(user_id, 1, "after the outage" + user_id)
-        assert paid.status_code in (201, 202)
-        wait_until_quiet(proxied)
-        assert violations(proxied) == []
-        assert any(letter["order_id"] == paid.json()["id"] for letter in api.letters(user_id, 1))
-
-
-def statuses(api: Api, user_id: str, what: str) -> set[int]:
-    """What orders, reads and deposits are answered during the outage, each of them in time."""
-    seen = set()
-    deadline, number = time.monotonic() + OUTAGE_S, 0
-    while time.monotonic() < deadline:
-        number += 1
-        for path, body in (
-            ("/orders", {"user_id": user_id, "price": 1}),
-            (f"/orders?user_id={user_id}", None),
-            (f"/billing/accounts/{user_id}/deposit", {"amount": 1}),
-        ):
-            started = time.monotonic()
-            answer = api.post(path, body, f"{user_id} {what} {number}") if body else api.get(path)
-            assert time.monotonic() - started < ANSWER_S
-            assert answer.status_code != 503 or int(answer.headers["Retry-After"]) >= 1
-            seen.add(answer.status_code)
-    return seen
+        check_that_it_heals(proxied, api, user_id)

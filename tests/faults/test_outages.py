@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,13 +9,11 @@ import pytest
 
 from services.local.net import wait_for
 from services.local.stack import Stack
-from tests.books import violations, wait_until_quiet
 from tests.client import Api
+from tests.faults.answers import HEALED_S, check_that_it_heals, statuses
 from tests.faults.test_draining import suspended
 
 OUTAGE_S = 8
-ANSWER_S = 4 + 2 + 2  # the deadline of a request, the wait for a worker, and slack for a busy machine
-HEALED_S = 60
 
 
 @contextmanager
@@ -40,32 +37,11 @@ def frozen(server) -> Iterator[None]:
 @pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
 def test_every_answer_comes_in_time_and_the_system_heals(stack: Stack, api: Api, name: str, outage: Callable):
     user_id = api.new_user(balance=1000)["id"]
-    seen = set()
     with outage(getattr(stack, name)):
         wait_for(lambda: api.is_ready() == (name == "rabbitmq"), 15, "the services to say whether they are ready")
-        deadline = time.monotonic() + OUTAGE_S
-        number = 0
-        while time.monotonic() < deadline:
-            number += 1
-            for path, body in (
-                ("/orders", {"user_id": user_id, "price": 1}),
-                (f"/orders?user_id={user_id}", None),
-                (f"/billing/accounts/{user_id}/deposit", {"amount": 1}),
-            ):
-                started = time.monotonic()
-                answer = api.post(path, body, f"{user_id} {name} {number}") if body else api.get(path)
-                assert time.monotonic() - started < ANSWER_S
-                assert answer.status_code in (200, 201, 202, 503), answer.text
-                if answer.status_code == 503:
-                    assert int(answer.headers["Retry-After"]) >= 1
-                seen.add(answer.status_code)
+        seen = statuses(api, user_id, f"{name} {outage.__name__}", OUTAGE_S)
     assert (202 if name == "rabbitmq" else 503) in seen
-    wait_for(stack.is_ready, HEALED_S, "the services to be ready again")
-    paid = api.order(user_id, 1, "after the outage" + user_id)
-    assert paid.status_code in (201, 202)
-    wait_until_quiet(stack)
-    assert violations(stack) == []
-    assert any(letter["order_id"] == paid.json()["id"] for letter in api.letters(user_id, 1))
+    check_that_it_heals(stack, api, user_id)
 
 
 @pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
