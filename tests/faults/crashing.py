@@ -27,7 +27,7 @@ import nameko_sqlalchemy.database  # noqa: E402
 import psycopg2  # noqa: E402
 
 from services.kit.amqp.consumer import QueueConsumer  # noqa: E402
-from services.kit.amqp.publisher import ConfirmedChannel, LazyPublisher, Publisher  # noqa: E402
+from services.kit.amqp.publisher import ConfirmedChannel, PipelinedPublisher, Publisher  # noqa: E402
 from services.kit.db import database  # noqa: E402
 from services.kit.db.database import Autocommit  # noqa: E402
 from services.local.stack import ROOT  # noqa: E402
@@ -96,10 +96,10 @@ def ends_a_transaction() -> bool:
 
 def losing_confirms(plan: Path) -> None:
     """Let the connection to the broker die right after the confirms have come, or what needs none yet was sent."""
-    confirms, send = ConfirmedChannel.confirms, ConfirmedChannel.send
+    wait_for_confirms, send = ConfirmedChannel.wait_for_confirms, ConfirmedChannel.send
 
-    def confirms_and_lose(self, *args, **kwargs):
-        taken = confirms(self, *args, **kwargs)
+    def wait_and_lose(self, *args, **kwargs):
+        taken = wait_for_confirms(self, *args, **kwargs)
         if is_planned(plan, "lost"):
             raise ConnectionResetError("the confirms were lost")
         return taken
@@ -109,7 +109,7 @@ def losing_confirms(plan: Path) -> None:
         if sys._getframe(1).f_code.co_name != "publish" and is_planned(plan, "lost"):
             raise ConnectionResetError("the connection was lost after the messages")
 
-    ConfirmedChannel.confirms, ConfirmedChannel.send = confirms_and_lose, send_and_lose
+    ConfirmedChannel.wait_for_confirms, ConfirmedChannel.send = wait_and_lose, send_and_lose
 
 
 def losing_acknowledgements(plan: Path) -> None:
@@ -131,8 +131,8 @@ def main() -> None:
     crashable(Autocommit, "__enter__", plan, ("before",))
     crashable(Autocommit, "__exit__", plan, ("after",))
     crashable(Publisher, "publish", plan)
-    crashable(LazyPublisher, "publish_lazily", plan)
-    crashable(LazyPublisher, "confirms", plan)
+    crashable(PipelinedPublisher, "send", plan)
+    crashable(PipelinedPublisher, "wait_for_confirms", plan)
     crashable(QueueConsumer, "ack_message", plan)
     losing_commits(plan)
     losing_confirms(plan)

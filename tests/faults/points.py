@@ -15,7 +15,7 @@ from typing import NamedTuple
 from services.local.stack import ROOT
 from services.shop import SERVICES
 
-PUBLISH = ("publish", "publish_lazily", "confirms")
+PUBLISH = ("publish", "send", "wait_for_confirms")
 ACKNOWLEDGE = ("ack_message",)
 SESSIONS = ("session", "get_session", "autocommit")
 CONTAINER = "services.kit.container"

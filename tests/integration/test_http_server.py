@@ -26,7 +26,7 @@ class Running(Server):
 
     def __init__(self, port: int) -> None:
         super().__init__()
-        self.publisher = SimpleNamespace(ask=lambda: None)
+        self.publisher = SimpleNamespace(check=lambda: None)
         self.port = port
         self.container = SimpleNamespace(
             service_name="orders",

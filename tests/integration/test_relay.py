@@ -11,7 +11,7 @@ import pytest
 from kombu import Connection, Exchange, Queue
 from sqlalchemy import Engine, create_engine, text
 
-from services.kit.amqp.publisher import LazyPublisher, Message, Publisher, Refused
+from services.kit.amqp.publisher import Message, PipelinedPublisher, Publisher, Refused
 from services.kit.db.database import Autocommit
 from services.kit.metrics import metrics_of
 from services.kit.outbox.relay import REMOVE_BATCH, Relay, claim
@@ -84,7 +84,7 @@ def publisher(rabbitmq: RabbitMQ) -> Iterator[Publisher]:
 
 @pytest.fixture
 def relay(rabbitmq: RabbitMQ, engine: Engine) -> Iterator[Relay]:
-    publisher = started(rabbitmq, LazyPublisher)
+    publisher = started(rabbitmq, PipelinedPublisher)
     yield Relay(publisher.container, SimpleNamespace(autocommit=lambda: Autocommit(engine)), publisher)
     publisher.stop()
 

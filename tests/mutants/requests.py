@@ -37,7 +37,7 @@ CHANGES = [
     ),
     Change(
         "channel-kept-after-an-error",
-        "a late confirm is taken for that of the next message",
+        "a confirm that comes late is mistaken for that of a later message",
         "kit/amqp/publisher.py",
         "        except BaseException:\n            self._close()\n            raise",
         "        except BaseException:\n            raise",

@@ -13,7 +13,7 @@ from kombu import Exchange
 from prometheus_client import REGISTRY
 
 from services.kit.amqp import publisher as module
-from services.kit.amqp.publisher import ConfirmedChannel, LazyPublisher, Message, Publisher, Refused
+from services.kit.amqp.publisher import ConfirmedChannel, Message, PipelinedPublisher, Publisher, Refused
 from services.kit.errors import Unavailable
 from services.kit.metrics import metrics_of
 
@@ -106,7 +106,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     return broker
 
 
-def started(cls: type[Publisher] = LazyPublisher) -> Any:
+def started(cls: type[Publisher] = PipelinedPublisher) -> Any:
     publisher = cls()
     publisher.container = SimpleNamespace(
         settings=SETTINGS, config={"AMQP_URI": "amqp://"}, service_name="unit", metrics=metrics_of("unit")
@@ -171,14 +171,14 @@ def test_what_is_sent_on_a_connection_that_died_while_idle_is_sent_again(broker)
 
 def test_what_was_under_way_when_the_connection_died_is_not_sent_again(broker):
     publisher = started()
-    publisher.publish_lazily([message(1)])
+    publisher.send([message(1)])
     broker.does = [fail(ConnectionForced())]
     with pytest.raises(Unavailable):
         publisher.publish([message(2)])
     assert (broker.bodies, broker.connects) == (["1", "2"], 1)
-    publisher.publish_lazily([message(3)])
+    publisher.send([message(3)])
     broker.does = [ack(1)]
-    assert publisher.confirms() == [True], "the new channel knows of nothing but its own message"
+    assert publisher.wait_for_confirms() == [True], "the new channel knows of nothing but its own message"
 
 
 def test_a_confirm_that_does_not_come_ends_the_connection(broker):
@@ -217,9 +217,9 @@ def test_a_login_that_is_refused_is_not_tried_by_every_request(broker, caplog):
 def test_what_cannot_be_encoded_is_refused_and_the_connection_is_used_no_more(broker, caplog, body, header, why):
     """What was under way on it has no fate that could be told from that of the next messages."""
     publisher = started()
-    publisher.publish_lazily([message(1)])
+    publisher.send([message(1)])
     with pytest.raises(Refused, match=why):
-        publisher.publish_lazily([message(2), message(body, header)])
+        publisher.send([message(2), message(body, header)])
     broker.does = [ack(1)]
     assert publisher.publish([message(4)]) == [True]
     assert broker.connects == 2
@@ -245,12 +245,12 @@ def test_an_idle_connection_has_heartbeats_and_is_dropped_when_it_has_died(broke
 
 def test_a_heartbeat_takes_no_confirm_of_what_is_under_way(broker):
     publisher = started()
-    publisher.publish_lazily([message(1)])
+    publisher.send([message(1)])
     broker.does = [fail(OSError("closed"))]
     publisher.beat()
     assert publisher._channel is not None and broker.does
     broker.does = [ack(1)]
-    assert publisher.confirms() == [True]
+    assert publisher.wait_for_confirms() == [True]
 
 
 def test_heartbeats_are_sent_by_a_thread_of_the_container(broker, monkeypatch):

@@ -101,19 +101,19 @@ class World:
 
 
 class Publisher:
-    """Takes events to the broker of a world, as LazyPublisher does."""
+    """Takes events to the broker of a world, as PipelinedPublisher does."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.under_way: list[str] = []
         self.batches: list[int] = []
 
-    def publish_lazily(self, messages: list[Message]) -> None:
+    def send(self, messages: list[Message]) -> None:
         self.batches.append(len(messages))
         self._fail_if_told_to()
         self.under_way += [message.properties["message_id"] for message in messages]
 
-    def confirms(self) -> list[bool]:
+    def wait_for_confirms(self) -> list[bool]:
         self._fail_if_told_to()
         if any(one in self.world.refused for one in self.under_way):
             self.under_way = []
@@ -128,8 +128,8 @@ class Publisher:
         return taken
 
     def publish(self, messages: list[Message]) -> list[bool]:
-        self.publish_lazily(messages)
-        return self.confirms()
+        self.send(messages)
+        return self.wait_for_confirms()
 
     def _fail_if_told_to(self) -> None:
         if self.world.broker_fails:

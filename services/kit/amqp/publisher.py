@@ -1,10 +1,12 @@
 """Messages that the broker has confirmed.
 
-One connection a process, opened when it is needed and thrown away at the first doubt: after an error or a
-deadline a late confirm could otherwise be taken for the one of the next message.
+A process has one connection. It is opened when it is needed, and closed after any error and any missed deadline: on
+the old connection a confirm that comes late could be mistaken for the confirm of a later message.
 (RabbitMQ manual, "Consumer Acknowledgements and Publisher Confirms".)
 
-What the broker refuses, it refuses again: that is no outage, and is reported as what it is (`Refused`).
+The broker refuses some messages for good. That is no outage, and is raised as `Refused`.
+
+What a crash leaves: messages that the broker may have or not. Whoever published them publishes them again.
 """
 
 import logging
@@ -27,12 +29,13 @@ from kombu.serialization import dumps
 from nameko.extensions import SharedExtension
 
 from services.kit.errors import Unavailable
+from services.kit.seams import Container
 
 log = logging.getLogger(__name__)
 
 BROKER_DOWN = (AMQPError, KombuError, OSError)
-NO_LOGIN_PAUSE_S = 2.0  # after the broker has refused our user: nobody tries meanwhile
-SAY_AGAIN_S = 60.0  # the same refusal is logged once in so long
+NO_LOGIN_PAUSE_S = 2.0  # nobody tries to log in for so long after the broker has refused our user
+LOG_AGAIN_S = 60.0  # the same refusal is logged once in this time
 T = TypeVar("T")
 
 
@@ -45,14 +48,14 @@ REFUSALS = (IrrecoverableChannelError, ContentTooLarge, NotAllowed, FrameSyntaxE
 
 
 class Refused(Unavailable):
-    """The broker refuses this for good, or it cannot be encoded; what else was under way may have been sent."""
+    """The broker refuses a message for good, or it cannot be encoded; others in the pipeline may have been sent."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What to send and where: to an exchange with a routing key, or right to a queue; both are declared first.
+    """A message and its destination: an exchange and a routing key, or a queue. The destination is declared first.
 
-    `properties` are AMQP's; unless they say otherwise, a message is persistent, and has an id of its own.
+    `properties` are those of AMQP. By default a message is persistent and gets an id of its own.
     """
 
     body: Any
@@ -64,29 +67,31 @@ class Message:
 
 
 class Publisher(SharedExtension):
-    """Publishes batches on one channel in confirm mode."""
+    """Publishes batches of messages on one channel in confirm mode."""
+
+    container: Container
 
     def __init__(self) -> None:
         super().__init__()
         self._turn = Semaphore()
         self._channel: ConfirmedChannel | None = None
         self._no_login_until = 0.0
-        self._said: dict[str, float] = {}  # refusal -> when it was logged
+        self._logged_at: dict[str, float] = {}  # by refusal
 
     def publish(self, messages: Sequence[Message]) -> list[bool]:
-        """Send `messages`; say of each whether the broker took it and routed it to a queue.
+        """Send `messages` and wait for their confirms; return for each whether the broker routed it to a queue.
 
-        Returns when each of them is confirmed. Unavailable after PUBLISH_TIMEOUT_S, or when the broker is
-        away: then any of them may have been sent. Refused when the broker will not have one of them.
+        Raise Unavailable after PUBLISH_TIMEOUT_S, or when the broker is away: any of them may have been sent.
+        Raise Refused when the broker refuses one of them for good.
         """
         return self._work(lambda channel, timeout_s: channel.publish(messages, timeout_s))
 
-    def ask(self) -> None:
-        """Ask the broker for a sign of life; Unavailable without one."""
+    def check(self) -> None:
+        """Check that the broker answers; raise Unavailable if it does not."""
         self._work(lambda channel, timeout_s: channel.connection.channel().close())
 
     def _work(self, work: Callable[["ConfirmedChannel", float], T]) -> T:
-        """Do `work` on the channel, on a new one if it turns out that the old one had died while it was idle."""
+        """Do `work` on the channel, one caller at a time, within PUBLISH_TIMEOUT_S."""
         timeout_s = self.container.settings.PUBLISH_TIMEOUT_S
         with Timeout(timeout_s, Unavailable("the broker did not answer in time")), self._turn:
             try:
@@ -97,7 +102,8 @@ class Publisher(SharedExtension):
                 raise Unavailable("the broker is away") from error
 
     def _work_in_turn(self, work: Callable[["ConfirmedChannel", float], T], timeout_s: float) -> T:
-        was_idle = self._channel is not None and not self._channel.under_way
+        """Do `work`; once more on a new channel if the old one was idle, and had died without being noticed."""
+        was_idle = self._channel is not None and not self._channel.in_flight
         try:
             return self._try(work, timeout_s)
         except REFUSALS:
@@ -129,9 +135,9 @@ class Publisher(SharedExtension):
         """Count a refusal, log it unless it was logged lately, and return what to raise."""
         self.container.metrics.broker_refusals.labels(self.container.service_name, kind).inc()
         now = time.monotonic()
-        self._said = {one: at for one, at in self._said.items() if at > now - SAY_AGAIN_S}
-        if why not in self._said:
-            self._said[why] = now
+        self._logged_at = {other: at for other, at in self._logged_at.items() if at > now - LOG_AGAIN_S}
+        if why not in self._logged_at:
+            self._logged_at[why] = now
             log.error("the broker refuses what we send: %s", why)
         return Refused(why)
 
@@ -144,14 +150,14 @@ class Publisher(SharedExtension):
         self.container.spawn_managed_thread(self._keep_alive, identifier="heartbeats")
 
     def _keep_alive(self) -> None:
-        """Exchange heartbeats with the broker while nothing else is, so that each notices when the other has gone."""
+        """Exchange heartbeats on an idle connection, so that each side notices when the other is gone."""
         while True:
             eventlet.sleep(self.container.settings.HEARTBEAT / 4)
             self.beat()
 
     def beat(self) -> None:
-        """Send a heartbeat if one is due, and drop a connection that is idle and has died; wait for nothing."""
-        if self._channel is None or self._turn.locked() or self._channel.under_way:
+        """Send a heartbeat if one is due, and close an idle connection that has died. Never wait."""
+        if self._channel is None or self._turn.locked() or self._channel.in_flight:
             return
         with self._turn:
             try:
@@ -167,20 +173,23 @@ class Publisher(SharedExtension):
     kill = stop
 
 
-class LazyPublisher(Publisher):
-    """A Publisher, on a channel of its own, that sends now and asks for the confirms later, many at a time."""
+class PipelinedPublisher(Publisher):
+    """A Publisher with a channel of its own that sends many batches before it waits for the confirms of all."""
 
-    def publish_lazily(self, messages: Sequence[Message]) -> None:
-        """Send `messages`. Unavailable if that fails: then all that are under way may be lost."""
+    def send(self, messages: Sequence[Message]) -> None:
+        """Send `messages`. Raise Unavailable if that fails: all that is not confirmed yet may be lost."""
         self._work(lambda channel, timeout_s: channel.send(messages))
 
-    def confirms(self) -> list[bool]:
-        """Say of each message since the last time whether the broker took it and routed it. Unavailable as above."""
-        return self._work(lambda channel, timeout_s: channel.confirms(timeout_s))
+    def wait_for_confirms(self) -> list[bool]:
+        """Wait for the confirms of all messages sent since the last time; return for each whether it was routed.
+
+        Raise Unavailable and Refused as `publish` does.
+        """
+        return self._work(lambda channel, timeout_s: channel.wait_for_confirms(timeout_s))
 
 
 class ConfirmedChannel:
-    """A channel in confirm mode that keeps many messages on their way at once."""
+    """A channel in confirm mode, on which many messages may be sent before the first is confirmed."""
 
     def __init__(self, uri: str, timeout_s: float, heartbeat_s: float = 0) -> None:
         self.connection = Connection(uri, connect_timeout=timeout_s, heartbeat=math.ceil(heartbeat_s))
@@ -191,52 +200,52 @@ class ConfirmedChannel:
         self.channel.events["basic_nack"].add(self._on_nack)
         self.channel.events["basic_return"].add(self._on_return)
         self.declared: set[str] = set()
-        self.sent = 0  # the delivery tag of the last message
-        self.told = 0  # ... and of the last one whose fate was asked for
-        self.waiting: set[int] = set()  # delivery tags that are not confirmed yet
-        self.refused: set[int] = set()  # ... that the broker did not take, or could not route
-        self.tags: dict[str, deque[int]] = defaultdict(deque)  # message id -> delivery tags since then
+        self.sent = 0  # the delivery tag of the last message sent
+        self.reported = 0  # ... and of the last message that `wait_for_confirms` has reported
+        self.waiting: set[int] = set()  # delivery tags without a confirm
+        self.refused: set[int] = set()  # ... of messages that the broker did not take, or could not route
+        self.tags: dict[str, deque[int]] = defaultdict(deque)  # message id -> delivery tags that are not reported
 
     @property
-    def under_way(self) -> int:
-        """How many messages were sent since the confirms were last asked for."""
-        return self.sent - self.told
+    def in_flight(self) -> int:
+        """The number of messages sent that `wait_for_confirms` has not reported yet."""
+        return self.sent - self.reported
 
     def publish(self, messages: Sequence[Message], timeout_s: float) -> list[bool]:
-        """Send all, wait for the confirms of all."""
+        """Send all, then wait for the confirms of all."""
         self.send(messages)
-        return self.confirms(timeout_s)
+        return self.wait_for_confirms(timeout_s)
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Send all; `confirms` says later what became of them."""
+        """Send all; `wait_for_confirms` reports later what became of them."""
         for message in messages:
-            self._send(message)
+            self._send_one(message)
 
-    def confirms(self, timeout_s: float) -> list[bool]:
-        """Wait for the confirms of all messages under way, and say of each whether the broker took and routed it."""
+    def wait_for_confirms(self, timeout_s: float) -> list[bool]:
+        """Wait for all confirms; return for each message since the last time whether the broker took and routed it."""
         deadline = time.monotonic() + timeout_s
         while self.waiting:
             try:
                 self.connection.drain_events(timeout=max(deadline - time.monotonic(), 0.001))
             except TimeoutError:
                 raise Unavailable("the broker did not confirm in time") from None
-        taken = [tag not in self.refused for tag in range(self.told + 1, self.sent + 1)]
-        self.told = self.sent
+        taken = [tag not in self.refused for tag in range(self.reported + 1, self.sent + 1)]
+        self.reported = self.sent
         self.refused.clear()
         self.tags.clear()
         return taken
 
     def beat(self) -> None:
-        """Read what the broker has sent while we were idle, and send a heartbeat if it is time for one."""
+        """Read what has come from the broker while we were idle, and send a heartbeat if one is due."""
         if not self.connection.supports_heartbeats:
             return
         try:
             self.connection.drain_events(timeout=0.001)
         except TimeoutError:
-            pass  # as it should be: nothing is read while nothing is sent, but heartbeats
+            pass  # the normal case: on an idle connection only heartbeats come
         self.connection.heartbeat_check()
 
-    def _send(self, message: Message) -> None:
+    def _send_one(self, message: Message) -> None:
         to = message.to
         if to.name not in self.declared:
             to.bind(self.channel).declare()
@@ -255,7 +264,7 @@ class ConfirmedChannel:
                 mandatory=True,
             )
         except struct.error as error:
-            raise Unencodable(f"a message to {to.name} does not fit into AMQP: {error}") from error
+            raise Unencodable(f"a message to {message.to.name} does not fit into AMQP: {error}") from error
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         self.waiting = {other for other in self.waiting if other > tag} if multiple else self.waiting - {tag}
@@ -266,12 +275,12 @@ class ConfirmedChannel:
         self.refused |= before - self.waiting
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
-        """Note what could not be routed; the broker says so before it confirms it, and in the order of sending."""
+        """Note that a message could not be routed. Returns come before the confirms, in the order of sending."""
         self.refused.add(self.tags[message.properties["message_id"]].popleft())
 
 
 def encode(message: Message) -> tuple[str, str, Any]:
-    """Content type, encoding and bytes of the body: JSON, unless it is bytes already."""
+    """Return the content type, the encoding and the bytes of the body: JSON, unless it is bytes already."""
     if isinstance(message.body, bytes | memoryview):
         given = message.encoded or {}
         return (
@@ -284,3 +293,6 @@ def encode(message: Message) -> tuple[str, str, Any]:
     except Exception as error:
         raise Unencodable(f"a message to {message.to.name} cannot be JSON: {type(error).__name__}") from error
     return encoded
+
+
+LazyPublisher = PipelinedPublisher

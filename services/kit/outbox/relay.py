@@ -19,7 +19,7 @@ from eventlet.event import Event as Wake
 from nameko.standalone.events import get_event_exchange
 from sqlalchemy import Connection
 
-from services.kit.amqp.publisher import LazyPublisher, Message, Refused
+from services.kit.amqp.publisher import Message, PipelinedPublisher, Refused
 from services.kit.db.database import Database
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import PASSING, Unavailable
@@ -58,7 +58,7 @@ class Outage:
 class Relay:
     """Publishes the events of one service's outbox. `run` it in a thread of its own."""
 
-    def __init__(self, container: Any, database: Database, publisher: LazyPublisher) -> None:
+    def __init__(self, container: Any, database: Database, publisher: PipelinedPublisher) -> None:
         self.service = container.service_name
         self.exchange = get_event_exchange(self.service, container.config)
         self.settings = container.settings
@@ -145,7 +145,7 @@ class Relay:
         """Send events; `_record` asks later whether they have arrived."""
         self._under_way += events
         try:
-            self.publisher.publish_lazily([self._message(event) for event in events])
+            self.publisher.send([self._message(event) for event in events])
         except Unavailable as error:
             sent, self._under_way = self._under_way, []
             self._send_again_or_give_back(sent, error)
@@ -164,7 +164,7 @@ class Relay:
         if not sent:
             return
         try:
-            taken = self.publisher.confirms()
+            taken = self.publisher.wait_for_confirms()
         except Unavailable as error:
             self._send_again_or_give_back(sent, error)
             return

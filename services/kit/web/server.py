@@ -196,7 +196,7 @@ class Server(WebServer):
     def _watch_broker(self) -> None:
         """Ask the broker for a sign of life over and over, so that nobody has to wait for it who wants to know."""
         while True:
-            why = _failure(self.publisher.ask)
+            why = _failure(self.publisher.check)
             if self._broker_is_up and why:
                 log.warning("the broker is away: %s", why)
             elif not self._broker_is_up and not why:
