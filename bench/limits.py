@@ -19,7 +19,8 @@ from services.contracts import OrderPaid, Outcome
 from services.kit.amqp.publisher import ConfirmedChannel, Message
 from services.kit.db.database import PREFER_INDEXES
 from services.kit.db.statements import PreparedStatement
-from services.kit.outbox.relay import JSON, RECORD
+from services.kit.outbox.relay import JSON
+from services.kit.outbox.statements import MARK_PUBLISHED
 from services.local.net import HOST
 from services.local.postgres import USER, program
 from services.notifications.domain import Kind, paid_letter
@@ -87,7 +88,7 @@ def scripts(batch: int) -> dict[str, str]:
             events__body=same(f"'{EVENT.model_dump_json()}'", "text", batch),
             lease=pause,
         )
-        + statement(RECORD, _1=event_ids),
+        + statement(MARK_PUBLISHED, event_ids=event_ids),
         "billing": names
         + statement(
             MOVE,

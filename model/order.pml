@@ -27,8 +27,8 @@
 #define GUARD      8 /* only an order that is pending ends: FINISH in orders/store.py */
 #define OUTBOX     9 /* status and event are one statement: FINISH */
 #define RECOVERY  10 /* pending orders are settled without being asked: recover in orders/service.py */
-#define LEFT_OVER 11 /* the relay takes from the table what no relay holds any more: CLAIM in kit/outbox/relay.py */
-#define CONFIRM   12 /* an event is marked as published after the broker has confirmed it: _record in kit/outbox/relay.py */
+#define LEFT_OVER 11 /* the relay leases the events that no relay holds any more: LEASE in kit/outbox/statements.py */
+#define CONFIRM   12 /* an event is marked as published after its confirm: _wait_for_confirms in kit/outbox/relay.py */
 #define INBOX     13 /* letters.event_id is unique: ADD_LETTERS in notifications/store.py */
 #define TABLE     14 /* an event that failed is a row of the inbox before it is acknowledged: kit/amqp/events.py */
 #ifndef WITHOUT

@@ -123,7 +123,7 @@ def test_an_order_commits_as_often_as_the_comparison_counts() -> None:
     flow = [vars(OrdersService)[name].work for name in ("_store",)] + [OrdersService._end]
     before = commits(*flow, BillingService.pay_all)
     after = commits(NotificationsService.on_order_paid)
-    shared = commits(Relay._settle)
+    shared = commits(Relay._mark_published)
     rows = {
         row[0]: row
         for row in (

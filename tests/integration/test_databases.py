@@ -26,7 +26,7 @@ from services.billing.store import Moved, Movement
 from services.contracts import Outcome, Payment
 from services.kit.db.database import Autocommit
 from services.kit.errors import KeyReused
-from services.kit.outbox.relay import claim, count_waiting, give_back, record, remove_old
+from services.kit.outbox.statements import count_waiting, lease_batch, mark_published, release, remove_old
 from services.kit.outbox.table import OutgoingEvent
 from services.kit.web.pages import PageQuery, UserPageQuery
 from services.local.postgres import Postgres
@@ -435,36 +435,36 @@ def add_events(db: sessionmaker[Session], count: int) -> None:
         )
 
 
-def test_two_relays_never_claim_the_same_event(orders_db: sessionmaker[Session]):
+def test_two_relays_never_lease_the_same_event(orders_db: sessionmaker[Session]):
     add_events(orders_db, 40)
 
     def take(_: int) -> list[str]:
         with Autocommit(orders_db.kw["bind"]) as connection:
-            return [event.event_id for event in claim(connection, 10, 60)]
+            return [event.event_id for event in lease_batch(connection, 10, 60)]
 
     with ThreadPoolExecutor(8) as pool:
         taken = [id_ for ids in pool.map(take, range(8)) for id_ in ids]
     assert len(taken) == len(set(taken)) == 40
 
 
-def test_a_claim_that_is_not_finished_is_free_again_when_its_lease_is_over(orders_db: sessionmaker[Session]):
+def test_an_event_that_is_not_published_is_due_again_when_its_lease_has_ended(orders_db: sessionmaker[Session]):
     add_events(orders_db, 3)
     with Autocommit(orders_db.kw["bind"]) as connection:
-        first = claim(connection, 10, 60)
+        first = lease_batch(connection, 10, 60)
         assert [json.loads(event.body)["number"] for event in first] == [0, 1, 2]
-        assert claim(connection, 10, 60) == []
+        assert lease_batch(connection, 10, 60) == []
         connection.execute(text("update outbox set claimed_until = claimed_until - interval '61 s'"))
-        assert claim(connection, 10, 60) == first
-        give_back(connection, [first[1].event_id], 0)
-        assert claim(connection, 10, 60) == [first[1]]
-        record(connection, [event.event_id for event in first[:2]])
+        assert lease_batch(connection, 10, 60) == first
+        release(connection, [first[1].event_id], 0)
+        assert lease_batch(connection, 10, 60) == [first[1]]
+        mark_published(connection, [event.event_id for event in first[:2]])
         assert count_waiting(connection)[0] == 1
 
 
 def test_a_lease_is_counted_by_the_clock_of_the_database(orders_db: sessionmaker[Session]):
     add_events(orders_db, 1)
     with orders_db.begin() as session:
-        claim(session.connection(), 10, 60)
+        lease_batch(session.connection(), 10, 60)
         left = session.scalars(select(orders.OutboxEvent.claimed_until - func.now())).one()
     assert left == timedelta(seconds=60)
 

@@ -18,7 +18,7 @@ from services.billing.store import Movement
 from services.contracts import Outcome, UserRegistered
 from services.kit.db.database import PREFER_INDEXES, Autocommit, classify
 from services.kit.inbox import provider as inbox
-from services.kit.outbox import relay
+from services.kit.outbox import statements as outbox
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
 from services.notifications.domain import Kind
@@ -136,7 +136,7 @@ FAILED = """insert into inbox (handler, key, body, headers, attempts, reason, ne
     [
         ("users", "users", PENDING_USERS, lambda connection: lease(UsersService, connection)),
         ("orders", "orders", PENDING_ORDERS, lambda connection: lease(OrdersService, connection)),
-        ("orders", "outbox", EVENTS, lambda connection: relay.claim(connection, 10, 60)),
+        ("orders", "outbox", EVENTS, lambda connection: outbox.lease_batch(connection, 10, 60)),
         ("notifications", "inbox", FAILED, lambda connection: inbox.CLAIM.run(connection, timedelta(seconds=60)).all()),
     ],
 )

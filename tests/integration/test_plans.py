@@ -15,7 +15,7 @@ from services.billing.domain import Kind as MovementKind
 from services.billing.store import Movement
 from services.kit.db.database import PREFER_INDEXES
 from services.kit.inbox import provider as inbox
-from services.kit.outbox import relay
+from services.kit.outbox import statements as outbox
 from services.kit.recovery import Trouble
 from services.kit.web.pages import UserPageQuery
 from services.local.postgres import Postgres
@@ -179,15 +179,15 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
     "later orders of a user": ("orders", lambda s: orders.newest(s, page(True, True)), {"orders_newest_of_user"}),
     "recovery of orders": ("orders", lambda s: lease(OrdersService, s), {"orders_pending"}),
     "pending orders": ("orders", lambda s: count(OrdersService, s), {"orders_pending"}),
-    "events to relay": ("orders", lambda s: relay.claim(s.connection(), 200, 15), {"outbox_waiting"}),
-    "waiting events": ("orders", lambda s: relay.count_waiting(s.connection()), {"outbox_waiting"}),
-    "events to mark": ("orders", lambda s: relay.record(s.connection(), [str(USER)]), {"outbox_event_id_key"}),
-    "events to give back": (
+    "events to relay": ("orders", lambda s: outbox.lease_batch(s.connection(), 200, 15), {"outbox_waiting"}),
+    "waiting events": ("orders", lambda s: outbox.count_waiting(s.connection()), {"outbox_waiting"}),
+    "events to mark": ("orders", lambda s: outbox.mark_published(s.connection(), [str(USER)]), {"outbox_event_id_key"}),
+    "events to release": (
         "orders",
-        lambda s: relay.give_back(s.connection(), [str(USER)], 15),
+        lambda s: outbox.release(s.connection(), [str(USER)], 15),
         {"outbox_event_id_key"},
     ),
-    "old events": ("orders", lambda s: relay.remove_old(s.connection(), 1000, 60, 7), {"outbox_pkey"}),
+    "old events": ("orders", lambda s: outbox.remove_old(s.connection(), 1000, 60, 7), {"outbox_pkey"}),
     "letters to store": (
         "notifications",
         lambda s: notifications.add_letters(s.connection(), [LETTER]),

@@ -14,7 +14,8 @@ from sqlalchemy import Engine, create_engine, text
 from services.kit.amqp.publisher import Message, PipelinedPublisher, Publisher, Refused
 from services.kit.db.database import Autocommit
 from services.kit.metrics import metrics_of
-from services.kit.outbox.relay import REMOVE_BATCH, Relay, claim
+from services.kit.outbox.relay import REMOVE_BATCH, Relay
+from services.kit.outbox.statements import lease_batch
 from services.local.net import wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
@@ -126,7 +127,7 @@ def test_two_hundred_and_more_unroutable_events_do_not_starve_those_behind(relay
     assert waiting(engine) == {UNROUTABLE: 450}
     with Autocommit(engine) as connection:
         assert connection.scalar(text("select count(*) from outbox where claimed_until > now()")) >= 450
-        assert claim(connection, 10, 15) == [], "they are not looked at again at once"
+        assert lease_batch(connection, 10, 15) == [], "they are not looked at again at once"
 
 
 def test_an_event_that_the_broker_refuses_does_not_hold_up_the_others(relay, engine, queue):
@@ -151,13 +152,13 @@ def test_old_events_are_removed_behind_any_number_of_stuck_ones(relay, engine):
         assert connection.scalar(text("select count(*) from outbox")) == 0
 
 
-def test_a_claim_passes_over_what_another_transaction_holds(engine):
+def test_a_lease_leaves_out_what_another_transaction_holds(engine):
     add(engine, 3)
     with engine.begin() as other:
         held = other.scalar(text("select event_id from outbox order by id limit 1 for update"))
         with ThreadPoolExecutor(1) as pool, Autocommit(engine) as connection:
             connection.execute(text("set statement_timeout = '3 s'"))
-            taken = pool.submit(claim, connection, 10, 15).result(timeout=10)
+            taken = pool.submit(lease_batch, connection, 10, 15).result(timeout=10)
     assert len(taken) == 2 and str(held) not in [event.event_id for event in taken]
 
 

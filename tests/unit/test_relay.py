@@ -14,11 +14,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from services.kit import outage
 from services.kit.amqp.publisher import Message, Refused
 from services.kit.errors import DatabaseAway, Unavailable
 from services.kit.metrics import metrics_of
 from services.kit.outbox import relay as module
-from services.kit.outbox.relay import Envelope, Relay
+from services.kit.outbox.relay import Relay
+from services.kit.outbox.table import OutgoingEvent
 
 SETTINGS = SimpleNamespace(
     OUTBOX_BATCH=4,
@@ -64,16 +66,16 @@ class World:
         if fails == "after":
             raise DatabaseAway("", {}, Exception())
 
-    def insert(self, number: int) -> list[Envelope]:
+    def insert(self, number: int) -> list[OutgoingEvent]:
         """Commit events under the lease of this process."""
-        made = [Envelope(f"{len(self.rows) + one}", "order_paid", "{}") for one in range(number)]
+        made = [OutgoingEvent(f"{len(self.rows) + one}", "order_paid", "{}") for one in range(number)]
         for one in made:
             self.rows[one.event_id] = Row(
                 event=one, created_at=self.now, published=False, claimed_until=self.now + SETTINGS.OUTBOX_LEASE_S
             )
         return made
 
-    def claim(self, _: Any, batch: int, lease_s: float) -> list[Envelope]:
+    def lease_batch(self, _: Any, batch: int, lease_s: float) -> list[OutgoingEvent]:
         free = sorted(
             (row for row in self.rows.values() if not row.published and row.claimed_until < self.now),
             key=lambda row: (row.claimed_until, int(row.event.event_id)),
@@ -82,16 +84,16 @@ class World:
             row.claimed_until = self.now + lease_s
         return [row.event for row in free]
 
-    def record(self, _: Any, ids: list[str]) -> None:
+    def mark_published(self, _: Any, ids: list[str]) -> None:
         for one in ids:
             assert one in self.has, "an event is marked that the broker has not confirmed"
             self.rows[one].published = True
 
-    def give_back(self, _: Any, ids: list[str], longest_pause_s: float) -> None:
+    def release(self, _: Any, ids: list[str], longest_pause_s: float) -> None:
         for one in ids:
             row = self.rows[one]
             row.claimed_until = self.now + min(max(self.now - row.created_at, 1), longest_pause_s) - 1e-6
-        self.log.append(f"gave back {len(ids)}")
+        self.log.append(f"released {len(ids)}")
 
     def count_waiting(self, _: Any) -> tuple[int, float]:
         return 0, 0.0
@@ -138,7 +140,7 @@ class Publisher:
             raise Unavailable(self.world.broker_fails)
 
 
-STATEMENTS = ("claim", "record", "give_back", "count_waiting", "remove_old")
+STATEMENTS = ("lease_batch", "mark_published", "release", "count_waiting", "remove_old")
 
 
 @contextmanager
@@ -147,6 +149,7 @@ def simulated(world: World) -> Iterator[None]:
         for name in STATEMENTS:
             patch.setattr(module, name, getattr(world, name))
         patch.setattr(module, "time", world)
+        patch.setattr(outage, "time", world)
         yield
 
 
@@ -258,22 +261,22 @@ def world() -> Iterator[World]:
         yield world
 
 
-def test_events_whose_confirms_fail_are_given_back_at_once(world):
+def test_events_whose_confirms_fail_are_released_at_once(world):
     relay = a_relay(world)
     relay.publish_soon(world.insert(3))
     world.loses = True
     relay.work()
-    assert world.log == ["gave back 3"]
+    assert world.log == ["released 3"]
     assert all(row.published for row in world.rows.values()), "the same round finds them"
     assert sorted(world.got) == ["0", "0", "1", "1", "2", "2"]
 
 
-def test_events_that_cannot_be_sent_are_given_back_at_once(world):
+def test_events_that_cannot_be_sent_are_released_at_once(world):
     relay = a_relay(world)
     relay.publish_soon(world.insert(3))
     world.broker_fails = "away"
     relay.work()
-    assert world.log[0] == "gave back 3"
+    assert world.log[0] == "released 3"
 
 
 def test_what_is_in_memory_is_published_before_the_service_stops(world):
@@ -293,13 +296,15 @@ def test_while_the_broker_is_away_one_event_at_a_time_asks_for_it_and_two_lines_
     for _ in range(30):
         relay.work()
         world.now += 1
-    assert world.log == ["gave back 40", *["gave back 1"] * 30]
-    assert [one.getMessage() for one in caplog.records] == ["events wait in the outbox: the broker is away (away)"]
+    assert world.log == ["released 40", *["released 1"] * 30]
+    assert caplog.messages == ["outbox of orders paused: the broker is away (away)"]
     world.broker_fails = ""
     for _ in range(2):
         relay.work()
         world.now += 5
-    assert [one.getMessage() for one in caplog.records][1:] == ["the outbox goes on: the broker is back after 30 s"]
+    assert [one.getMessage() for one in caplog.records][1:] == [
+        "outbox of orders resumed: the broker is back after 30 s"
+    ]
     assert all(row.published for row in world.rows.values())
 
 
@@ -322,9 +327,9 @@ def test_an_outage_of_the_database_is_logged_once_too(world, caplog):
         relay.work()
         world.now += 1
     relay.work()
-    assert [one.getMessage() for one in caplog.records] == [
-        "events wait in the outbox: the database is away (DatabaseAway)",
-        "the outbox goes on: the database is back after 5 s",
+    assert caplog.messages == [
+        "outbox of orders paused: its database is away (DatabaseAway)",
+        "outbox of orders resumed: its database is back after 5 s",
     ]
 
 
@@ -357,7 +362,7 @@ def test_an_event_that_the_broker_refuses_does_not_hold_up_the_others(world):
     assert all(row.published for row in world.rows.values())
 
 
-def test_events_that_are_sent_alone_when_the_broker_goes_away_are_given_back_at_once(world):
+def test_events_that_are_sent_alone_when_the_broker_goes_away_are_released_at_once(world):
     relay = a_relay(world)
     relay.publish_soon(world.insert(4))
     world.refused = {"0"}
@@ -371,5 +376,5 @@ def test_events_that_are_sent_alone_when_the_broker_goes_away_are_given_back_at_
     relay.publisher.publish = publish_two
     relay.work()
     assert [one for one, row in world.rows.items() if row.published] == ["1"]
-    assert world.log[:2] == ["gave back 2", "gave back 1"], "events 2 and 3, and the refused one with a pause"
+    assert world.log[:2] == ["released 2", "released 1"], "events 2 and 3, and the refused one with a pause"
     assert world.rows["3"].claimed_until < world.now

@@ -1,86 +1,65 @@
-"""The relay of an outbox: a thread that publishes what is in it.
+"""The relay of an outbox: a thread that publishes its events.
 
-An event is published from memory right after its commit, under a lease that its row was written with. What a
-crash leaves in the table is found there, by any replica, once its lease is over.
+An event is published from memory right after its commit, under the lease that its row was written with. What a crash
+leaves in the table is due when its lease has ended, and is published by the relay of any replica.
 
-An event that no queue takes, or that the broker refuses, waits the longer the older it is, and holds up no other.
-While the broker is away, one event at a time finds out whether it is back.
+An event that no queue takes, or that the broker refuses, waits longer the older it is, and does not hold up others.
+While the broker is away, the relay sends one event at a time to find out whether it is back.
 """
 
 import logging
 import time
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any
 
 import eventlet
 from eventlet import Timeout
 from eventlet.event import Event as Wake
 from nameko.standalone.events import get_event_exchange
-from sqlalchemy import Connection
 
 from services.kit.amqp.publisher import Message, PipelinedPublisher, Refused
 from services.kit.db.database import Database
-from services.kit.db.statements import PreparedStatement
 from services.kit.errors import PASSING, Unavailable
+from services.kit.outage import Outage
+from services.kit.outbox.statements import count_waiting, lease_batch, mark_published, release, remove_old
 from services.kit.outbox.table import OutgoingEvent
+from services.kit.seams import Container
 
 log = logging.getLogger(__name__)
 
 JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
 REMOVE_EVERY_S, REMOVE_BATCH, REMOVE_BATCHES = 10, 1000, 100
-LONGEST_PROBE = 5  # intervals that an event waits which has found the broker away: another one may be the next to try
-SAY_AGAIN_S = 60.0  # that events have no queue is logged once in so long
-
-
-class Outage:
-    """Something that is away: says so once when that begins, and once when it ends."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self._began: float | None = None
-
-    @property
-    def is_on(self) -> bool:
-        return self._began is not None
-
-    def begin(self, why: str) -> None:
-        if self._began is None:
-            self._began = time.monotonic()
-            log.warning("events wait in the outbox: %s is away (%s)", self.what, why)
-
-    def end(self) -> None:
-        if self._began is not None:
-            log.info("the outbox goes on: %s is back after %.0f s", self.what, time.monotonic() - self._began)
-            self._began = None
+#: An event that was sent as a probe in an outage waits for so many intervals, so that the next probe is another event.
+PROBE_PAUSE = 5
+LOG_AGAIN_S = 60.0  # that no queue takes some events is logged once in this time
 
 
 class Relay:
     """Publishes the events of one service's outbox. `run` it in a thread of its own."""
 
-    def __init__(self, container: Any, database: Database, publisher: PipelinedPublisher) -> None:
+    def __init__(self, container: Container, database: Database, publisher: PipelinedPublisher) -> None:
         self.service = container.service_name
         self.exchange = get_event_exchange(self.service, container.config)
         self.settings = container.settings
         self.metrics = container.metrics
         self.database = database
         self.publisher = publisher
-        self._fresh: list[OutgoingEvent] = []  # committed, under our lease, not yet published
-        self._under_way: list[OutgoingEvent] = []  # sent, in this order, and not yet recorded
+        self._fresh: list[OutgoingEvent] = []  # committed, under our lease, not sent yet
+        self._in_flight: list[OutgoingEvent] = []  # sent, in this order, not confirmed yet
         self._wake = Wake()
         self._stopping = False
-        self._look_at = self._measure_at = self._remove_at = self._say_at = 0.0
-        self._looked_to = 0  # the id up to which old events have been looked for
-        self._batch = self.settings.OUTBOX_BATCH  # how many to claim: one while the broker is away, then more again
-        self._no_broker, self._no_database = Outage("the broker"), Outage("the database")
+        self._poll_at = self._measure_at = self._remove_at = self._log_at = 0.0
+        self._scanned_to = 0  # the id up to which old events have been looked for
+        self._batch = self.settings.OUTBOX_BATCH  # how many to lease; 1 while the broker is away, then more again
+        self._broker_outage = Outage(f"outbox of {self.service}", "the broker")
+        self._database_outage = Outage(f"outbox of {self.service}", "its database")
 
     def publish_soon(self, events: Sequence[OutgoingEvent]) -> None:
-        """Publish events that are committed; their lease is ours, so nobody else does so unless we die."""
+        """Take over events that are committed under our lease. Nobody else publishes them unless we die."""
         self._fresh += events
         self._wake_up()
 
     def stop(self) -> None:
-        """Let `run` return once all that is in memory is published."""
+        """Let `run` return once everything in memory is published."""
         self._stopping = True
         self._wake_up()
 
@@ -89,22 +68,22 @@ class Relay:
             self._wake.send()
 
     def run(self) -> None:
-        """Publish until `stop`, and then once more."""
+        """Publish until `stop` is called, and then once more."""
         stopping = False
         while not stopping:
             stopping, self._wake = self._stopping, Wake()
             self.work(stopping)
-            with Timeout(0 if self._stopping else max(self._look_at - time.monotonic(), 0), False):
+            with Timeout(0 if self._stopping else max(self._poll_at - time.monotonic(), 0), False):
                 self._wake.wait()
             if not self._stopping:
                 eventlet.sleep(self.settings.OUTBOX_GATHER_S)
 
     def work(self, is_last: bool = False) -> None:
-        """Do one round; whatever fails in it is tried again by another, when the leases are over."""
+        """Do one round. Whatever fails in it is done in a later round, by any replica, when the leases have ended."""
         try:
             self._round(is_last)
         except PASSING as error:
-            self._no_database.begin(type(error).__name__)
+            self._database_outage.begin(type(error).__name__)
         except Exception:
             log.exception("the outbox waits")
 
@@ -112,13 +91,13 @@ class Relay:
         while self._fresh:
             events, self._fresh = self._fresh, []
             self._send(events)
-            if len(self._under_way) >= self.settings.OUTBOX_BATCH:
-                self._record()
+            if len(self._in_flight) >= self.settings.OUTBOX_BATCH:
+                self._wait_for_confirms()
         now = time.monotonic()
-        if is_last or now >= self._look_at:
-            self._look_at = now + self.settings.OUTBOX_INTERVAL_S
-            self._record()
-            self._relay_left_over()
+        if is_last or now >= self._poll_at:
+            self._poll_at = now + self.settings.OUTBOX_INTERVAL_S
+            self._wait_for_confirms()
+            self._publish_due()
         if now >= self._measure_at:
             self._measure_at = now + self.settings.OUTBOX_INTERVAL_S
             self._measure()
@@ -126,67 +105,60 @@ class Relay:
             self._remove_at = now + REMOVE_EVERY_S
             self._remove_old()
 
-    def _relay_left_over(self) -> None:
-        """Publish events that no relay holds any more, until there are none, fresh ones come, or a second is over."""
+    def _publish_due(self) -> None:
+        """Publish events whose leases have ended, until there are none, fresh ones come, or the interval is over."""
         while True:
             with self.database.autocommit() as connection:
-                events = claim(connection, self._batch, self.settings.OUTBOX_LEASE_S)
-            self._no_database.end()
+                events = lease_batch(connection, self._batch, self.settings.OUTBOX_LEASE_S)
+            self._database_outage.end()
             if events:
                 self._send(events)
-                self._record()
-            if not events or self._no_broker.is_on:
+                self._wait_for_confirms()
+            if not events or self._broker_outage.is_on:
                 return
-            if self._fresh or time.monotonic() >= self._look_at:
-                self._look_at = 0.0  # go on in the next round
+            if self._fresh or time.monotonic() >= self._poll_at:
+                self._poll_at = 0.0  # go on in the next round
                 return
 
     def _send(self, events: Sequence[OutgoingEvent]) -> None:
-        """Send events; `_record` asks later whether they have arrived."""
-        self._under_way += events
+        """Send events; `_wait_for_confirms` asks later whether they have arrived."""
+        self._in_flight += events
         try:
             self.publisher.send([self._message(event) for event in events])
         except Unavailable as error:
-            sent, self._under_way = self._under_way, []
-            self._send_again_or_give_back(sent, error)
+            sent, self._in_flight = self._in_flight, []
+            self._send_alone_or_release(sent, error)
 
     def _message(self, event: OutgoingEvent) -> Message:
         return Message(
             event.body.encode(), self.exchange, event.type, properties={"message_id": event.event_id}, encoded=JSON
         )
 
-    def _record(self) -> None:
-        """Wait for the confirms, write down what the broker has, give back the rest.
+    def _wait_for_confirms(self) -> None:
+        """Wait for the confirms; mark the events that the broker has taken, and release the others.
 
-        This need not follow each `_send`: what a crash leaves unrecorded is published again, and found done.
+        This need not follow each `_send`: events that a crash leaves unmarked are published again, and their handlers
+        find them done.
         """
-        sent, self._under_way = self._under_way, []
+        sent, self._in_flight = self._in_flight, []
         if not sent:
             return
         try:
             taken = self.publisher.wait_for_confirms()
         except Unavailable as error:
-            self._send_again_or_give_back(sent, error)
+            self._send_alone_or_release(sent, error)
             return
-        self._no_broker.end()
+        self._broker_outage.end()
         self._batch = min(2 * self._batch, self.settings.OUTBOX_BATCH)
-        self._settle(
-            [event for event, is_taken in zip(sent, taken, strict=True) if is_taken],
-            [event for event, is_taken in zip(sent, taken, strict=True) if not is_taken],
-        )
+        self._mark_published([event for event, is_taken in zip(sent, taken, strict=True) if is_taken])
+        self._release_refused([event for event, is_taken in zip(sent, taken, strict=True) if not is_taken])
 
-    def _send_again_or_give_back(self, events: list[OutgoingEvent], error: Unavailable) -> None:
-        """Deal with events that may be lost: if one is refused find out which, else wait for the broker."""
+    def _send_alone_or_release(self, events: list[OutgoingEvent], error: Unavailable) -> None:
+        """Deal with events that may be lost: if one is refused find out which, otherwise wait for the broker."""
         if isinstance(error, Refused):
             self._send_alone(events)
         else:
-            self._broker_is_away(error, events)
-
-    def _broker_is_away(self, error: Unavailable, events: list[OutgoingEvent]) -> None:
-        """Let go of `events`: at once if there are many, and of the one that asked whether it is back, for a while."""
-        self._no_broker.begin(str(error))
-        self._batch = 1
-        self._give_back(events, 0 if len(events) > 1 else LONGEST_PROBE * self.settings.OUTBOX_INTERVAL_S)
+            self._release_in_outage(events, error)
 
     def _send_alone(self, events: list[OutgoingEvent]) -> None:
         """Publish each event by itself, so that one that is refused does not hold up the others."""
@@ -198,39 +170,50 @@ class Relay:
             except Refused:
                 is_taken = False
             except Unavailable as error:
-                self._broker_is_away(error, events[number:])
+                self._release_in_outage(events[number:], error)
                 break
             (published if is_taken else refused).append(event)
-        self._settle(published, refused)
+        self._mark_published(published)
+        self._release_refused(refused)
 
-    def _settle(self, published: list[OutgoingEvent], not_taken: list[OutgoingEvent]) -> None:
-        """Write down what the broker has; what it has not taken waits the longer the older it is."""
-        if published:
+    def _mark_published(self, events: list[OutgoingEvent]) -> None:
+        """Mark the events that the broker has confirmed."""
+        if events:
             with self.database.autocommit() as connection:
-                record(connection, [event.event_id for event in published])
-            self.metrics.events_published.labels(self.service).inc(len(published))
-        if not_taken:
-            self._give_back(not_taken, self.settings.OUTBOX_LEASE_S)
-            if time.monotonic() >= self._say_at:
-                self._say_at = time.monotonic() + SAY_AGAIN_S
-                log.warning(
-                    "%d events wait in the outbox: no queue takes them yet, or the broker refuses them: %s",
-                    len(not_taken),
-                    ", ".join(sorted({event.type[:50] for event in not_taken})),
-                )
+                mark_published(connection, [event.event_id for event in events])
+            self.metrics.events_published.labels(self.service).inc(len(events))
 
-    def _give_back(self, events: list[OutgoingEvent], longest_pause_s: float) -> None:
-        """End our lease on events, for any relay to publish them."""
+    def _release_refused(self, events: list[OutgoingEvent]) -> None:
+        """Release events that no queue takes or the broker refuses; each waits longer the older it is."""
+        if not events:
+            return
+        self._release(events, self.settings.OUTBOX_LEASE_S)
+        if time.monotonic() >= self._log_at:
+            self._log_at = time.monotonic() + LOG_AGAIN_S
+            log.warning(
+                "%d events wait in the outbox: no queue takes them yet, or the broker refuses them: %s",
+                len(events),
+                ", ".join(sorted({event.type[:50] for event in events})),
+            )
+
+    def _release_in_outage(self, events: list[OutgoingEvent], error: Unavailable) -> None:
+        """Release events while the broker is away: many at once, and one, which was sent as a probe, after a pause."""
+        self._broker_outage.begin(str(error))
+        self._batch = 1
+        self._release(events, 0 if len(events) > 1 else PROBE_PAUSE * self.settings.OUTBOX_INTERVAL_S)
+
+    def _release(self, events: list[OutgoingEvent], longest_pause_s: float) -> None:
+        """End our leases on events, so that any relay publishes them."""
         with self.database.autocommit() as connection:
-            give_back(connection, [event.event_id for event in events], longest_pause_s)
+            release(connection, [event.event_id for event in events], longest_pause_s)
 
     def _remove_old(self) -> None:
-        """Look through a bounded number of events for old ones; the next time go on there, or from the start again."""
+        """Remove old events, looking at a bounded number of rows; the next call goes on where this one stops."""
         keep_s = self.settings.OUTBOX_KEEP_S
         for _ in range(REMOVE_BATCHES):
             with self.database.autocommit() as connection:
-                _, self._looked_to = remove_old(connection, REMOVE_BATCH, keep_s, self._looked_to)
-            if not self._looked_to:
+                _, self._scanned_to = remove_old(connection, REMOVE_BATCH, keep_s, self._scanned_to)
+            if not self._scanned_to:
                 return
 
     def _measure(self) -> None:
@@ -238,78 +221,3 @@ class Relay:
             waiting, lag_s = count_waiting(connection)
         self.metrics.outbox_waiting.labels(self.service).set(waiting)
         self.metrics.outbox_lag.labels(self.service).set(lag_s)
-
-
-CLAIM = PreparedStatement(
-    "claim_events",
-    ["integer", "interval"],
-    """
-    update outbox set claimed_until = now() + $2
-    where id in (select id from outbox where published_at is null and claimed_until < now()
-                 order by claimed_until, id limit $1 for update skip locked)
-    returning id, cast(event_id as text) as event_id, type, cast(body as text) as body""",
-)
-
-RECORD = PreparedStatement(
-    "record_events", ["uuid[]"], "update outbox set published_at = now() where event_id = any($1)"
-)
-
-#: A pause as long as the event is old doubles from time to time, and needs no count of the attempts.
-GIVE_BACK = PreparedStatement(
-    "give_back_events",
-    ["uuid[]", "interval"],
-    """
-    update outbox set claimed_until = now() + least(greatest(now() - created_at, interval '1 second'), $2)
-    where event_id = any($1)""",
-)
-
-COUNT_WAITING = PreparedStatement(
-    "count_waiting_events",
-    [],
-    """
-    select count(*) as waiting, coalesce(extract(epoch from now() - min(created_at)), 0) as age_s
-    from outbox where published_at is null""",
-)
-
-#: Looks at so many rows only, so that it costs the same however many there are, or wait in between.
-REMOVE_OLD = PreparedStatement(
-    "remove_old_events",
-    ["integer", "interval", "bigint"],
-    """
-    with looked_at as (select id, created_at, published_at from outbox where id > $3 order by id limit $1),
-    removed as (delete from outbox where id in (select id from looked_at where published_at < now() - $2) returning id)
-    select (select count(*) from removed) as removed,
-           case when count(*) = $1 and max(created_at) < now() - $2 then max(id) else 0 end as looked_to
-    from looked_at""",
-)
-
-
-def claim(connection: Connection, batch: int, lease_s: float) -> list[OutgoingEvent]:
-    """Take a lease on up to `batch` events that wait, the longest free ones first, passing over what others hold."""
-    rows = sorted(CLAIM.run(connection, batch, timedelta(seconds=lease_s)), key=lambda row: row.id)
-    return [OutgoingEvent(row.event_id, row.type, row.body) for row in rows]
-
-
-def record(connection: Connection, event_ids: list[str]) -> None:
-    """Write down that the broker has these events."""
-    RECORD.run(connection, event_ids)
-
-
-def give_back(connection: Connection, event_ids: list[str], longest_pause_s: float) -> None:
-    """End the lease on these events after a pause as long as each is old, of 1 to `longest_pause_s` seconds."""
-    GIVE_BACK.run(connection, event_ids, timedelta(seconds=longest_pause_s))
-
-
-def count_waiting(connection: Connection) -> tuple[int, float]:
-    """How many events wait, and the age of the oldest in seconds."""
-    row = COUNT_WAITING.run(connection).one()
-    return int(row.waiting), float(row.age_s)
-
-
-def remove_old(connection: Connection, batch: int, keep_s: float, after: int) -> tuple[int, int]:
-    """Of the `batch` events with an id above `after`, remove those published more than `keep_s` seconds ago.
-
-    Return how many those were, and the id to go on after; 0 when there can be no more.
-    """
-    row = REMOVE_OLD.run(connection, batch, timedelta(seconds=keep_s), after).one()
-    return int(row.removed), int(row.looked_to)
