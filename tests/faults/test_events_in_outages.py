@@ -24,6 +24,7 @@ ORDERS = 60
 LONGER_THAN_ALL_PAUSES_S = 6  # they are 1.4 s in all
 HEALED_S = 30
 IDLE_PERCENT = 15
+PAUSED, RESUMED = "event handling of notifications paused", "event handling of notifications resumed"
 
 
 @contextmanager
@@ -71,12 +72,12 @@ def test_an_outage_of_the_database_counts_as_no_attempt_and_costs_next_to_nothin
     pid = stack.supervisor.pid("notifications")
     with away(stack, "notifications"):
         orders = order_many(api, user_id)
-        wait_for(lambda: log.lines("takes no events"), HEALED_S, "the outage to be noticed")
+        wait_for(lambda: log.lines(PAUSED), HEALED_S, "the outage to be noticed")
         busy = psutil.Process(pid).cpu_percent(interval=LONGER_THAN_ALL_PAUSES_S)
         assert len(log.lines()) <= 1, log.lines()
     letters = api.letters(user_id, len(orders))
     assert {letter["order_id"] for letter in letters} == orders and len(letters) == len(orders)
-    wait_for(lambda: log.lines("takes events again"), HEALED_S, "the end of the outage to be noticed")
+    wait_for(lambda: log.lines(RESUMED), HEALED_S, "the end of the outage to be noticed")
     assert len(log.lines()) == 2, log.lines()
     assert dead(stack) == [] and failing(stack) == []
     assert busy < IDLE_PERCENT, f"{busy} % of a core"
@@ -88,7 +89,7 @@ def test_no_letter_is_lost_when_the_broker_is_killed_while_events_wait_for_the_d
     pid = stack.supervisor.pid("notifications")
     with away(stack, "notifications"):
         orders = order_many(api, user_id)
-        wait_for(lambda: log.lines("takes no events"), HEALED_S, "the outage to be noticed")
+        wait_for(lambda: log.lines(PAUSED), HEALED_S, "the outage to be noticed")
         with killed(stack.rabbitmq):
             pass
         wait_for(lambda: log.lines("Connected to"), HEALED_S, "the connection to the broker")
@@ -99,7 +100,7 @@ def test_no_letter_is_lost_when_the_broker_is_killed_while_events_wait_for_the_d
     assert dead(stack) == [] and failing(stack) == []
     assert violations(stack) == []
     assert stack.supervisor.pid("notifications") == pid
-    wait_for(lambda: log.lines("takes events again"), HEALED_S, "the end of the outage to be noticed")
+    wait_for(lambda: log.lines(RESUMED), HEALED_S, "the end of the outage to be noticed")
 
 
 def test_what_is_held_is_left_to_the_broker_when_the_service_stops(stack: Stack, api: Api):
@@ -107,7 +108,7 @@ def test_what_is_held_is_left_to_the_broker_when_the_service_stops(stack: Stack,
     pid = stack.supervisor.pid("notifications")
     with away(stack, "notifications"):
         orders = order_many(api, user_id, 5)
-        wait_for(lambda: log.lines("takes no events"), HEALED_S, "the outage to be noticed")
+        wait_for(lambda: log.lines(PAUSED), HEALED_S, "the outage to be noticed")
         started = time.monotonic()
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not psutil.pid_exists(pid), 20, "the process to end")

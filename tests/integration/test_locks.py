@@ -17,7 +17,7 @@ from services.billing.domain import Kind as MovementKind
 from services.billing.store import Movement
 from services.contracts import Outcome, UserRegistered
 from services.kit.db.database import PREFER_INDEXES, Autocommit, classify
-from services.kit.inbox import provider as inbox
+from services.kit.inbox import table as inbox
 from services.kit.outbox import statements as outbox
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
@@ -137,7 +137,7 @@ FAILED = """insert into inbox (handler, key, body, headers, attempts, reason, ne
         ("users", "users", PENDING_USERS, lambda connection: lease(UsersService, connection)),
         ("orders", "orders", PENDING_ORDERS, lambda connection: lease(OrdersService, connection)),
         ("orders", "outbox", EVENTS, lambda connection: outbox.lease_batch(connection, 10, 60)),
-        ("notifications", "inbox", FAILED, lambda connection: inbox.CLAIM.run(connection, timedelta(seconds=60)).all()),
+        ("notifications", "inbox", FAILED, lambda connection: inbox.LEASE.run(connection, timedelta(seconds=60)).all()),
     ],
 )
 def test_what_somebody_holds_is_passed_over(
@@ -158,7 +158,7 @@ def test_an_attempt_that_two_replicas_have_made_counts_once(engines: dict[str, E
     with Autocommit(engines["notifications"]) as connection:
         connection.execute(text("delete from inbox"))
         connection.execute(text(FAILED))
-        first, second = inbox.CLAIM.run(connection, timedelta()).one(), inbox.CLAIM.run(connection, timedelta()).one()
+        first, second = inbox.LEASE.run(connection, timedelta()).one(), inbox.LEASE.run(connection, timedelta()).one()
         for _ in range(2):
             inbox.FAIL.run(connection, first.id, 1, 2, "it failed", timedelta(seconds=60))
         inbox.FAIL.run(connection, second.id, 1, 1, "it cannot be read", None)

@@ -14,7 +14,7 @@ from services.billing import store as billing
 from services.billing.domain import Kind as MovementKind
 from services.billing.store import Movement
 from services.kit.db.database import PREFER_INDEXES
-from services.kit.inbox import provider as inbox
+from services.kit.inbox import table as inbox
 from services.kit.outbox import statements as outbox
 from services.kit.recovery import Trouble
 from services.kit.web.pages import UserPageQuery
@@ -214,7 +214,7 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
     ),
     "an event to try again": (
         "notifications",
-        lambda s: inbox.CLAIM.run(s.connection(), timedelta(seconds=15)),
+        lambda s: inbox.LEASE.run(s.connection(), timedelta(seconds=15)),
         {"inbox_due", "inbox_pkey"},
     ),
     "an event that is handled": ("notifications", lambda s: inbox.REMOVE.run(s.connection(), 7), {"inbox_pkey"}),

@@ -17,9 +17,9 @@ from services.kit.amqp import events
 from services.kit.amqp.consumer import QueueConsumer
 from services.kit.amqp.events import EventHandler
 from services.kit.errors import DatabaseAway, TryAgain, Unavailable
-from services.kit.inbox import provider as inbox
-from services.kit.inbox.provider import Due, Outage, as_json, clean, is_outage, longer
+from services.kit.inbox.table import DueEvent, as_json, clean
 from services.kit.metrics import metrics_of
+from services.kit.outage import Outage
 
 AWAY = DatabaseAway("insert", {}, Exception("server closed the connection unexpectedly"))
 MANY = 1000
@@ -61,7 +61,7 @@ class FakeInbox:
     def __init__(self) -> None:
         self.kept: list[tuple[str, int, float | None]] = []
         self.failure: Exception | None = None
-        self.outage = Outage("a service")
+        self.outage = Outage("event handling of a service", "its database")
         self.done: list[Any] = []
 
     def keep(self, handler: str, event: Any, pause_s: float | None) -> bool:
@@ -70,14 +70,14 @@ class FakeInbox:
         self.kept.append((event.key, event.attempts, pause_s))
         return True
 
-    def succeeded(self, row: Due) -> None:
+    def succeeded(self, row: DueEvent) -> None:
         self.done.append("succeeded")
 
-    def failed(self, row: Due, attempts: int, reason: str, pause_s: float | None) -> None:
+    def failed(self, row: DueEvent, attempts: int, reason: str, pause_s: float | None) -> None:
         self.done.append((attempts, reason, pause_s))
 
-    def left(self) -> None:
-        self.done.append("left")
+    def free_slot(self) -> None:
+        self.done.append("over")
 
 
 class FakeContainer:
@@ -225,17 +225,16 @@ def test_one_line_says_that_an_outage_begins_and_one_that_it_ends(handler: Any, 
     handler.container.handle = raising(AWAY)
     deliver(handler, body(), body())
     handler.container.run()
-    handler.inbox.outage.begins("the inbox", AWAY)
+    handler.inbox.outage.begin("DatabaseAway", "the inbox")
     for _ in range(3):
         run_threads(handler)
     handler.container.handle = lambda batch: [True] * len(batch)
     run_threads(handler)
     assert len(caplog.messages) == 1, "it is not over for all"
-    handler.inbox.outage.ends("the inbox")
-    handler.inbox.outage.ends("the inbox")
-    assert [message.split(",")[0][:30] for message in caplog.messages] == [
-        "a service takes no events unti",
-        "a service takes events again",
+    handler.inbox.outage.end("the inbox")
+    assert caplog.messages == [
+        "event handling of a service paused: its database is away (DatabaseAway)",
+        "event handling of a service resumed: its database is back after 0 s",
     ]
 
 
@@ -283,22 +282,6 @@ def test_a_statement_that_the_server_cancelled_is_a_failure_and_no_outage(handle
     assert len(handler.inbox.kept) == 1 and answers([slow]) == [["ack"]]
 
 
-@pytest.mark.parametrize(
-    "error, outage",
-    [
-        (AWAY, True),
-        (Unavailable("x"), True),
-        (PoolIsEmpty(), True),
-        (PendingRollbackError(), True),
-        (CANCELLED, False),
-        (REFUSED, False),
-        (ValueError(), False),
-    ],
-)
-def test_an_outage_is_known_by_its_error(error: Exception, outage: bool):
-    assert is_outage(error) is outage
-
-
 def test_what_came_on_a_lost_connection_is_forgotten(handler: Any):
     handler.container.handle = raising(AWAY)
     stale = deliver(handler, body(), body(), body())
@@ -343,37 +326,30 @@ def test_an_acknowledgement_that_fails_ends_nothing(handler: Any, failure: Excep
     assert handler.queue_consumer.is_lost(message)
 
 
-def due(attempts: int, **changed: Any) -> Due:
+def due(attempts: int, **changed: Any) -> DueEvent:
     text = OrderPaid(order_id=uuid4(), user_id=uuid4(), price=1).model_dump_json()
-    return Due(1, "on_order_paid", text.encode(), "application/json", "utf-8", {}, attempts)._replace(**changed)
+    return DueEvent(1, "on_order_paid", text.encode(), "application/json", "utf-8", {}, attempts)._replace(**changed)
 
 
 @pytest.mark.parametrize(
     "row, error, done",
     [
-        (due(1), None, ["succeeded", "left"]),
-        (due(1), REFUSED, [(2, "IntegrityError at attempt 2", 5), "left"]),
-        (due(2), REFUSED, [(3, "IntegrityError at attempt 3", None), "left"]),
-        (due(0), REFUSED, [(1, "IntegrityError at attempt 1", 1), "left"]),
-        (due(1), CANCELLED, [(2, "TryAgain at attempt 2", 5), "left"]),
-        (due(1), AWAY, ["left"]),
-        (due(1, body=b"\xff"), None, [(1, "cannot be decoded: DecodeError", None), "left"]),
-        (due(1, content_type="text/x"), None, [(1, "cannot be decoded: ContentDisallowed", None), "left"]),
+        (due(1), None, ["succeeded", "over"]),
+        (due(1), REFUSED, [(2, "IntegrityError at attempt 2", 5), "over"]),
+        (due(2), REFUSED, [(3, "IntegrityError at attempt 3", None), "over"]),
+        (due(0), REFUSED, [(1, "IntegrityError at attempt 1", 1), "over"]),
+        (due(1), CANCELLED, [(2, "TryAgain at attempt 2", 5), "over"]),
+        (due(1), AWAY, ["over"]),
+        (due(1, body=b"\xff"), None, [(1, "cannot be decoded: DecodeError", None), "over"]),
+        (due(1, content_type="text/x"), None, [(1, "cannot be decoded: ContentDisallowed", None), "over"]),
     ],
 )
-def test_an_event_of_the_inbox_is_handled_again(handler: Any, row: Due, error: Exception | None, done: list[Any]):
+def test_an_event_of_the_inbox_is_handled_again(handler: Any, row: DueEvent, error: Exception | None, done: list[Any]):
     if error:
         handler.container.handle = raising(error)
     handler.handle_again(row)
     handler.container.run()
     assert handler.inbox.done == done
-
-
-def test_pauses_grow_up_to_the_longest():
-    pauses = [0.0]
-    while pauses[-1] < inbox.LONGEST_PAUSE_S:
-        pauses.append(longer(pauses[-1]))
-    assert pauses == [0.0, 0.5, 1.0, 2.0, 4.0, 5.0] and longer(5.0) == 5.0
 
 
 def test_whatever_came_can_be_stored():

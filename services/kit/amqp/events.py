@@ -1,12 +1,13 @@
-"""Events in: handled in batches, and acknowledged when they are handled or safe in the inbox.
+"""The entrypoint for events: handled in batches, and acknowledged when they are handled or safe in the inbox.
 
-Nameko acknowledges an event even when its handler raised, so the event would be lost. Ours commits a failed event to
-the inbox (see `inbox.py`), and only then acknowledges it. While the service's own database is away nothing can be
-committed, so the events are held unacknowledged: the broker sends no more than EVENT_BATCH of them, consuming pauses
-by itself, and no attempt is counted. What a crash leaves unacknowledged is delivered again, and found to be done.
+Nameko acknowledges an event even when its handler raised, so the event would be lost. This handler commits a failed
+event to the inbox (`kit/inbox`), and only then acknowledges it. While the service's own database is away nothing can
+be committed, so the events are held without an acknowledgement: the broker sends no more than EVENT_BATCH of them,
+consuming pauses by itself, and no attempt is counted.
+
+What a crash leaves: messages that are not acknowledged. They are delivered again, and found to be done.
 """
 
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -16,47 +17,47 @@ from typing import Any, NamedTuple, TypeVar
 
 import eventlet
 import nameko.events
-from kombu.serialization import loads, prepare_accept_content
 from nameko.exceptions import ContainerBeingKilled
-from pydantic import ValidationError
 
 from services.kit.amqp.consumer import QueueConsumer
+from services.kit.amqp.decoding import Unreadable, event_in, event_of, failed_event, undecodable
+from services.kit.errors import OUTCOME_UNKNOWN
 from services.kit.event import Event
-from services.kit.inbox.provider import LONGEST_PAUSE_S, Due, Failed, Inbox, is_outage, longer
+from services.kit.inbox.provider import Inbox
+from services.kit.inbox.table import DueEvent
+from services.kit.outage import LONGEST_PAUSE_S, next_pause_s
+from services.kit.seams import Container, Incoming
 
 log = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 
 
-class Unreadable(Exception):
-    """What came is no event of the declared type; the message says why."""
-
-
 class Delivery(NamedTuple):
-    """A message of the broker's with its event, or with the reason why there is none in it."""
+    """A message with the event in it, or with the reason why it cannot be read."""
 
-    message: Any
+    message: Incoming
     event: Event | None
     reason: str = ""
 
 
 class EventHandler(nameko.events.EventHandler):
-    """Nameko's entrypoint for events, with batches, an inbox for what fails, and events as their declared type.
+    """Nameko's entrypoint for events, with batches, an inbox for events that fail, and events of the declared type.
 
-    The method gets a list of events, all that came while it was busy with the list before, and says of each
-    whether it was new: False counts as a duplicate. When it fails, each event is handled again alone.
+    The method gets a list of events: all that came while it was busy with the list before. It returns for each whether
+    it was new; False counts as a duplicate. When the method fails, each event of the list is handled again alone.
     """
 
+    container: Container
     queue_consumer = QueueConsumer()
     inbox: Inbox
 
     def __init__(self, event: type[Event]) -> None:
         self.event = event
         self._waiting: list[Delivery] = []
-        self._alone: deque[Delivery] = deque()  # what is unreadable, and what failed together with others
-        self._is_busy = False  # a worker handles some, or they are held in an outage
+        self._alone: deque[Delivery] = deque()  # unreadable, or failed in a batch
+        self._is_busy = False  # a worker handles a batch, or one is held in an outage
         self._is_stopping = False
-        self._pause_s = 0.0  # the last one of an outage
+        self._pause_s = 0.0  # the last pause of an outage
         super().__init__(event.SOURCE, event.TYPE)
 
     def setup(self) -> None:
@@ -65,39 +66,34 @@ class EventHandler(nameko.events.EventHandler):
         self.inbox.handlers[self.method_name] = self
 
     def stop(self) -> None:
-        """Take no more; what is held in an outage is left to the broker."""
+        """Take no more events. Those that are held in an outage are left to the broker."""
         self._is_stopping = True
-        self.inbox.stop_taking()
+        self.inbox.stop_leasing()
         super().stop()
 
-    def handle_message(self, body: Any, message: Any) -> None:
+    def handle_message(self, body: Any, message: Incoming) -> None:
+        """Queue a message, and have a worker handle it unless one is busy."""
         try:
-            self._waiting.append(Delivery(message, self._event_in(body)))
+            self._waiting.append(Delivery(message, event_in(body, self.event)))
         except Unreadable as error:
             self._alone.append(Delivery(message, None, str(error)))
-        self._go_on()
+        self._handle_next_if_idle()
 
-    def handle_undecodable(self, message: Any, error: Exception) -> None:
-        """Take what is not JSON."""
-        self._alone.append(Delivery(message, None, _undecodable(error)))
-        self._go_on()
+    def handle_undecodable(self, message: Incoming, error: Exception) -> None:
+        """Queue a message that is not JSON, to be kept as a dead letter."""
+        self._alone.append(Delivery(message, None, undecodable(error)))
+        self._handle_next_if_idle()
 
-    def _event_in(self, body: Any) -> Event:
-        try:
-            return self.event.model_validate(body)
-        except ValidationError as error:
-            raise Unreadable(f"no {self.event.__name__}: {_where(error)}") from None
-
-    def _go_on(self) -> None:
+    def _handle_next_if_idle(self) -> None:
         if not self._is_busy:
             self._handle_next()
 
     def _handle_next(self) -> None:
-        """Have a worker handle what waits, up to EVENT_BATCH at a time; what is to be handled alone comes first."""
-        self._forget_what_comes_again()
+        """Have a worker handle up to EVENT_BATCH of the waiting events. Those to be handled alone come first."""
+        self._drop_lost()
         self._is_busy = bool(self._alone or self._waiting)
         if not self._is_busy:
-            self._note_no_outage()
+            self._end_outage()
             return
         if self._alone:
             batch = [self._alone.popleft()]
@@ -105,7 +101,7 @@ class EventHandler(nameko.events.EventHandler):
             most = self.container.settings.EVENT_BATCH
             batch, self._waiting = self._waiting[:most], self._waiting[most:]
         if batch[0].event is None:
-            self.container.spawn_managed_thread(partial(self._bury, batch[0]))
+            self.container.spawn_managed_thread(partial(self._keep_unreadable, batch[0]))
             return
         try:
             self.container.spawn_worker(
@@ -116,22 +112,22 @@ class EventHandler(nameko.events.EventHandler):
                 handle_result=lambda worker, result, exc_info: self._finish(batch, result, exc_info),
             )
         except ContainerBeingKilled:
-            pass  # the broker delivers again what is not acknowledged
+            pass  # the broker delivers unacknowledged messages again
 
-    def _forget_what_comes_again(self) -> None:
-        """Drop what came on a connection that is lost: the broker delivers it again."""
-        comes_again = self.queue_consumer.is_lost
-        self._waiting = [one for one in self._waiting if not comes_again(one.message)]
-        self._alone = deque(one for one in self._alone if not comes_again(one.message))
+    def _drop_lost(self) -> None:
+        """Drop messages that came on a lost connection: the broker delivers them again."""
+        is_lost = self.queue_consumer.is_lost
+        self._waiting = [one for one in self._waiting if not is_lost(one.message)]
+        self._alone = deque(one for one in self._alone if not is_lost(one.message))
 
     def _finish(self, batch: list[Delivery], result: Any, exc_info: Any) -> tuple[Any, Any]:
         error = exc_info[1] if exc_info else None
         if error is None:
-            self._note_no_outage()
+            self._end_outage()
             for delivery, is_new in zip(batch, result, strict=True):
                 self.queue_consumer.ack_message(delivery.message)
                 self._count("handled" if is_new else "duplicate")
-        elif is_outage(error):
+        elif isinstance(error, OUTCOME_UNKNOWN):
             self._hold(batch, error)
             return result, exc_info
         elif len(batch) > 1:
@@ -146,48 +142,46 @@ class EventHandler(nameko.events.EventHandler):
         log.error("%s failed: %s", self.queue.name, reason, exc_info=exc_info)
         return reason
 
-    def _bury(self, delivery: Delivery) -> None:
-        """Make a dead letter of what cannot be read."""
+    def _keep_unreadable(self, delivery: Delivery) -> None:
+        """Keep a message that cannot be read, as a dead letter."""
         log.error("%s: %s", self.queue.name, delivery.reason)
         if self._keep(delivery, delivery.reason, 0):
             self._handle_next()
 
     def _keep(self, delivery: Delivery, reason: str, attempts: int) -> bool:
-        """Commit a delivery to the inbox, then acknowledge it; False if consuming is paused as that is impossible.
+        """Commit a message to the inbox, then acknowledge it; return False if it is held, as the database is away.
 
-        A death in between leaves it with the broker too, and the row is found when it is delivered again.
+        What a crash in between leaves: the row, and the message with the broker. The second delivery finds the row.
         """
         message, event, _ = delivery
-        raw = _raw(message)
-        key = str(event.event_id) if event else f"sha256:{hashlib.sha256(raw).hexdigest()}"
-        failed = Failed(key, raw, message.content_type, message.content_encoding, message.headers, attempts, reason)
+        failed = failed_event(message, event, attempts, reason)
         try:
             self.inbox.keep(self.method_name, failed, self._pause_after(attempts))
-        except Exception as error:
-            if is_outage(error):
-                self._hold([delivery], error)
-                return False
+        except OUTCOME_UNKNOWN as error:
+            self._hold([delivery], error)
+            return False
+        except Exception:
             log.exception("%s: the inbox does not take an event, which is held", self.queue.name)
             self.container.spawn_managed_thread(partial(self._try_again_alone, delivery))
             return True
-        self._note_no_outage()
+        self._end_outage()
         self.queue_consumer.ack_message(message)
         self._count("dead" if self._pause_after(attempts) is None else "retried")
         return True
 
     def _pause_after(self, attempts: int) -> float | None:
-        """How long to wait after so many failed attempts; None to give up, as for what cannot be read."""
-        pauses_s: list[float] = self.container.settings.EVENT_RETRY_PAUSES_S
+        """Return the pause after so many failed attempts; None after the last one, and for 0: an unreadable message."""
+        pauses_s = self.container.settings.EVENT_RETRY_PAUSES_S
         return pauses_s[attempts - 1] if 0 < attempts <= len(pauses_s) else None
 
     def _hold(self, batch: list[Delivery], error: BaseException) -> None:
-        """Keep a batch unacknowledged until the database is back: nothing of it can be handled, or put anywhere."""
-        self.inbox.outage.begins(self.method_name, error)
+        """Keep a batch unacknowledged until the database is back: until then it can be neither handled nor kept."""
+        self.inbox.outage.begin(type(error).__name__, self.method_name)
         if len(batch) == 1:
             self._alone.appendleft(batch[0])
         else:
             self._waiting[:0] = batch
-        self._pause_s = longer(self._pause_s)
+        self._pause_s = next_pause_s(self._pause_s)
         self.container.spawn_managed_thread(self._resume)
 
     def _resume(self) -> None:
@@ -195,75 +189,71 @@ class EventHandler(nameko.events.EventHandler):
         if not self._is_stopping:
             self._handle_next()
 
-    def _note_no_outage(self) -> None:
+    def _end_outage(self) -> None:
         self._pause_s = 0.0
-        self.inbox.outage.ends(self.method_name)
+        self.inbox.outage.end(self.method_name)
 
     def _try_again_alone(self, delivery: Delivery) -> None:
-        """Handle what the inbox did not take once more, later; meanwhile the others go on."""
+        """Handle an event that the inbox did not take once more, after a pause in which others are handled."""
         eventlet.sleep(LONGEST_PAUSE_S)
         if not self._is_stopping:
             self._alone.append(delivery)
-            self._go_on()
+            self._handle_next_if_idle()
 
-    def handle_again(self, row: Due) -> None:
-        """Have a worker handle an event of the inbox; what a death leaves is handled again when its lease is over."""
+    def handle_again(self, due: DueEvent) -> None:
+        """Have a worker handle an event of the inbox.
+
+        What a crash leaves: the row, whose event is handled again when the lease has ended.
+        """
         try:
-            event = self._event_of(row)
+            event = event_of(due, self.event, self.container.accept)
         except Unreadable as error:
             reason = str(error)
-            self._record(lambda: self.inbox.failed(row, row.attempts, reason, None), "dead")
+            self._end_attempt(lambda: self.inbox.failed(due, due.attempts, reason, None), "dead")
             return
         try:
             self.container.spawn_worker(
                 self,
                 ([event],),
                 {},
-                context_data=self.unpack_message_headers(SimpleNamespace(headers=row.headers)),
-                handle_result=lambda worker, result, exc_info: self._finish_again(row, result, exc_info),
+                context_data=self.unpack_message_headers(SimpleNamespace(headers=due.headers)),
+                handle_result=lambda worker, result, exc_info: self._finish_again(due, result, exc_info),
             )
         except ContainerBeingKilled:
-            self.inbox.left()
+            self.inbox.free_slot()
 
-    def _event_of(self, row: Due) -> Event:
-        try:
-            body = loads(
-                row.body, row.content_type, row.content_encoding, accept=prepare_accept_content(self.container.accept)
-            )
-        except Exception as error:
-            raise Unreadable(_undecodable(error)) from None
-        return self._event_in(body)
-
-    def _finish_again(self, row: Due, result: Any, exc_info: Any) -> tuple[Any, Any]:
+    def _finish_again(self, due: DueEvent, result: Any, exc_info: Any) -> tuple[Any, Any]:
         error = exc_info[1] if exc_info else None
         if error is None:
-            self._record(lambda: self.inbox.succeeded(row), "handled" if result[0] else "duplicate")
-        elif is_outage(error):
-            self.inbox.left()  # no fault of the event's: it is due again when its lease is over
+            self._end_attempt(lambda: self.inbox.succeeded(due), "handled" if result[0] else "duplicate")
+        elif isinstance(error, OUTCOME_UNKNOWN):
+            self.inbox.free_slot()  # no attempt is counted; the event is due again when the lease has ended
         else:
-            attempts = row.attempts + 1
+            attempts = due.attempts + 1
             reason, pause_s = self._failure(exc_info, attempts), self._pause_after(attempts)
-            self._record(
-                lambda: self.inbox.failed(row, attempts, reason, pause_s), "dead" if pause_s is None else "retried"
+            self._end_attempt(
+                lambda: self.inbox.failed(due, attempts, reason, pause_s), "dead" if pause_s is None else "retried"
             )
         return result, exc_info
 
-    def _record(self, record: Callable[[], None], outcome: str) -> None:
+    def _end_attempt(self, record: Callable[[], None], outcome: str) -> None:
+        """Record what became of an attempt. If that fails, the event is due again when the lease has ended."""
         try:
             record()
             self._count(outcome)
-        except Exception as error:  # it is due again when its lease is over
-            if not is_outage(error):
-                log.exception("%s: the inbox cannot record an attempt", self.queue.name)
+        except OUTCOME_UNKNOWN:
+            pass  # the inbox's thread meets the outage too, and logs it
+        except Exception:
+            log.exception("%s: the inbox cannot record an attempt", self.queue.name)
         finally:
-            self.inbox.left()
+            self.inbox.free_slot()
 
     def _count(self, outcome: str) -> None:
         self.container.metrics.events_handled.labels(self.container.service_name, self.event.TYPE, outcome).inc()
 
 
 def event_handler(event: type[E]) -> Callable[[Callable[[Any, list[E]], list[bool]]], Callable[..., list[bool]]]:
-    """Handle events of this type by the decorated method of a service, which gets a list of them."""
+    """Handle events of a type by the decorated method of a service, which takes a list. See EventHandler."""
 
     def decorate(function: Callable[[Any, list[E]], list[bool]]) -> Callable[..., list[bool]]:
         @wraps(function)
@@ -273,18 +263,3 @@ def event_handler(event: type[E]) -> Callable[[Callable[[Any, list[E]], list[boo
         return EventHandler.decorator(event)(handle)
 
     return decorate
-
-
-def _raw(message: Any) -> bytes:
-    """The body as it came; the broker of embedded mode has it as text."""
-    body = message.body
-    return body.encode() if isinstance(body, str) else bytes(body)
-
-
-def _undecodable(error: Exception) -> str:
-    return f"cannot be decoded: {type(error).__name__}"
-
-
-def _where(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    return ".".join(str(part) for part in first["loc"]) + ": " + first["msg"]
