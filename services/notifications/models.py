@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import CheckConstraint, DateTime, Index, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
-from services.kit.inbox.provider import InboxRow
+from services.kit.inbox.table import InboxRow
 
 
 class Base(DeclarativeBase):

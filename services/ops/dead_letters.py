@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, bindparam, create_engine, text
 
 from services.kit.db.connecting import with_driver
-from services.kit.inbox.provider import InboxRow
+from services.kit.inbox.table import InboxRow
 from services.shop import services_with
 
 TIMEOUT_S = 10

@@ -18,6 +18,7 @@ from services.billing.store import Movement
 from services.contracts import Outcome, UserRegistered
 from services.kit.db.database import PREFER_INDEXES, Autocommit, classify
 from services.kit.inbox import table as inbox
+from services.kit.inbox.table import FailedEvent
 from services.kit.outbox import statements as outbox
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
@@ -137,7 +138,7 @@ FAILED = """insert into inbox (handler, key, body, headers, attempts, reason, ne
         ("users", "users", PENDING_USERS, lambda connection: lease(UsersService, connection)),
         ("orders", "orders", PENDING_ORDERS, lambda connection: lease(OrdersService, connection)),
         ("orders", "outbox", EVENTS, lambda connection: outbox.lease_batch(connection, 10, 60)),
-        ("notifications", "inbox", FAILED, lambda connection: inbox.LEASE.run(connection, timedelta(seconds=60)).all()),
+        ("notifications", "inbox", FAILED, lambda connection: [one for one in [inbox.lease(connection, 60)] if one]),
     ],
 )
 def test_what_somebody_holds_is_passed_over(
@@ -158,22 +159,25 @@ def test_an_attempt_that_two_replicas_have_made_counts_once(engines: dict[str, E
     with Autocommit(engines["notifications"]) as connection:
         connection.execute(text("delete from inbox"))
         connection.execute(text(FAILED))
-        first, second = inbox.LEASE.run(connection, timedelta()).one(), inbox.LEASE.run(connection, timedelta()).one()
+        first, second = inbox.lease(connection, 0), inbox.lease(connection, 0)
+        assert first and second
         for _ in range(2):
-            inbox.FAIL.run(connection, first.id, 1, 2, "it failed", timedelta(seconds=60))
-        inbox.FAIL.run(connection, second.id, 1, 1, "it cannot be read", None)
-        inbox.FAIL.run(connection, second.id, 1, 2, "it failed", timedelta(seconds=60))
+            inbox.fail(connection, first, 2, "it failed", 60)
+        inbox.fail(connection, second, 1, "it cannot be read", None)
+        inbox.fail(connection, second, 2, "it failed", 60)
         left = connection.execute(text("select id, attempts, next_attempt_at is null as dead from inbox order by id"))
         assert [tuple(row) for row in left] == sorted([(first.id, 2, False), (second.id, 1, True)])
 
 
 def test_an_event_that_fails_and_is_delivered_again_goes_on_with_its_attempts(engines: dict[str, Engine]):
-    event = ("on_it", "an event", b"", None, None, "{}", 1, "it failed", timedelta(seconds=60))
+    event = FailedEvent("an event", b"", None, None, {}, 1, "it failed")
     with Autocommit(engines["notifications"]) as connection:
         connection.execute(text("delete from inbox"))
-        [(id_,)] = inbox.KEEP.run(connection, *event)
-        inbox.FAIL.run(connection, id_, 1, 2, "it failed again", timedelta(seconds=60))
-        assert inbox.KEEP.run(connection, *event).all() == []
+        assert inbox.keep(connection, "on_it", event, 0)
+        due = inbox.lease(connection, 60)
+        assert due
+        inbox.fail(connection, due, 2, "it failed again", 60)
+        assert not inbox.keep(connection, "on_it", event, 0)
         assert connection.execute(text("select attempts, reason from inbox")).all() == [(2, "it failed again")]
 
 

@@ -15,6 +15,7 @@ from services.billing.domain import Kind as MovementKind
 from services.billing.store import Movement
 from services.kit.db.database import PREFER_INDEXES
 from services.kit.inbox import table as inbox
+from services.kit.inbox.table import DueEvent, FailedEvent
 from services.kit.outbox import statements as outbox
 from services.kit.recovery import Trouble
 from services.kit.web.pages import UserPageQuery
@@ -147,6 +148,8 @@ ADA = UserView(id=USER, name="Ada", email="ada@example.com", status=UserStatus.P
 SEVENTH = request("key-7", UUID(int=7))
 LETTER = notifications.NewLetter(uuid4(), uuid4(), USER, Kind.ORDER_PAID, "Yes", "Yes")
 CONTACT = notifications.NewContact(USER, "ada@example.com")
+FAILED = FailedEvent("new", b"", None, None, {}, 1, "a test")
+DUE = DueEvent(7, "on_order_paid", b"", None, None, {}, 1)
 
 #: Service, what it asks, and the indexes that should answer it.
 ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
@@ -207,23 +210,21 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
     ),
     "an event that failed": (
         "notifications",
-        lambda s: inbox.KEEP.run(
-            s.connection(), "on_order_paid", "new", b"", None, None, "{}", 1, "a test", timedelta(seconds=1)
-        ),
+        lambda s: inbox.keep(s.connection(), "on_order_paid", FAILED, 1),
         set(),
     ),
     "an event to try again": (
         "notifications",
-        lambda s: inbox.LEASE.run(s.connection(), timedelta(seconds=15)),
+        lambda s: inbox.lease(s.connection(), 15),
         {"inbox_due", "inbox_pkey"},
     ),
-    "an event that is handled": ("notifications", lambda s: inbox.REMOVE.run(s.connection(), 7), {"inbox_pkey"}),
+    "an event that is handled": ("notifications", lambda s: inbox.remove(s.connection(), DUE), {"inbox_pkey"}),
     "an event that failed again": (
         "notifications",
-        lambda s: inbox.FAIL.run(s.connection(), 7, 1, 2, "a test", None),
+        lambda s: inbox.fail(s.connection(), DUE, 2, "a test", None),
         {"inbox_pkey"},
     ),
-    "events in the inbox": ("notifications", lambda s: inbox.COUNT.run(s.connection()), {"inbox_due", "inbox_dead"}),
+    "events in the inbox": ("notifications", lambda s: inbox.count(s.connection()), {"inbox_due", "inbox_dead"}),
     "dead letters": (
         "notifications",
         lambda s: s.execute(

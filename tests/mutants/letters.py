@@ -63,8 +63,8 @@ CHANGES = [
         "attempt-counted-twice",
         "two replicas that make one attempt count two, or bury what was handled again",
         "kit/inbox/table.py",
-        "where id = $1 and attempts = $2 and next_attempt_at is not null",
-        "where id = $1",
+        "where id = {id} and attempts = {attempts_before} and next_attempt_at is not null",
+        "where id = {id}",
         ("integration/test_locks.py::test_an_attempt_that_two_replicas_have_made_counts_once",),
     ),
     Change(
@@ -95,8 +95,8 @@ CHANGES = [
         "events-leased-in-turn",
         "the relays of two replicas wait for each other",
         "kit/outbox/statements.py",
-        "order by claimed_until, id limit $1 for update skip locked",
-        "order by claimed_until, id limit $1 for update",
+        "order by claimed_until, id limit {batch} for update skip locked",
+        "order by claimed_until, id limit {batch} for update",
         ("integration/test_locks.py::test_what_somebody_holds_is_passed_over",),
     ),
     Change(

@@ -293,6 +293,3 @@ def encode(message: Message) -> tuple[str, str, Any]:
     except Exception as error:
         raise Unencodable(f"a message to {message.to.name} cannot be JSON: {type(error).__name__}") from error
     return encoded
-
-
-LazyPublisher = PipelinedPublisher

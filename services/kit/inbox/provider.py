@@ -21,8 +21,7 @@ from nameko.extensions import DependencyProvider
 from services.kit.db.database import Database
 from services.kit.errors import OUTCOME_UNKNOWN
 from services.kit.inbox import table
-from services.kit.inbox.table import DueEvent, FailedEvent
-from services.kit.inbox.table import InboxRow as InboxRow
+from services.kit.inbox.table import DueEvent, FailedEvent, InboxRow
 from services.kit.outage import Outage, next_pause_s
 from services.kit.seams import Container, Thread
 

@@ -69,38 +69,51 @@ class DueEvent(NamedTuple):
 #: A second delivery of an event that is in the table changes nothing: its attempts go on.
 KEEP = PreparedStatement(
     "keep_event",
-    ["text", "text", "bytea", "text", "text", "jsonb", "integer", "text", "interval"],
     """
     insert into inbox (handler, key, body, content_type, content_encoding, headers, attempts, reason, next_attempt_at)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, now() + $9)
+    values ({handler}, {key}, {body}, {content_type}, {content_encoding}, {headers}, {attempts}, {reason},
+            now() + {pause})
     on conflict (handler, key) do nothing
     returning id""",
+    handler="text",
+    key="text",
+    body="bytea",
+    content_type="text",
+    content_encoding="text",
+    headers="jsonb",
+    attempts="integer",
+    reason="text",
+    pause="interval",
 )
 
 LEASE = PreparedStatement(
     "lease_failed_event",
-    ["interval"],
     """
-    update inbox set next_attempt_at = now() + $1 where id = (
+    update inbox set next_attempt_at = now() + {lease} where id = (
         select id from inbox where next_attempt_at <= now()
         order by next_attempt_at limit 1 for update skip locked)
     returning id, handler, body, content_type, content_encoding, headers, attempts""",
+    lease="interval",
 )
 
-REMOVE = PreparedStatement("remove_failed_event", ["bigint"], "delete from inbox where id = $1")
+REMOVE = PreparedStatement("remove_failed_event", "delete from inbox where id = {id}", id="bigint")
 
 #: It counts an attempt once, even if the lease has ended and another replica has made the same attempt.
 FAIL = PreparedStatement(
     "fail_event_again",
-    ["bigint", "integer", "integer", "text", "interval"],
     """
-    update inbox set attempts = $3, reason = $4, next_attempt_at = now() + $5, failed_at = now()
-    where id = $1 and attempts = $2 and next_attempt_at is not null""",
+    update inbox
+    set attempts = {attempts}, reason = {reason}, next_attempt_at = now() + {pause}, failed_at = now()
+    where id = {id} and attempts = {attempts_before} and next_attempt_at is not null""",
+    id="bigint",
+    attempts_before="integer",
+    attempts="integer",
+    reason="text",
+    pause="interval",
 )
 
 COUNT = PreparedStatement(
     "count_failed_events",
-    [],
     """
     select (select count(*) from inbox where next_attempt_at is not null) as waiting,
            (select count(*) from inbox where next_attempt_at is null) as dead""",
@@ -111,22 +124,22 @@ def keep(connection: Connection, handler: str, event: FailedEvent, pause_s: floa
     """Insert an event that failed, due after `pause_s`, or as a dead letter for None; return False if it was there."""
     kept = KEEP.run(
         connection,
-        handler,
-        clean(event.key),
-        event.body,
-        clean(event.content_type),
-        clean(event.content_encoding),
-        as_json(event.headers),
-        event.attempts,
-        clean(event.reason),
-        _interval(pause_s),
+        handler=handler,
+        key=clean(event.key),
+        body=event.body,
+        content_type=clean(event.content_type),
+        content_encoding=clean(event.content_encoding),
+        headers=as_json(event.headers),
+        attempts=event.attempts,
+        reason=clean(event.reason),
+        pause=_interval(pause_s),
     )
     return kept.one_or_none() is not None
 
 
 def lease(connection: Connection, lease_s: float) -> DueEvent | None:
     """Lease the event that is due for longest, leaving out rows that somebody has locked; None if there is none."""
-    row = LEASE.run(connection, _interval(lease_s)).one_or_none()
+    row = LEASE.run(connection, lease=_interval(lease_s)).one_or_none()
     return row and DueEvent(
         row.id, row.handler, bytes(row.body), row.content_type, row.content_encoding, row.headers, row.attempts
     )
@@ -134,12 +147,19 @@ def lease(connection: Connection, lease_s: float) -> DueEvent | None:
 
 def remove(connection: Connection, event: DueEvent) -> None:
     """Remove an event that was handled."""
-    REMOVE.run(connection, event.id)
+    REMOVE.run(connection, id=event.id)
 
 
 def fail(connection: Connection, event: DueEvent, attempts: int, reason: str, pause_s: float | None) -> None:
     """Note that another attempt failed, unless another replica has; `pause_s` is that of `keep`."""
-    FAIL.run(connection, event.id, event.attempts, attempts, clean(reason), _interval(pause_s))
+    FAIL.run(
+        connection,
+        id=event.id,
+        attempts_before=event.attempts,
+        attempts=attempts,
+        reason=clean(reason),
+        pause=_interval(pause_s),
+    )
 
 
 def count(connection: Connection) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nameko.extensions import DependencyProvider
 
-from services.kit.amqp.publisher import LazyPublisher
+from services.kit.amqp.publisher import PipelinedPublisher
 from services.kit.db.database import Database
 from services.kit.outbox.relay import Relay
 from services.kit.outbox.table import OutboxRow, OutgoingEvent
@@ -22,7 +22,7 @@ class Outbox(DependencyProvider):
     The only way into the table is a `StatementWithEvents` in the store of the service.
     """
 
-    publisher = LazyPublisher()
+    publisher = PipelinedPublisher()
     relay: Relay
 
     def __init__(self, model: type[OutboxRow]) -> None:
