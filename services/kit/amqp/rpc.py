@@ -1,12 +1,15 @@
 """RPC over AMQP in Nameko's own wire format, with a deadline on both sides.
 
-The caller waits RPC_TIMEOUT_S and then does not know what happened: it raises RpcUnavailable. The request
-itself expires in the broker after the same time, unless the server has it already; so it may be carried out
-when nobody waits any more, which is found by asking again with the same operation id. (Birrell and Nelson,
-"Implementing Remote Procedure Calls", 1984: exactly once if it returns, at most once if it does not.)
+The caller waits for RPC_TIMEOUT_S and then raises RpcUnavailable: the outcome is unknown. The request expires in the
+broker after the same time, unless the server has it already. So a request may be carried out when nobody waits for it
+any more; the caller finds out by asking again with the same operation id. (Birrell and Nelson, "Implementing Remote
+Procedure Calls", 1984: exactly once if the call returns, at most once if it does not.)
 
-Caller and server may be of different versions. The server ignores arguments that it does not know; the caller takes
-every answer that it does not know for an unknown outcome, since it cannot tell what the server did before it failed.
+Caller and server may be of different versions. The server ignores arguments that it does not know. The caller treats
+every answer that it does not know as an unknown outcome: it cannot tell what the server did before it failed.
+
+What a crash leaves: of the caller, a request that may be carried out; of the server, a request that is not
+acknowledged, which is delivered again and has to find its work done.
 """
 
 import logging
@@ -31,50 +34,53 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from services.kit.amqp.consumer import QueueConsumer
 from services.kit.amqp.publisher import Message, Publisher, Refused, Unencodable, encode
 from services.kit.errors import PASSING, BusinessError, InvalidArgument, NotNow, Unavailable
+from services.kit.seams import Container, Incoming
 
 log = logging.getLogger(__name__)
 
-TRANSIENT = 1  # delivery mode: a request or a reply that a broker's crash loses is asked for again
+TRANSIENT = 1  # delivery mode: requests and replies that a crash of the broker loses are asked for again
 
 
 class RpcUnavailable(Unavailable):
-    """No answer came that the caller can use: the call may have been carried out, or not."""
+    """No usable answer came: the call may have been carried out, or not."""
 
 
 class RpcRefused(RpcUnavailable):
-    """The answer was an error that is no BusinessError, or could not be read: somebody should look at it."""
+    """The answer was an error other than a BusinessError, or could not be read: somebody should look at it."""
 
 
 class ReplyListener(nameko.rpc.ReplyListener):
-    """Nameko's, which forgets the replies that nobody waits for any more, and survives those that make no sense."""
+    """Nameko's listener, which forgets replies that nobody waits for any more, and survives unreadable ones."""
 
     queue_consumer = QueueConsumer()
 
     def forget(self, correlation_id: str) -> None:
+        """Wait no longer for a reply; if it comes later, it is ignored."""
         self._reply_events.pop(correlation_id, None)
 
-    def handle_undecodable(self, message: Any, error: Exception) -> None:
-        """Let the caller know at once that there is a reply which nobody can read."""
+    def handle_undecodable(self, message: Incoming, error: Exception) -> None:
+        """Give the caller None, which is no reply, so that it need not wait for its deadline."""
         self.handle_message(None, message)
 
 
 class RpcProxy(DependencyProvider):
     """Calls another service: `billing = RpcProxy("billing")`, then `self.billing.open_accounts(user_ids=...)`.
 
-    Raises what the method raised, if it is a BusinessError of `contracts.py`, else RpcUnavailable.
+    A BusinessError of the method is raised to the caller. Any other failure is raised as RpcUnavailable.
     """
 
+    container: Container
     listener = ReplyListener()
     publisher = Publisher()
 
     def __init__(self, target: str) -> None:
         self.target = target
 
-    def get_dependency(self, worker_ctx: Any) -> "Caller":
-        return Caller(self, HeaderEncoder().get_message_headers(worker_ctx))
+    def get_dependency(self, worker_ctx: Any) -> "ServiceProxy":
+        return ServiceProxy(self, HeaderEncoder().get_message_headers(worker_ctx))
 
     def call(self, method: str, arguments: dict[str, Any], headers: dict[str, Any]) -> Any:
-        """Call and wait for the reply, RPC_TIMEOUT_S at the most."""
+        """Send the request and wait for its reply, RPC_TIMEOUT_S at the most; return the result or raise the error."""
         timeout_s = self.container.settings.RPC_TIMEOUT_S
         correlation_id = str(uuid4())
         reply: Event = self.listener.get_reply_event(correlation_id)
@@ -118,8 +124,8 @@ def result_of(answer: Any, method: str) -> Any:
     raise RpcRefused(f"{method}: {answer['error'].get('exc_type')}")
 
 
-class Caller:
-    """What a worker holds of an RpcProxy: its attributes are the remote methods."""
+class ServiceProxy:
+    """A remote service as a worker sees it: its attributes are the remote methods."""
 
     def __init__(self, proxy: RpcProxy, headers: dict[str, Any]) -> None:
         self._proxy = proxy
@@ -147,20 +153,22 @@ class Caller:
 
 
 class RpcConsumer(nameko.rpc.RpcConsumer):
-    """Nameko's consumer of RPC requests, whose process survives a broken request and a lost broker."""
+    """Nameko's consumer of RPC requests, which survives a malformed request and a lost broker."""
 
+    container: Container
     queue_consumer = QueueConsumer()
     publisher = Publisher()
 
-    def handle_message(self, body: Any, message: Any) -> None:
+    def handle_message(self, body: Any, message: Incoming) -> None:
+        """Have a worker serve a request; drop a message that is none."""
         if not is_request(body) or not message.properties.get("reply_to"):
-            log.error("dropped what is no RPC request, sent to %s", message.delivery_info["routing_key"])
+            log.error("dropped a message to %s that is no RPC request", message.delivery_info["routing_key"])
             self.queue_consumer.ack_message(message)
             return
         super().handle_message(body, message)
 
-    def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
-        """Send the reply, then acknowledge the request; without a reply, let the broker deliver it again."""
+    def handle_result(self, message: Incoming, result: Any, exc_info: Any) -> tuple[Any, Any]:
+        """Send the reply, then acknowledge the request. If no reply can be sent, have the request delivered again."""
 
         def reply_with(result: Any, error: Any) -> Message:
             return Message(
@@ -178,13 +186,13 @@ class RpcConsumer(nameko.rpc.RpcConsumer):
                 body=body.encode(encoding) if isinstance(body, str) else body,
                 encoded={"content_type": content_type, "content_encoding": encoding},
             )
-        except Unencodable as error:  # delivered again, it would fail again
+        except Unencodable as error:  # a redelivery would fail in the same way
             log.error("an RPC's result: %s", error)
             reply = reply_with(None, serialize(UnserializableValueError(None)))
         try:
             self.publisher.publish([reply])
         except Refused:
-            pass  # it has been logged; delivered again, the request would end the same way
+            pass  # the publisher has logged it; a redelivery would end in the same way
         except Unavailable as unavailable:
             log.warning("an RPC reply was not sent: %s", unavailable)
             self.queue_consumer.requeue_message(message)
@@ -194,18 +202,18 @@ class RpcConsumer(nameko.rpc.RpcConsumer):
 
 
 def is_request(body: Any) -> bool:
-    """Whether `body` is one of Nameko's RPC requests."""
+    """Return whether `body` is one of Nameko's RPC requests."""
     return isinstance(body, dict) and isinstance(body.get("args"), list) and isinstance(body.get("kwargs"), dict)
 
 
 class Rpc(nameko.rpc.Rpc):
-    """Nameko's RPC entrypoint on our consumer."""
+    """Nameko's RPC entrypoint, served by RpcConsumer."""
 
     rpc_consumer = RpcConsumer()
 
 
 def rpc(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Serve the decorated method by RPC. Its arguments are checked against its annotations; others are ignored."""
+    """Serve the decorated method by RPC. Arguments are checked against its annotations; unknown ones are ignored."""
     checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(function)
     _, *names = signature(function).parameters
 
@@ -220,7 +228,7 @@ def rpc(function: Callable[..., Any]) -> Callable[..., Any]:
             first = error.errors(include_url=False, include_input=False)[0]
             raise InvalidArgument(f"{first['loc'][-1]}: {first['msg']}") from None
         except PASSING as error:
-            log.warning("%s has to wait: %s", function.__name__, type(error).__name__)
+            log.warning("%s cannot answer now: %s", function.__name__, type(error).__name__)
             raise NotNow(type(error).__name__) from None
         except Exception as error:
             if not isinstance(error, BusinessError | InvalidArgument):
