@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, text
 from werkzeug.wrappers import Request
 
 from services.kit.outbox.table import OutboxRow
+from services.kit.web import health
 from services.kit.web import server as web
 from services.kit.web.documentation import Documentation
 from services.kit.web.protocol import protocol_of
@@ -81,16 +82,16 @@ def gateway_of(runner: ServiceRunner) -> Gateway:
     }
 
     def asks(server: web.Server) -> Callable[[], bool]:
-        return lambda: bool(server.ready().status_code == 200)
+        return lambda: bool(server.health.ready().status_code == 200)
 
     checks = {name: asks(server) for name, server in servers.items()}
     return Gateway(
         {name: server.app for name, server in servers.items()},
         own={
             "/": lambda environ, start: Documentation(SHOP).answer(Request(environ))(environ, start),
-            "/health/live": lambda environ, start: web.live(Request(environ))(environ, start),
+            "/health/live": lambda environ, start: health.live(Request(environ))(environ, start),
             "/health/ready": ready(checks),
-            "/metrics": lambda environ, start: web.show_metrics(Request(environ))(environ, start),
+            "/metrics": lambda environ, start: health.show_metrics(Request(environ))(environ, start),
         },
     )
 

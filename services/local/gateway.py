@@ -12,9 +12,9 @@ from eventlet import Timeout, wsgi
 from werkzeug.wrappers import Request, Response
 
 from services.kit.web.documentation import Documentation
+from services.kit.web.health import live
 from services.kit.web.problems import RETRY_AFTER, Problem, nothing_here, unavailable
 from services.kit.web.protocol import protocol_of
-from services.kit.web.server import live
 from services.local.net import HOST
 from services.shop import ROUTES, SHOP
 

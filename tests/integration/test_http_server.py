@@ -137,9 +137,9 @@ def test_a_connection_that_is_too_many_is_told_so(server: Running):
 
 
 def test_a_service_that_is_about_to_stop_is_not_ready(server: Running):
-    assert server.ready().status_code == 200
+    assert server.health.ready().status_code == 200
     server.drain()
-    answer = server.ready()
+    answer = server.health.ready()
     assert answer.status_code == 503 and int(answer.headers["Retry-After"]) >= 1
 
 

@@ -118,8 +118,8 @@ CHANGES = [
     Change(
         "ready-while-it-stops",
         "a service that is about to stop is sent requests",
-        "kit/web/server.py",
-        "        if not self._is_accepting:\n            return self._not_ready",
+        "kit/web/health.py",
+        "        if self.is_stopping:\n            return self._not_ready",
         "        if False:\n            return self._not_ready",
         ("integration/test_http_server.py::test_a_service_that_is_about_to_stop_is_not_ready",),
     ),
