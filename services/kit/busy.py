@@ -1,4 +1,4 @@
-"""What was found locked a moment ago: those who come next are told so at once, rather than wait in a worker each."""
+"""What was found locked a moment ago: the next callers fail at once, rather than wait in a worker each."""
 
 import time
 from collections.abc import Hashable
@@ -10,9 +10,9 @@ REMEMBERED_S = 1.0
 
 
 class Busy(DependencyProvider):
-    """Remembers for a second which accounts somebody else holds: `busy = Busy()`, then `user_id in self.busy`.
+    """Remembers for REMEMBERED_S what somebody else has locked: `busy = Busy()`, then `user_id in self.busy`.
 
-    (Nygard, "Release It!", 2007: circuit breaker, one for each account.)
+    (Nygard, "Release It!", 2007: circuit breaker, one for each key.)
     """
 
     def __init__(self) -> None:
@@ -22,6 +22,7 @@ class Busy(DependencyProvider):
         return self
 
     def add(self, key: Hashable) -> None:
+        """Remember that `key` was found locked just now."""
         now = time.monotonic()
         self._until = {other: until for other, until in self._until.items() if until > now}
         self._until[key] = now + REMEMBERED_S

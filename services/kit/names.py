@@ -1,8 +1,8 @@
-"""Looking host names up so that neither the event loop nor a deadline waits for the name server.
+"""Look-ups of host names that block neither the event loop nor a deadline while the name server is silent.
 
-The C library's look-up blocks the thread that asks. eventlet's own, in its place, takes an exception that is raised
-into it, such as our deadlines, for one of the name server's, and asks the next one. So the C library is asked in a
-thread of its own, once at a time for each name, and only the one who asked waits.
+The C library's look-up blocks its thread. eventlet's replacement treats an exception that is raised into it, such as
+one of our deadlines, as a failure of the name server, and asks the next server. So the C library runs in a native
+thread, once at a time for each name, and only the callers wait.
 """
 
 import os
@@ -22,13 +22,13 @@ KEEP_S = 5.0
 
 _native_socket = patcher.original("socket")
 _native_threading = patcher.original("threading")
-"".encode("idna")  # loads the codec that each look-up needs, which is better not done in a thread
+"".encode("idna")  # loads the codec that each look-up needs here, rather than in a native thread
 
 Answer = list[Any]
 
 
 class Names:
-    """What `look_up`, a getaddrinfo that may block, says, within a deadline; answers are kept for `keep_s` seconds."""
+    """Look-ups by `look_up`, a getaddrinfo that may block. Answers are kept for `keep_s` seconds."""
 
     def __init__(self, look_up: Callable[..., Answer] = _native_socket.getaddrinfo, keep_s: float = KEEP_S) -> None:
         self._look_up = look_up
@@ -46,8 +46,8 @@ class Names:
         flags: int = 0,
         timeout_s: float = LOOK_UP_S,
     ) -> Answer:
-        """socket.getaddrinfo; without an answer in `timeout_s` seconds, socket.gaierror."""
-        try:  # an address is not looked up
+        """Do what socket.getaddrinfo does; raise socket.gaierror without an answer in `timeout_s` seconds."""
+        try:  # an address needs no look-up
             return list(_native_socket.getaddrinfo(host, port, family, type, proto, flags | socket.AI_NUMERICHOST))
         except OSError:
             pass
@@ -63,12 +63,12 @@ class Names:
             return list(self._under_way[question].wait())
 
     def addresses(self, host: str, timeout_s: float) -> list[str]:
-        """The IP addresses of `host`, the preferred one first."""
+        """Return the IP addresses of `host`, the preferred one first."""
         found = self.getaddrinfo(host, None, type=socket.SOCK_STREAM, timeout_s=timeout_s)
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
     def _ask(self, question: tuple[Any, ...]) -> None:
-        """Have a native thread look it up, which closes its end of a pipe when it is done."""
+        """Look a name up in a native thread, whose end of a pipe is closed when it is done."""
         reader, writer = os.pipe()
         answers: list[Answer | BaseException] = []
 
@@ -96,7 +96,7 @@ NAMES = Names()
 
 
 def install() -> None:
-    """Have everything in this process that is monkey-patched by eventlet, kombu above all, look names up here."""
+    """Make everything in this process that eventlet has monkey-patched, kombu above all, use these look-ups."""
     if patcher.is_monkey_patched("socket"):
         socket.getaddrinfo = NAMES.getaddrinfo
         eventlet.green.socket.getaddrinfo = NAMES.getaddrinfo  # for its create_connection

@@ -1,4 +1,4 @@
-"""Work at an interval that the configuration gives."""
+"""Timers whose interval is a setting."""
 
 import logging
 from collections.abc import Callable
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Every(Timer):
-    """Nameko's timer with its interval, in seconds, taken from a setting."""
+    """Nameko's timer, whose interval in seconds is a setting."""
 
     def __init__(self, setting: str) -> None:
         self.setting = setting

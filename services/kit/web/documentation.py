@@ -1,4 +1,4 @@
-"""The page that documents the API: an OpenAPI file, shown by Swagger UI, whose files come from a Python package."""
+"""The page that documents the API: an OpenAPI file, shown by Swagger UI. Its files come from a Python package."""
 
 import mimetypes
 from importlib.util import find_spec
@@ -30,12 +30,13 @@ START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui"});\n'
 
 
 class Documentation:
-    """Answers `/`, `/docs` and `/openapi.json` of a product. Nothing is fetched from elsewhere."""
+    """Answers `/`, `/docs` and `/openapi.json` of a product. The pages load nothing from other hosts."""
 
     def __init__(self, product: Product) -> None:
         self.product = product
 
     def serves(self, path: str) -> bool:
+        """Return whether `path` is one of the documentation's."""
         return path in ("/", "/openapi.json") or path.startswith("/docs")
 
     def answer(self, request: Request) -> Response:

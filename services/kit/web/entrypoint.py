@@ -1,10 +1,10 @@
-"""The `http` entrypoint: checked values in, a Reply out, every error a problem.
+"""The `http` entrypoint: it checks what comes in, returns a Reply, and turns every error into a problem.
 
     @http("POST", "/orders", body=NewOrder, answers={201: OrderView, 404: None})
     def create_order(self, key, body): ...
 
-The method gets, by name: the values in the path, `key` (the Idempotency-Key of a POST, or None), `body`
-and `query`. It runs in a Nameko worker; a request that finds no free worker in time is answered 503.
+The method gets by name: the values in the path, `key` (the Idempotency-Key of a POST, or None), `body` and `query`.
+It runs in a Nameko worker. A request that finds no free worker in time is answered 503.
 """
 
 import json
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.wrappers import Request, Response
 
 from services.kit.errors import Unavailable
+from services.kit.seams import Container
 from services.kit.web.problems import REPLAYED, Problem, bad_field, from_exception, invalid
 from services.kit.web.server import PATH_VALUES, Server
 
@@ -41,7 +42,7 @@ KEY_PATTERN = (
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer with a JSON body. `replayed` says that the Idempotency-Key had been used before."""
+    """An answer with a JSON body. `replayed` means that the Idempotency-Key had been used before."""
 
     status: int
     body: BaseModel
@@ -55,7 +56,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Route:
-    """What an entrypoint takes and answers: checked for each request, and written down in the OpenAPI."""
+    """What an entrypoint takes and answers. It is checked for each request, and described in the OpenAPI."""
 
     method: str
     path: str
@@ -66,8 +67,9 @@ class Route:
 
 
 class Http(HttpRequestHandler):
-    """A Nameko HTTP entrypoint with a deadline, a body limit and problems for errors."""
+    """Nameko's HTTP entrypoint with a deadline, a limit of the body's size, and problems for errors."""
 
+    container: Container
     server = Server()
 
     def __init__(self, route: Route) -> None:
@@ -79,13 +81,13 @@ class Http(HttpRequestHandler):
         super().stop()
 
     def handle_request(self, request: Request) -> Response:
-        """Answer one request, whatever happens, within the deadlines of the configuration."""
+        """Answer one request within the deadlines of the configuration, also if the method fails."""
         started = time.monotonic()
         try:
             response = self._run(self._arguments(request)).response()
         except Exception as error:
             problem = from_exception(error, self.container.product.problems)
-            if problem.view.status == 500:  # neither a client's mistake nor an outage
+            if problem.view.status == 500:  # neither a mistake of the client nor an outage
                 log.exception("%s %s failed", self.route.method, self.route.path)
             response = problem.response(self.container.product.name)
         self.container.metrics.requests.labels(
@@ -106,7 +108,7 @@ class Http(HttpRequestHandler):
         return done.wait()
 
     def _arguments(self, request: Request) -> dict[str, Any]:
-        """Read and check what the request carries."""
+        """Read the request within REQUEST_TIMEOUT_S, and return the arguments of the method."""
         too_slow = Problem(408, "request-timeout", "The request did not arrive in time.", headers=CLOSE)
         with Timeout(self.container.settings.REQUEST_TIMEOUT_S, too_slow):
             return self._read(request)
@@ -137,7 +139,7 @@ def http(method: str, path: str, **route: Any) -> Callable[[Callable[..., Reply]
 
 
 def _key(request: Request) -> str | None:
-    """The Idempotency-Key; quoted, as draft-ietf-httpapi-idempotency-key-header has it, or bare, which is the same."""
+    """Return the Idempotency-Key, bare or quoted as in draft-ietf-httpapi-idempotency-key-header; None without one."""
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is not None and not re.fullmatch(KEY_PATTERN, key):
         raise bad_field(IDEMPOTENCY_KEY, "should be 1 to 255 printable ASCII characters, which may be quoted", 400)
@@ -161,7 +163,7 @@ def _checked(model: type[BaseModel], values: Any) -> BaseModel:
 
 
 def _body(request: Request, limit: int) -> Any:
-    """Read and parse a JSON body of up to `limit` bytes, with a Content-Length or in chunks."""
+    """Return the parsed JSON body, of up to `limit` bytes, with a Content-Length or in chunks."""
     if request.mimetype != "application/json":
         raise Problem(415, "unsupported-media-type", "Content-Type: should be application/json.")
     try:
@@ -175,7 +177,7 @@ def _read(request: Request, limit: int) -> bytes:
     if (request.content_length or 0) > limit:
         raise too_long
     try:
-        # eventlet's own stream ends where the body does, also for chunks, which Werkzeug's would not read
+        # eventlet's stream ends where the body does, also if it comes in chunks, which Werkzeug's does not read
         body = request.environ["wsgi.input"].read(limit + 1)
     except (OSError, ValueError):
         raise Problem(400, "malformed-body", "body: could not be read to its end.", headers=CLOSE) from None

@@ -24,7 +24,7 @@ def _digits(text: Any) -> Any:
 
 
 def _position(cursor: Any) -> Any:
-    """Read a cursor; ValueError for one that we did not write."""
+    """Return the position in a cursor; raise ValueError for a cursor that we have not made."""
     if not isinstance(cursor, str):
         return cursor
     try:
@@ -38,7 +38,7 @@ def _position(cursor: Any) -> Any:
 
 
 class PageQuery(BaseModel):
-    """What a list takes: how many items, and after which one. Other parameters are refused."""
+    """The query of a list: how many items, and after which one. Other parameters are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,13 +49,13 @@ class PageQuery(BaseModel):
 
 
 class UserPageQuery(PageQuery):
-    """A list of one user's, or of everyone's."""
+    """The query of a list of one user's items, or of everybody's."""
 
     user_id: UUID | None = None
 
 
 class Page(BaseModel, Generic[Item]):
-    """One page of a list, newest first; `next` is the cursor of the page after it, null on the last."""
+    """One page of a list, newest first. `next` is the cursor of the page after it, null on the last page."""
 
     items: list[Item]
     next: str | None = None
@@ -64,7 +64,7 @@ class Page(BaseModel, Generic[Item]):
 def newest_first(
     session: Session, query: Select[Any], page: PageQuery, moment: Any, id_: Any
 ) -> tuple[Sequence[Any], str | None]:
-    """Run `query` for one page ordered by (`moment`, `id_`) descending; give its rows and the next cursor."""
+    """Run `query` for one page ordered by (`moment`, `id_`) descending; return its rows and the next cursor."""
     if page.cursor is not None:
         query = query.where(tuple_(moment, id_) < tuple_(*page.cursor))
     rows = session.execute(query.order_by(moment.desc(), id_.desc()).limit(page.limit + 1)).scalars().all()

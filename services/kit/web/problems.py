@@ -13,7 +13,7 @@ from services.kit.errors import PASSING, KeyReused
 CONTENT_TYPE = "application/problem+json"
 REPLAYED = "Idempotent-Replayed"
 RETRY_AFTER_S = 1
-#: The header of an answer that is not the last word: every 503, and the 202 of what is still pending.
+#: The header of an answer that is not final: every 503, and the 202 of what is still pending.
 RETRY_AFTER = {"Retry-After": str(RETRY_AFTER_S)}
 SEND_AGAIN = (
     "Send it again with the same Idempotency-Key; a request without one may have been carried out, "
@@ -39,7 +39,7 @@ class ProblemView(BaseModel):
 
 
 class Problem(Exception):
-    """An error answer. `name` makes its `type`, `urn:<product>:problem:<name>`."""
+    """An error answer. Its `type` is `urn:<product>:problem:<name>`."""
 
     def __init__(
         self,
@@ -88,12 +88,12 @@ def bad_field(field: str, message: str, status: int = 422) -> Problem:
 
 
 def unavailable(why: str = "The service cannot answer now.") -> Problem:
-    """The problem for a request whose outcome is unknown, or that may succeed soon."""
+    """Return the problem for a request whose outcome is unknown, or that may succeed soon."""
     return Problem(503, "unavailable", f"{why} {SEND_AGAIN}", headers=RETRY_AFTER)
 
 
 def invalid(error: ValidationError) -> Problem:
-    """The problem for values that a model refused, with every field named."""
+    """Return the problem for values that a model has refused; it names every field."""
     errors = [
         FieldError(
             field=".".join(str(part) for part in one["loc"]) or "body", message=one["msg"].removeprefix("Value error, ")
@@ -104,9 +104,9 @@ def invalid(error: ValidationError) -> Problem:
 
 
 def from_exception(error: Exception, own: Mapping[type[Exception], Callable[[], Problem]]) -> Problem:
-    """Return what the client is told of an error. This is the one table; `own` are the errors of the product.
+    """Return the problem that the client gets for an error. This is the only such table; `own` is the product's part.
 
-    The text of an exception that is not listed is never shown.
+    The text of any other exception is never shown.
     """
     match error:
         case Problem():

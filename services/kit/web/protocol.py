@@ -1,4 +1,4 @@
-"""HTTP on one connection: deadlines that no trickle of bytes outlasts, and problems in place of HTML."""
+"""HTTP on one connection: deadlines that hold however slowly bytes come, and problems in place of HTML."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,13 +11,13 @@ from services.kit.web.problems import Problem
 
 
 class Protocol(HttpOnlyProtocol):
-    """eventlet's HTTP protocol, which gives each read a deadline, with one for the whole of a request's head.
+    """eventlet's HTTP protocol with a deadline for the whole head of a request; eventlet has one for each read only.
 
-    An idle connection is kept for the server's `keepalive` seconds; from its first byte a request has
-    `socket_timeout` seconds to say what it wants. (The body has a deadline of its own, see `http.Http`.)
+    An idle connection is kept for the server's `keepalive` seconds. From its first byte, the head of a request has to
+    arrive within `socket_timeout` seconds. The body has a deadline of its own, in `entrypoint.Http`.
     """
 
-    product = ""  # the name of it, see protocol_of
+    product = ""  # its name, see protocol_of
     _deadline: Timeout | None = None
 
     def handle_one_request(self) -> None:
@@ -47,7 +47,7 @@ class Protocol(HttpOnlyProtocol):
         return bytes(super()._read_request_line())
 
     def parse_request(self) -> bool:
-        """Read the headers, the last part of the head."""
+        """Read the headers, the last part of the head; then its deadline is over."""
         try:
             return bool(super().parse_request())
         finally:
@@ -65,7 +65,7 @@ class Protocol(HttpOnlyProtocol):
         return environ
 
     def _in_bounds(self, discard: Callable[[], None]) -> None:
-        """Read what nobody wanted of a body, but not for ever; the connection is closed after an OSError."""
+        """Read the rest of a body that nobody has read, within a deadline. An OSError closes the connection."""
         with Timeout(self.server.socket_timeout, TimeoutError("the rest of the body did not arrive in time")):
             discard()
 
@@ -73,22 +73,22 @@ class Protocol(HttpOnlyProtocol):
         self.send_problem(Problem(code, "malformed-request", "The request is not well-formed HTTP."))
 
     def send_problem(self, problem: Problem) -> None:
-        """Answer without an application, and close."""
+        """Answer in place of the application, and close the connection."""
         self.close_connection = True
         self.wfile.write(raw(problem, self.product))
 
 
 def protocol_of(product: str) -> type[Protocol]:
-    """Return the protocol, with the problems of the product called `product`."""
+    """Return the protocol with the problems of a product."""
     return type("Protocol", (Protocol,), {"product": product})
 
 
 class TooSlow(Exception):
-    """A request's head did not arrive in time."""
+    """The head of a request did not arrive in time."""
 
 
 def raw(problem: Problem, product: str) -> bytes:
-    """The answer as it goes over a connection that is closed then."""
+    """Return the bytes of an answer after which the connection is closed."""
     response = problem.response(product)
     response.headers["Connection"] = "close"
     head = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
