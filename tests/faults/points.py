@@ -1,9 +1,9 @@
 """The crash points: every commit, publish and acknowledgement, found in the code itself.
 
-A point is where the code stands: a `with ...session() as session:`, whose end commits, or a `with ...autocommit() as
-connection:`, whose statement does; a call of `publish` and its kin, or of `ack_message`. A service has those of the
-functions and classes that it can reach by the names in its code. So what is added to the code is added to this list,
-and no test needs to be told; a place that nobody can reach is an error.
+A point is a `with ...session() as session:`, whose end commits, or a `with ...autocommit() as connection:`, whose
+statement does; a call of `publish`, `send` or `wait_for_confirms` of a publisher, or of `ack_message`. A service has
+the points of the functions and classes that can be reached by the names in its code, wherever below `services` they
+are. So a point that is added to the code is tested without a change here, and a place that nobody reaches is an error.
 """
 
 import ast
@@ -19,18 +19,19 @@ PUBLISH = ("publish", "send", "wait_for_confirms")
 ACKNOWLEDGE = ("ack_message",)
 SESSIONS = ("session", "get_session", "autocommit")
 CONTAINER = "services.kit.container"
-COMMANDS = "services.ops.cli"  # what only they reach dies with its operator looking on
+COMMANDS = "services.ops.cli"  # a point that only they reach is no crash point: their operator sees them die
+AT_IMPORT = ""  # the name of what a module does when it is imported, beside its definitions
 
 
 class Name(NamedTuple):
-    """What a module defines at its top."""
+    """A definition at the top of a module."""
 
     module: str
     name: str
 
 
 class Lines(NamedTuple):
-    """Some lines of a file, the last included."""
+    """Lines of a file, including the last."""
 
     first: int
     last: int
@@ -38,12 +39,12 @@ class Lines(NamedTuple):
 
 @dataclass(frozen=True)
 class Point:
-    """A place in the code, `kind` and all, in one of the services that run it."""
+    """A crash point in one of the services that run it."""
 
     service: str
     file: str  # below the root of the project
-    lines: Lines  # those in which it is entered and left
-    work: Lines  # ... in which that is done whose reply may be lost
+    lines: Lines  # where it is entered and left
+    work: Lines  # where the work is done whose reply may be lost
     kind: str  # commit, publish or acknowledge
     name: str  # file, method and number
 
@@ -52,7 +53,7 @@ class Point:
 
 
 class Module:
-    """What a file defines, and what it imports from others of ours."""
+    """What a file defines, and what it imports."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -72,6 +73,8 @@ def _defined(statement: ast.stmt) -> Iterator[str]:
     elif isinstance(statement, ast.Assign | ast.AnnAssign):
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         yield from (target.id for target in targets if isinstance(target, ast.Name))
+    elif not isinstance(statement, ast.Import | ast.ImportFrom):
+        yield AT_IMPORT
 
 
 class Code:
@@ -84,14 +87,17 @@ class Code:
         }
 
     def reached_from(self, *modules: str) -> set[Name]:
-        """Everything that is mentioned by `modules`, by what they mention, and so on."""
+        """Return the definitions that `modules` mention, those that these mention, and so on."""
         reached: set[Name] = set()
         waiting = [Name(module, name) for module in modules for name in self.modules[module].definitions]
         while waiting:
             name = waiting.pop()
             if name not in reached:
                 reached.add(name)
-                for statement in self.modules[name.module].definitions[name.name]:
+                definitions = self.modules[name.module].definitions
+                if AT_IMPORT in definitions:
+                    waiting.append(Name(name.module, AT_IMPORT))
+                for statement in definitions[name.name]:
                     waiting += self._mentioned(name.module, statement)
         return reached
 
@@ -104,7 +110,7 @@ class Code:
                 yield from self._resolved(f"{of}.{name}", node.attr)
 
     def _resolved(self, module: str, name: str) -> Iterator[Name]:
-        """Where it is defined: in this module, or in the one that it is imported from."""
+        """Return where a name is defined: in this module, or in the one that it is imported from."""
         if module in self.modules:
             if name in self.modules[module].definitions:
                 yield Name(module, name)
@@ -113,7 +119,7 @@ class Code:
 
 
 def all_points() -> list[Point]:
-    """Every crash point of every service; AssertionError for a place that no service and no command can reach."""
+    """Return every crash point of every service; AssertionError for a place that no service and no command reaches."""
     code = Code()
     reached = {service: code.reached_from(f"services.{service}.service", CONTAINER) for service in SERVICES}
     by_commands = code.reached_from(COMMANDS)
@@ -126,7 +132,7 @@ def all_points() -> list[Point]:
 
 
 def _places(code: Code) -> Iterator[tuple[Name, tuple[str, Lines, Lines, str, str]]]:
-    """What is like a point, with the definition in which it stands."""
+    """Return all that looks like a point, with the definition that it is in."""
     for module, its in code.modules.items():
         path = str(its.file.relative_to(ROOT))
         for name, statements in its.definitions.items():
