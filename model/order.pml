@@ -19,13 +19,13 @@
 /* The safeguards, and where they are in the code. `-DWITHOUT=INBOX` takes that one out. */
 #define KEY        1 /* orders.idempotency_key is unique: CLAIM in orders/store.py */
 #define ID         2 /* the id of an order is the request's, so that storing it again finds it: CLAIM */
-#define OPERATION  3 /* the id of an operation is unique, and its outcome is kept: PAY in billing/store.py */
+#define OPERATION  3 /* the id of an operation is unique, and its outcome is kept: MOVE in billing/store.py */
 #define REFUSAL    4 /* ... a refusal's too */
-#define BALANCE    5 /* a payment is accepted only if the account holds enough: PAY */
+#define BALANCE    5 /* a payment is accepted only if the account holds enough: MOVE */
 #define USERS      6 /* users is asked before an order without an account is refused: _refuse in orders/service.py */
 #define PROMISE    7 /* an order that was answered 202 is marked, and stays visible: PROMISE in orders/store.py */
-#define GUARD      8 /* only an order that is pending ends: FINISH in orders/store.py */
-#define OUTBOX     9 /* status and event are one statement: FINISH */
+#define GUARD      8 /* only an order that is pending ends: END in orders/store.py */
+#define OUTBOX     9 /* status and event are one statement: END, a StatementWithEvents */
 #define RECOVERY  10 /* pending orders are settled without being asked: recover in orders/service.py */
 #define LEFT_OVER 11 /* the relay leases the events that no relay holds any more: LEASE in kit/outbox/statements.py */
 #define CONFIRM   12 /* an event is marked as published after its confirm: _wait_for_confirms in kit/outbox/relay.py */

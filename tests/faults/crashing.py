@@ -1,13 +1,12 @@
-"""Nameko's command in a process that can be told to die right before or right after a crash point, or to lose the
-reply of what is done there.
+"""Nameko's command in a process that dies right before or right after a crash point, or loses the reply of its work.
 
-Run in place of `nameko`: `python -m tests.faults.crashing run --config config.yaml services.orders.service`.
-The services know nothing of it. What it is told stands in a file: a line for each harm with its phase, the file, and
-the lines of the point. It does the first of them, then the next, each once; the next process goes on.
+It runs in place of `nameko`: `python -m tests.faults.crashing run --config config.yaml services.orders.service`. The
+services do not know of it. Its plan is a file with a line for each harm: the phase, the file, and the lines of the
+point. The harms are done in this order, each once; after a death the next process goes on with the plan.
 
-`before`, `after`: it dies.
-`lost`: the commit or the publish takes effect, then its connection is dead and nobody has heard the reply. An
-acknowledgement has no reply; it finds its connection dead.
+`before`, `after`: the process dies.
+`lost`: the commit or the publish takes effect, then its connection dies before the reply is read. An acknowledgement
+has no reply; it finds its connection dead.
 """
 
 import eventlet
@@ -37,7 +36,7 @@ EXIT_CODE = 86
 
 
 def is_planned(plan: Path, phase: str) -> bool:
-    """Whether the plan's first line names this phase of the statement that is being run; if so, it is taken out."""
+    """Return whether the first line of the plan is this phase of the running statement; if so, take the line out."""
     try:
         line, *others = plan.read_text().splitlines()
     except (FileNotFoundError, ValueError):
@@ -55,7 +54,7 @@ def is_planned(plan: Path, phase: str) -> bool:
 
 
 def crashable(cls: type, method: str, plan: Path, phases: tuple[str, ...] = ("before", "after")) -> None:
-    """Let `cls.method` die before it does its work, or after."""
+    """Let the process die before `cls.method` does its work, or after."""
     work = getattr(cls, method)
 
     @wraps(work)
@@ -71,7 +70,7 @@ def crashable(cls: type, method: str, plan: Path, phases: tuple[str, ...] = ("be
 
 
 def losing_commits(plan: Path) -> None:
-    """Let the connection to the database die right after the reply of a statement or of a COMMIT has come."""
+    """Let the connection to the database die right after the reply to a statement or a COMMIT has come."""
     wait = database.wait
 
     def wait_and_lose(*args, **kwargs):
@@ -83,7 +82,7 @@ def losing_commits(plan: Path) -> None:
 
 
 def ends_a_transaction() -> bool:
-    """Whether what SQLAlchemy waits for is a COMMIT, or a statement that may be a transaction by itself."""
+    """Return whether SQLAlchemy waits for a COMMIT, or for a statement that may be a transaction by itself."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         if frame.f_code.co_name == "do_commit":
@@ -95,7 +94,7 @@ def ends_a_transaction() -> bool:
 
 
 def losing_confirms(plan: Path) -> None:
-    """Let the connection to the broker die right after the confirms have come, or what needs none yet was sent."""
+    """Let the connection to the broker die right after confirms have come, or messages were sent without them."""
     wait_for_confirms, send = ConfirmedChannel.wait_for_confirms, ConfirmedChannel.send
 
     def wait_and_lose(self, *args, **kwargs):

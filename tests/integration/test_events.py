@@ -1,4 +1,4 @@
-"""Events in: one that fails is tried again from the inbox, and one that cannot be handled is kept, with the reason."""
+"""Events that fail are tried again from the inbox; events that cannot be handled are kept there, with the reason."""
 
 import json
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from tests.broker import HANDLERS, dead_letters, failing, make_due, publish
 from tests.client import Api
 
 DEAD_S = 15
-DEADLY, SLOW = 13, 17  # prices that a trigger of the table does not bear
+DEADLY, SLOW = 13, 17  # prices at which a trigger of the table fails, or sleeps
 
 
 @contextmanager
 def broken_table(stack: Stack, table: str) -> Iterator[None]:
-    """Every handler that needs the table fails meanwhile."""
+    """Make every handler fail that needs the table."""
     rename(stack, table, f"{table}_away")
     try:
         yield
@@ -37,7 +37,7 @@ def rename(stack: Stack, before: str, after: str) -> None:
 
 @pytest.fixture
 def choosy_table(stack: Stack) -> Iterator[None]:
-    """The table of letters refuses one price, and sleeps over another, as long as this lasts."""
+    """Make the table of letters refuse one price, and be slow for another."""
     with database(stack, "notifications") as connection:
         connection.execute(
             text(f"""
@@ -77,7 +77,7 @@ def order_paid(price: int = 1, **more: Any) -> dict[str, Any]:
 
 @contextmanager
 def without_letters_of(stack: Stack, events: list[dict[str, Any]]) -> Iterator[None]:
-    """Events of no order leave no letter behind, which the books would miss the order of."""
+    """Remove the letters of events without orders afterwards: for the books each letter has an order."""
     try:
         yield
     finally:

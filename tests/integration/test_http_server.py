@@ -1,4 +1,4 @@
-"""The HTTP server of a service: what a connection may cost, spoken to over sockets."""
+"""The HTTP server of a service, over sockets: deadlines of slow clients, and the limit of connections."""
 
 import json
 import time
@@ -52,7 +52,7 @@ def server() -> Iterator[Running]:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """What comes until the server closes the connection."""
+    """Return what comes until the server closes the connection."""
     received = b""
     while data := connection.recv(65_536):
         received += data
@@ -60,7 +60,7 @@ def everything(connection: socket.socket) -> bytes:
 
 
 def trickle(connection: socket.socket, data: bytes) -> None:
-    """Send a byte now and then, while anybody listens."""
+    """Send a byte now and then, until the connection is closed."""
     try:
         for number in range(len(data)):
             connection.sendall(data[number : number + 1])
@@ -114,7 +114,7 @@ def test_the_deadline_of_the_head_does_not_cut_the_answer(server: Running):
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_connection_that_is_too_many_is_told_so(server: Running):
+def test_a_connection_beyond_the_limit_is_answered_503(server: Running):
     open_ = [server.connect() for _ in range(10)]
     for connection in open_:
         connection.sendall(GET)

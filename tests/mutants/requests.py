@@ -12,8 +12,8 @@ CHANGES = [
         ("unit/test_publisher.py",),
     ),
     Change(
-        "under-way-sent-again",
-        "what was under way when the connection died is sent twice",
+        "in-flight-sent-again",
+        "messages in flight when the connection died are sent twice",
         "kit/amqp/publisher.py",
         "            if not was_idle:\n                raise\n",
         "            pass\n",
@@ -129,7 +129,7 @@ CHANGES = [
         "kit/web/server.py",
         "            self._connections -= 1\n",
         "            pass\n",
-        ("integration/test_http_server.py::test_a_connection_that_is_too_many_is_told_so",),
+        ("integration/test_http_server.py::test_a_connection_beyond_the_limit_is_answered_503",),
     ),
     Change(
         "keyless-request-sent-twice",

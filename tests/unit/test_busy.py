@@ -1,4 +1,4 @@
-"""How long it is remembered that an account was found locked."""
+"""A key that was found locked is remembered for a moment."""
 
 import pytest
 

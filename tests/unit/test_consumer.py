@@ -1,4 +1,4 @@
-"""The connection on which a service takes messages is given up when it is lost, whoever noticed first."""
+"""A consumer gives up its connection when it is lost, whoever notices that first."""
 
 from types import SimpleNamespace
 

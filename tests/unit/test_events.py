@@ -36,7 +36,7 @@ CANCELLED = TryAgain("insert", {}, Cancelled())
 
 
 class Message:
-    """A message from a broker, which says what it was answered."""
+    """A message from a broker, which records how it was answered."""
 
     headers: dict[str, Any] = {}
     content_type, content_encoding = "application/json", "utf-8"
@@ -81,7 +81,7 @@ class FakeInbox:
 
 
 class FakeContainer:
-    """Runs a worker when it is told to; `handle` is the service's method."""
+    """Runs workers when `run` is called; `handle` is the method of the service."""
 
     service_name = "a service"
     metrics = metrics_of("unit")
@@ -109,7 +109,7 @@ class FakeContainer:
         self.threads.append(work)
 
     def run(self) -> None:
-        """Let the workers, and what they bring about, run to their end."""
+        """Run the workers, and those that they spawn, until there are none."""
         for _ in range(MANY):
             if not self.workers:
                 return
@@ -119,7 +119,7 @@ class FakeContainer:
 
 @pytest.fixture
 def handler(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A handler of paid orders with everything around it made of paper."""
+    """A handler of paid orders, with fakes of all that it uses."""
     monkeypatch.setattr(events.eventlet, "sleep", lambda pause_s: None)
     one: Any = EventHandler(OrderPaid)
     one.container, one.method_name, one.inbox = FakeContainer(), "on_order_paid", FakeInbox()
@@ -146,7 +146,7 @@ def answers(messages: list[Message]) -> list[list[str]]:
 
 
 def run_threads(handler: Any) -> None:
-    """Let the pauses be over."""
+    """End the pauses."""
     threads, handler.container.threads = handler.container.threads, []
     for thread in threads:
         thread()
@@ -230,7 +230,7 @@ def test_one_line_says_that_an_outage_begins_and_one_that_it_ends(handler: Any, 
         run_threads(handler)
     handler.container.handle = lambda batch: [True] * len(batch)
     run_threads(handler)
-    assert len(caplog.messages) == 1, "it is not over for all"
+    assert len(caplog.messages) == 1, "the inbox has not ended it"
     handler.inbox.outage.end("the inbox")
     assert caplog.messages == [
         "event handling of a service paused: its database is away (DatabaseAway)",
@@ -320,7 +320,7 @@ def test_an_acknowledgement_that_fails_ends_nothing(handler: Any, failure: Excep
     message.failure = failure
     handler.queue_consumer.ack_message(message)
     handler.queue_consumer.requeue_message(message)
-    message.channel = SimpleNamespace(connection=True)  # one that is no more
+    message.channel = SimpleNamespace(connection=True)  # another one, which is lost
     message.failure = AssertionError("there is nobody to acknowledge it to")
     handler.queue_consumer.ack_message(message)
     assert handler.queue_consumer.is_lost(message)

@@ -1,4 +1,4 @@
-"""The bounds of a request: how long it may be, and how long it may take."""
+"""The limits of a request: its size, its key and its deadlines."""
 
 from io import BytesIO
 from types import SimpleNamespace
@@ -62,7 +62,7 @@ def test_a_key_has_1_to_255_characters(quote: str, length: int, is_taken: bool):
 @pytest.mark.parametrize("says_its_length", [True, False])
 @pytest.mark.parametrize("length, status", [(LIMIT - 1, 200), (LIMIT, 200), (LIMIT + 1, 413), (2 * LIMIT, 413)])
 def test_a_body_has_no_more_bytes_than_the_limit(says_its_length: bool, length: int, status: int):
-    """Without its length, as in chunks, it is found when it is read."""
+    """A body without a Content-Length, as in chunks, is measured while it is read."""
     body = BytesIO(b"x" * length)
     request = Request({"wsgi.input": body, **({"CONTENT_LENGTH": str(length)} if says_its_length else {})})
     if status == 200:

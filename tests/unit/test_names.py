@@ -23,7 +23,7 @@ LOOP_S = 0.1  # the event loop may stand still for so long on a busy machine
 
 
 class Server:
-    """A look-up that takes its time, and counts."""
+    """A look-up that takes its time, and counts the questions."""
 
     def __init__(self, takes_s: float, answer: object = FOUND) -> None:
         self.takes_s = takes_s
@@ -58,7 +58,7 @@ def test_a_slow_look_up_is_given_up_in_time_and_stops_nobody_else(stopped_s):
         names.addresses("slow.example", 0.2)
     assert 0.4 <= time.monotonic() - started < 0.4 + 2 * LOOP_S
     assert stopped_s[0] < LOOP_S
-    assert names.addresses("slow.example", 10) == ["192.0.2.1"]  # which has been on its way since
+    assert names.addresses("slow.example", 10) == ["192.0.2.1"]  # the first look-up went on meanwhile
 
 
 def test_a_name_is_looked_up_once_at_a_time_and_kept_for_a_while():

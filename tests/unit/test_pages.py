@@ -1,4 +1,4 @@
-"""Cursors say where a page ends; anything else is refused."""
+"""A page has a limit and a cursor; anything else is refused."""
 
 import base64
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ def cursor(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
-def test_a_page_has_fifty_items_unless_told():
+def test_a_page_has_fifty_items_by_default():
     assert PageQuery().limit == DEFAULT_LIMIT == 50
 
 

@@ -1,4 +1,4 @@
-"""The publisher with a simulated broker: what is sent again, what is not, and what became of each message."""
+"""The publisher with a simulated broker: what is sent again, what is not, and which messages count as taken."""
 
 import struct
 from collections import defaultdict
@@ -22,14 +22,14 @@ SETTINGS = SimpleNamespace(PUBLISH_TIMEOUT_S=0.2, HEARTBEAT=20)
 
 
 class Broker:
-    """Stands for kombu's connections: `does` holds what the broker does, one thing for each time that it is read."""
+    """A fake of kombu's connections. `does` holds what the broker does, one item for each time that it is read."""
 
     def __init__(self) -> None:
         self.does: list[Callable[[Any], object]] = []
         self.refuses: Exception | None = None
         self.bodies: list[str] = []
         self.ids: list[str] = []
-        self.sent: list[tuple[int, bool]] = []  # delivery mode, and whether a queue must take it
+        self.sent: list[tuple[int, bool]] = []  # delivery mode and mandatory
         self.connects = 0
 
     def __call__(self, uri: str, **options: Any) -> "Connection":
@@ -87,7 +87,7 @@ def nack(tag: int, multiple: bool = False) -> Callable[[Connection], None]:
     return lambda connection: [tell(tag, multiple) for tell in connection.events["basic_nack"]]
 
 
-def give_back(message_id: str) -> Callable[[Connection], None]:
+def unroutable(message_id: str) -> Callable[[Connection], None]:
     returned = SimpleNamespace(properties={"message_id": message_id})
     return lambda connection: [tell(None, "", "", returned) for tell in connection.events["basic_return"]]
 
@@ -142,21 +142,21 @@ def test_a_message_survives_the_broker_unless_it_says_otherwise_and_must_reach_a
         ([ack(2, multiple=True), ack(3)], [True, True, True]),
         ([nack(2), ack(3), ack(1)], [True, False, True]),
         ([nack(2, multiple=True), ack(3)], [False, False, True]),
-        ([give_back("b"), ack(3, multiple=True)], [True, False, True]),
-        ([give_back("a"), give_back("c"), ack(1), ack(2), ack(3)], [False, True, False]),
+        ([unroutable("b"), ack(3, multiple=True)], [True, False, True]),
+        ([unroutable("a"), unroutable("c"), ack(1), ack(2), ack(3)], [False, True, False]),
     ],
 )
-def test_each_message_has_a_fate_of_its_own(broker, does, taken):
+def test_each_message_is_taken_or_refused_by_itself(broker, does, taken):
     channel = ConfirmedChannel("amqp://", 1)
     broker.does = does
     assert channel.publish([message(1, "a"), message(2, "b"), message(3, "c")], 1) == taken
     broker.does = [ack(4)]
-    assert channel.publish([message(4, "b")], 1) == [True], "what became of an older one is forgotten"
+    assert channel.publish([message(4, "b")], 1) == [True], "what became of an older message is forgotten"
 
 
-def test_the_same_event_twice_on_its_way_has_two_fates(broker):
+def test_the_same_event_twice_in_flight_is_reported_twice(broker):
     channel = ConfirmedChannel("amqp://", 1)
-    broker.does = [give_back("a"), give_back("a"), ack(2, multiple=True)]
+    broker.does = [unroutable("a"), unroutable("a"), ack(2, multiple=True)]
     assert channel.publish([message(1, "a"), message(1, "a")], 1) == [False, False]
 
 
@@ -169,7 +169,7 @@ def test_what_is_sent_on_a_connection_that_died_while_idle_is_sent_again(broker)
     assert (broker.bodies, broker.connects) == (["1", "2", "2"], 2)
 
 
-def test_what_was_under_way_when_the_connection_died_is_not_sent_again(broker):
+def test_what_was_in_flight_when_the_connection_died_is_not_sent_again(broker):
     publisher = started()
     publisher.send([message(1)])
     broker.does = [fail(ConnectionForced())]
@@ -178,7 +178,7 @@ def test_what_was_under_way_when_the_connection_died_is_not_sent_again(broker):
     assert (broker.bodies, broker.connects) == (["1", "2"], 1)
     publisher.send([message(3)])
     broker.does = [ack(1)]
-    assert publisher.wait_for_confirms() == [True], "the new channel knows of nothing but its own message"
+    assert publisher.wait_for_confirms() == [True], "the new channel reports its own message only"
 
 
 def test_a_confirm_that_does_not_come_ends_the_connection(broker):
@@ -215,7 +215,7 @@ def test_a_login_that_is_refused_is_not_tried_by_every_request(broker, caplog):
 
 @pytest.mark.parametrize("body, header, why", [({3}, "x", "cannot be JSON"), (3, "too long", "does not fit")])
 def test_what_cannot_be_encoded_is_refused_and_the_connection_is_used_no_more(broker, caplog, body, header, why):
-    """What was under way on it has no fate that could be told from that of the next messages."""
+    """The confirms of messages in flight could not be told from those of later messages."""
     publisher = started()
     publisher.send([message(1)])
     with pytest.raises(Refused, match=why):
@@ -243,7 +243,7 @@ def test_an_idle_connection_has_heartbeats_and_is_dropped_when_it_has_died(broke
     assert broker.bodies == ["1", "2"]
 
 
-def test_a_heartbeat_takes_no_confirm_of_what_is_under_way(broker):
+def test_a_heartbeat_takes_no_confirm_of_what_is_in_flight(broker):
     publisher = started()
     publisher.send([message(1)])
     broker.does = [fail(OSError("closed"))]

@@ -1,6 +1,6 @@
-"""The relay with a simulated database, broker and clock: nothing is lost, whatever fails in whatever order.
+"""The relay with a simulated database, broker and clock: no event is lost, whatever fails in whatever order.
 
-Hypothesis makes up the histories (Claessen and Hughes, "QuickCheck", 2000; stateful testing).
+Hypothesis generates the histories (Claessen and Hughes, "QuickCheck", 2000; stateful testing).
 """
 
 import logging
@@ -38,18 +38,18 @@ class Row(SimpleNamespace):
 
 
 class World:
-    """The clock, the database and the broker, each of which fails as it is told to."""
+    """The clock, the database and the broker. Tests set how the two fail."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.rows: dict[str, Row] = {}
-        self.db_fails = ""  # "before" or "after" its commit: the next statement only
-        self.broker_fails = ""  # "away", "silent": until it is mended
-        self.loses = False  # ... or what is under way, with the next confirms
+        self.db_fails = ""  # the next statement, "before" or "after" its commit
+        self.broker_fails = ""  # "away" or "silent", until it is reset
+        self.loses = False  # the next confirms, and the messages with them
         self.unroutable: set[str] = set()
         self.refused: set[str] = set()
-        self.has: set[str] = set()  # what the broker has confirmed to somebody
-        self.got: list[str] = []  # what it has got
+        self.has: set[str] = set()  # event ids that were confirmed
+        self.got: list[str] = []  # event ids that the broker has received
         self.log: list[str] = []
 
     # the clock
@@ -103,39 +103,39 @@ class World:
 
 
 class Publisher:
-    """Takes events to the broker of a world, as PipelinedPublisher does."""
+    """Sends events to the broker of a world, as PipelinedPublisher does."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.under_way: list[str] = []
+        self.in_flight: list[str] = []
         self.batches: list[int] = []
 
     def send(self, messages: list[Message]) -> None:
         self.batches.append(len(messages))
-        self._fail_if_told_to()
-        self.under_way += [message.properties["message_id"] for message in messages]
+        self._fail_if_set()
+        self.in_flight += [message.properties["message_id"] for message in messages]
 
     def wait_for_confirms(self) -> list[bool]:
-        self._fail_if_told_to()
-        if any(one in self.world.refused for one in self.under_way):
-            self.under_way = []
+        self._fail_if_set()
+        if any(one in self.world.refused for one in self.in_flight):
+            self.in_flight = []
             raise Refused("the channel is closed")
-        self.world.got += self.under_way
+        self.world.got += self.in_flight
         if self.world.loses:
-            self.world.loses, self.under_way = False, []
+            self.world.loses, self.in_flight = False, []
             raise Unavailable("did not confirm in time")
-        taken = [one not in self.world.unroutable for one in self.under_way]
-        self.world.has |= {one for one, is_taken in zip(self.under_way, taken, strict=True) if is_taken}
-        self.under_way = []
+        taken = [one not in self.world.unroutable for one in self.in_flight]
+        self.world.has |= {one for one, is_taken in zip(self.in_flight, taken, strict=True) if is_taken}
+        self.in_flight = []
         return taken
 
     def publish(self, messages: list[Message]) -> list[bool]:
         self.send(messages)
         return self.wait_for_confirms()
 
-    def _fail_if_told_to(self) -> None:
+    def _fail_if_set(self) -> None:
         if self.world.broker_fails:
-            self.under_way = []
+            self.in_flight = []
             self.world.now += SETTINGS.PUBLISH_TIMEOUT_S if self.world.broker_fails == "silent" else 0
             raise Unavailable(self.world.broker_fails)
 
@@ -158,7 +158,7 @@ def a_relay(world: World) -> Relay:
 
 
 class Histories(RuleBasedStateMachine):
-    """Commits, rounds and deaths of a relay, beside another replica's, while database and broker fail."""
+    """Commits, rounds and deaths of the relays of two replicas, while the database and the broker fail."""
 
     @initialize()
     def begin(self) -> None:
@@ -194,7 +194,7 @@ class Histories(RuleBasedStateMachine):
         self.world.db_fails = how
 
     @rule(how=st.sampled_from(["away", "silent", ""]))
-    def let_the_broker_fail_or_mend(self, how: str) -> None:
+    def let_the_broker_fail_or_come_back(self, how: str) -> None:
         self.world.broker_fails = how
 
     @rule()
@@ -202,7 +202,7 @@ class Histories(RuleBasedStateMachine):
         self.world.loses = True
 
     @rule(number=st.integers(1, 99), what=st.sampled_from(["unroutable", "refused"]))
-    def take_an_event_amiss(self, number: int, what: str) -> None:
+    def take_no_more_of_an_event(self, number: int, what: str) -> None:
         getattr(self.world, what).add(str(number))
 
     @invariant()
@@ -212,25 +212,25 @@ class Histories(RuleBasedStateMachine):
                 assert row.published or row.claimed_until <= self.world.now + SETTINGS.OUTBOX_LEASE_S
 
     def teardown(self) -> None:
-        """All is mended but what the broker takes amiss: within two leases, everything else is published."""
+        """Repair all but the events that the broker does not take: the others are published within two leases."""
         if not hasattr(self, "world"):
             return
         self.world.db_fails = self.world.broker_fails = ""
         self.world.loses = False
-        amiss = self.world.unroutable | self.world.refused
+        never_taken = self.world.unroutable | self.world.refused
         deadline = self.world.now + 2 * SETTINGS.OUTBOX_LEASE_S + 2
         while self.world.now < deadline:
             self.relays[0].work()
             self.world.now += SETTINGS.OUTBOX_INTERVAL_S
         try:
-            assert {one for one, row in self.world.rows.items() if not row.published} <= amiss, "events are lost"
+            assert {one for one, row in self.world.rows.items() if not row.published} <= never_taken, "events are lost"
             assert {one for one, row in self.world.rows.items() if row.published} <= self.world.has
-            self.mend_what_is_amiss()
+            self.take_every_event()
         finally:
             self.simulation.__exit__(None, None, None)
 
-    def mend_what_is_amiss(self) -> None:
-        """... and the rest as soon as the broker takes it."""
+    def take_every_event(self) -> None:
+        """Let the broker take those too: then they are published."""
         self.world.unroutable.clear()
         self.world.refused.clear()
         deadline = self.world.now + SETTINGS.OUTBOX_LEASE_S + 2
@@ -281,7 +281,7 @@ def test_events_that_cannot_be_sent_are_released_at_once(world):
 
 def test_what_is_in_memory_is_published_before_the_service_stops(world):
     relay = a_relay(world)
-    relay.work()  # it looks again in OUTBOX_INTERVAL_S
+    relay.work()  # it polls again in OUTBOX_INTERVAL_S
     relay.publish_soon(world.insert(3))
     relay.stop()
     relay.run()

@@ -1,4 +1,4 @@
-"""RPC between versions: what an older or newer caller sends, and what a caller makes of any answer."""
+"""RPC between versions: what an older or newer caller sends, and how a caller treats any answer."""
 
 import json
 import logging
@@ -53,7 +53,7 @@ class ShopService:
 
 
 class CallerService:
-    """Calls the shop, and a stranger whose answers the test makes."""
+    """Calls the shop, and a stranger whose answers the tests write."""
 
     name = "caller"
     shop = RpcProxy("shop")
@@ -206,7 +206,7 @@ def test_replies_are_forgotten_when_nobody_waits_for_them_any_more(caller):
 
 
 class Broker:
-    """What RpcConsumer needs of the broker: takes replies, or does not; remembers what became of requests."""
+    """A fake of the broker: it takes replies or fails, and records what became of requests."""
 
     def __init__(self, *answers: Exception | list[bool]) -> None:
         self.answers = list(answers)
