@@ -29,6 +29,7 @@ from services.kit.amqp.consumer import QueueConsumer  # noqa: E402
 from services.kit.amqp.publisher import ConfirmedChannel, PipelinedPublisher, Publisher  # noqa: E402
 from services.kit.db import database  # noqa: E402
 from services.kit.db.database import Autocommit  # noqa: E402
+from services.kit.db.statements import PreparedStatement  # noqa: E402
 from services.local.stack import ROOT  # noqa: E402
 from tests.faults.sabotage import sabotage  # noqa: E402
 
@@ -129,6 +130,7 @@ def main() -> None:
     crashable(nameko_sqlalchemy.database.Session, "commit", plan)
     crashable(Autocommit, "__enter__", plan, ("before",))
     crashable(Autocommit, "__exit__", plan, ("after",))
+    crashable(PreparedStatement, "run", plan)
     crashable(Publisher, "publish", plan)
     crashable(PipelinedPublisher, "send", plan)
     crashable(PipelinedPublisher, "wait_for_confirms", plan)

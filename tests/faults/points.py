@@ -1,9 +1,10 @@
 """The crash points: every commit, publish and acknowledgement, found in the code itself.
 
 A point is a `with ...session() as session:`, whose end commits, or a `with ...autocommit() as connection:`, whose
-statement does; a call of `publish`, `send` or `wait_for_confirms` of a publisher, or of `ack_message`. A service has
-the points of the functions and classes that can be reached by the names in its code, wherever below `services` they
-are. So a point that is added to the code is tested without a change here, and a place that nobody reaches is an error.
+statement does; a statement that is run in a loop; a call of `publish`, `send` or `wait_for_confirms` of a publisher, or
+of `ack_message`. A service has the points of the functions and classes that can be reached by the names in its code,
+wherever below `services` they are. So a point that is added to the code is tested without a change here, and a place
+that nobody reaches is an error.
 """
 
 import ast
@@ -15,6 +16,8 @@ from typing import NamedTuple
 from services.local.stack import ROOT
 from services.shop import SERVICES
 
+#: A statement in a loop is a transaction of its own, so that a process can die between two of them.
+STATEMENT = ("run",)
 PUBLISH = ("publish", "send", "wait_for_confirms")
 ACKNOWLEDGE = ("ack_message",)
 SESSIONS = ("session", "get_session", "autocommit")
@@ -45,7 +48,7 @@ class Point:
     file: str  # below the root of the project
     lines: Lines  # where it is entered and left
     work: Lines  # where the work is done whose reply may be lost
-    kind: str  # commit, publish or acknowledge
+    kind: str  # commit, statement, publish or acknowledge
     name: str  # file, method and number
 
     def __str__(self) -> str:
@@ -153,11 +156,16 @@ def _functions(statements: Iterable[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]
 
 
 def _in_function(function: ast.stmt) -> Iterator[tuple[str, Lines, Lines]]:
+    in_loops = {
+        id(node) for loop in ast.walk(function) if isinstance(loop, ast.While | ast.For) for node in ast.walk(loop)
+    }
     for node in ast.walk(function):
         if isinstance(node, ast.With) and any(_calls(item.context_expr, SESSIONS) for item in node.items):
             lines = Lines(node.lineno, node.lineno)  # where `__enter__` and `__exit__` are called
             has_commit = not any(_calls(item.context_expr, ("autocommit",)) for item in node.items)
             yield "commit", lines, lines if has_commit else Lines(node.body[0].lineno, node.end_lineno or node.lineno)
+        elif id(node) in in_loops and _calls(node, STATEMENT) and "connection" in ast.unparse(node):
+            yield "statement", *[Lines(node.lineno, node.end_lineno or node.lineno)] * 2
         elif _calls(node, PUBLISH) and "publisher" in ast.unparse(node.func):
             yield "publish", *[Lines(node.lineno, node.end_lineno or node.lineno)] * 2
         elif _calls(node, ACKNOWLEDGE):

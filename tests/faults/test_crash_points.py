@@ -9,6 +9,7 @@ Idempotency-Key, and so must not see their requests done twice though they canno
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -199,6 +200,29 @@ def poke(stack: Stack, not_open: str) -> bool:
             publish(stack, "nameko-rpc", method, "nonsense")
     fill_inbox(stack)
     return True
+
+
+def test_a_death_between_two_statements_of_a_round_leaves_what_the_first_has_decided(mortal: Stack):
+    """Of two payments of one account the first is refused, so the second is decided by a statement after it."""
+    [statement] = [point for point in all_points() if point.kind == "statement"]
+    user_id, ids = str(uuid4()), [str(uuid4()) for _ in range(2)]
+    rows(mortal, "billing", "insert into accounts values (:id, 10) returning 1", id=user_id)
+    plan = mortal.folder / "plans" / "billing"
+    plan.write_text(planned("after", statement, statement.lines))
+    payments = [
+        {"operation_id": id_, "user_id": user_id, "amount": amount} for id_, amount in zip(ids, (11, 10), strict=True)
+    ]
+    call = {"args": [], "kwargs": {"payments": payments, "wait": False}}
+    publish(mortal, "nameko-rpc", "billing.pay_all", call, reply_to="nobody")
+    query = "select id::text, outcome, created_at from operations where user_id = :id order by created_at"
+    decided = wait_for(
+        lambda: len(found := rows(mortal, "billing", query, id=user_id)) == 2 and found, DIED_S, "both payments"
+    )
+    assert not plan.exists()
+    assert [(row.id, row.outcome) for row in decided] == [(ids[0], "insufficient_funds"), (ids[1], "accepted")]
+    assert decided[1].created_at - decided[0].created_at > timedelta(seconds=0.2), "the process has died in between"
+    rows(mortal, "billing", "delete from operations where user_id = :id returning 1", id=user_id)
+    rows(mortal, "billing", "update accounts set balance = 0 where user_id = :id returning 1", id=user_id)
 
 
 def test_the_audit_is_clean_after_all_these_deaths(mortal: Stack, tmp_path: Path):

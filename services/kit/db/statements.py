@@ -24,12 +24,8 @@ class PreparedStatement:
         ADD.run(connection, things=[Thing(id_, 5), ...])
     """
 
-    def __init__(self, name: str, *legacy: Any, **parameters: Type) -> None:
+    def __init__(self, name: str, sql: str, **parameters: Type) -> None:
         self.name = name
-        sql = legacy[-1]
-        if len(legacy) == 2:
-            parameters = {f"_{number}": one for number, one in enumerate(legacy[0], start=1)}
-            sql = sql.replace("{", "{{").replace("}", "}}")
         self._rows = {one: type_ for one, type_ in parameters.items() if not isinstance(type_, str)}
         self.parameters: list[str] = []  # of $1, $2, ...: the name of each, or that of the rows and of the field
         types: list[str] = []
@@ -47,9 +43,8 @@ class PreparedStatement:
         self._execute = f"execute {name} {given}"
         self._given = list(parameters)
 
-    def run(self, connection: Connection, *legacy: Any, **values: Any) -> CursorResult[Any]:
+    def run(self, connection: Connection, **values: Any) -> CursorResult[Any]:
         """Execute it; a list is an array, and rows are given as a list of their NamedTuple."""
-        values |= {f"_{number}": one for number, one in enumerate(legacy, start=1)}
         if self.name not in connection.info:  # which lives as long as the connection to the server
             connection.exec_driver_sql(self.prepare)
             connection.info[self.name] = True
