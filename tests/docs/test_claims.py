@@ -167,7 +167,7 @@ def crash_rows() -> list[tuple[set[str], set[str], set[str]]]:
     found = []
     for cell, *_ in rows(ARCHITECTURE, "crash point"):
         services, _, what = cell.partition(": ")
-        kinds = {kind for kind in ("commit", "publish", "acknowledge") if kind in what.partition("`")[0]}
+        kinds = {kind for kind in ("commit", "statement", "publish", "acknowledge") if kind in what.partition("`")[0]}
         found.append((set(SERVICES) if services == "all" else set(services.split(", ")), kinds, set(code_in(what))))
     return found
 
