@@ -149,7 +149,7 @@ def move(connection: Connection, movements: Sequence[Movement], wait: bool) -> l
 
 
 def refuse(connection: Connection, movement: Movement) -> Moved | KeyReused:
-    """Record that a movement is refused for want of an account, unless it was decided before; return what is stored."""
+    """Record that a movement is refused as there is no account, unless it was decided before; return what is stored."""
     REFUSE.run(connection, movements=[movement])
     return find_decided(connection, [movement])[movement.id]
 

@@ -1,7 +1,7 @@
 """Consistency for Nameko: what two or more services need, with nothing of this shop in it. README.md says why.
 
 errors              what can go wrong, by what it says of the outcome; everything else stands on it
-product             what the kit has to be told by whoever builds with it
+product             what the kit has to know of the product that is built with it
 config, container   the settings, checked before anything starts; draining
 event               what every event has in common
 batching, busy      many calls in one round; which accounts were found locked a moment ago
@@ -10,6 +10,6 @@ metrics, names      what Prometheus sees; look-ups of host names that do not sto
 outage, seams       outages in the log, and pauses in them; the types of what Nameko hands over
 web                 the `http` entrypoint, its server, health, documentation, problems, pages
 amqp                messages that the broker has confirmed, RPC with a deadline, events in
-outbox, inbox       events out, written with what they tell of; events that failed
+outbox, inbox       events out, written by the statement that changes a row; events that failed
 db                  sessions with deadlines, prepared statements, Idempotency-Keys, migrations
 """

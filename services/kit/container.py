@@ -41,7 +41,7 @@ class Container(ServiceContainer):
     def start(self) -> None:
         super().start()
         gc.collect()
-        gc.freeze()  # what is there now stays: the collector need not look at it over and over
+        gc.freeze()  # what is loaded now stays, so the collector need not look at it again
         gc.set_threshold(*GC_THRESHOLD)
 
     def stop(self) -> None:

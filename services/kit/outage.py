@@ -1,4 +1,4 @@
-"""Outages, as the log tells of them: one line when one begins, and one when it is over; and the pauses meanwhile."""
+"""Outages in the log, with one line at the beginning and one at the end, and the pauses between attempts."""
 
 import logging
 import time

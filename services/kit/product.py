@@ -1,4 +1,4 @@
-"""What the kit has to be told by whoever builds with it."""
+"""What the kit has to know of the product that is built with it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ class Product:
     """A product that is built with the kit. A container has one: `class Container(kit.Container): product = ...`.
 
     `name` is the prefix of metrics (`shop_...`) and of the types of problems (`urn:shop:problem:...`); `problems` says
-    what a client is told of an error of the product's own; `openapi` is the file that `/docs` shows.
+    which answer a client gets to an error of the product's own; `openapi` is the file that `/docs` shows.
     """
 
     name: str = "shop"

@@ -138,7 +138,7 @@ class OrdersService:
         return self._end([result], events={})[0]
 
     def _promise(self, order: OrderView) -> tuple[OrderView, bool]:
-        """Write down that the client is told that its pending order is accepted; return the order as it is now."""
+        """Record that a pending order is promised to its client by a 202; return the order as it is now."""
         with self.db.autocommit() as connection:
             return store.promise(connection, order.id)
 

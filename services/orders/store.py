@@ -90,10 +90,10 @@ def store_orders(
 def end_orders(
     connection: Connection, orders: Sequence[OrderView], events: Mapping[UUID, Event], lease_s: float
 ) -> tuple[list[OrderView], Iterable[OutgoingEvent]]:
-    """Give pending orders their final status, and write the event that tells of each, if there is one.
+    """Give pending orders their final status, and write the event of each, if it has one.
 
     Return the orders as they are now: one that ended before is as it ended, one that somebody else holds is pending.
-    With them come the events that were written: whoever was faster has told of the others.
+    With them come the events that were written: those of the others were written by whoever ended them.
     """
     outgoing = {id_: OutgoingEvent.of(event) for id_, event in events.items()}
     rows = [EndedOrder(order.id, order.status, order.reason) for order in orders]
@@ -114,7 +114,7 @@ def find(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, OrderView]:
 
 
 def promise(connection: Connection, order_id: UUID) -> tuple[OrderView, bool]:
-    """Write down that the client is told that its order is accepted, unless the order has ended meanwhile.
+    """Record that a pending order is promised to its client by a 202, unless the order has ended meanwhile.
 
     Return the order as it is now, and whether it is promised.
     """
@@ -129,9 +129,9 @@ def get(session: Session, order_id: UUID) -> Order | None:
 
 
 def newest(session: Session, page: UserPageQuery) -> tuple[Sequence[Order], str | None]:
-    """Return a page of orders, newest first, without those that no client was told of as accepted.
+    """Return a page of orders, newest first, without those that were never accepted.
 
-    These are orders of a user who does not exist, unless they were answered 202.
+    Those are orders of a user who does not exist, unless they were answered 202.
     """
     orders = select(Order).where(or_(Order.reason.is_(None), Order.reason != Reason.ACCOUNT_NOT_FOUND, Order.promised))
     if page.user_id is not None:

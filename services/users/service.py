@@ -32,7 +32,7 @@ class UsersService:
 
     @http("POST", "/users", body=NewUser, answers={201: UserView, 409: None}, summary="Create a user")
     def create_user(self, key: str | None, body: NewUser) -> Reply:
-        """Store the user with the event that tells of it, then open the account; `pending` until billing answers."""
+        """Store the user and its event, then open the account; `pending` until billing answers."""
         request = UserRequest(uuid4(), key, body.name, body.email)
         event = UserRegistered(user_id=request.id, email=request.email)
         with self.db.get_session() as session:

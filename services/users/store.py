@@ -37,7 +37,7 @@ class StoredUser(NamedTuple):
     events: Sequence[OutgoingEvent] = ()
 
 
-#: The user and the event that tells of it are written by one statement; see `StatementWithEvents`.
+#: The user and its event are written by one statement; see `StatementWithEvents`.
 CLAIM = Claim(
     User,
     UserRequest,
@@ -61,7 +61,7 @@ KNOWN = PreparedStatement("known_users", "select id from users where id = any({i
 def store_user(
     session: Session, request: UserRequest, event: UserRegistered, retry_after_s: float, lease_s: float
 ) -> StoredUser:
-    """Store a pending user and the event that tells of it, or find the answer that the key has had.
+    """Store a pending user and its event, or find the answer that the key has had.
 
     A refusal is kept under the key too.
     """

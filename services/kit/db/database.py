@@ -128,7 +128,7 @@ def classify(context: ExceptionContext) -> Exception | None:
     closed = _is_closed(context.connection)
     original, error = context.original_exception, context.sqlalchemy_exception
     if not isinstance(original, psycopg2.Error) or not isinstance(error, sqlalchemy.exc.DBAPIError):
-        if closed:  # a deadline of ours broke into the wait, see _wait: nothing is wrong with the other connections
+        if closed:  # a deadline of ours ended the wait, see connecting.wait; the other connections are all right
             context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
         return None
     kind = _kind(original, closed) or type(error)

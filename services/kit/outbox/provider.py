@@ -1,4 +1,4 @@
-"""Events out: written by the statement that changes what they tell of, published afterwards, at least once.
+"""Events out: written by the statement that changes their row, published afterwards, at least once.
 
 What a crash leaves: before the commit, nothing; after it, a row whose lease ends, so that any replica's relay
 publishes it (see `relay.py`); after the publish, a row that is published again, which its handlers find done.
@@ -33,7 +33,7 @@ class Outbox(DependencyProvider):
 
     @property
     def lease_s(self) -> float:
-        """How long an event is ours to publish from the moment at which it is written, in seconds."""
+        """Return for how many seconds only this process may publish an event that it has written."""
         return float(self.container.settings.OUTBOX_LEASE_S)
 
     def publish_soon(self, events: Iterable[OutgoingEvent]) -> None:

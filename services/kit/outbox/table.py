@@ -44,7 +44,7 @@ class OutgoingEvent(NamedTuple):
 
 
 class _OfRow(NamedTuple):
-    """An event, and the row that it tells of."""
+    """An event, and the row that it is about."""
 
     row_id: UUID
     event_id: UUID
@@ -53,7 +53,7 @@ class _OfRow(NamedTuple):
 
 
 class StatementWithEvents(PreparedStatement):
-    """A statement that changes rows and, with them, writes the events that tell of the change.
+    """A statement that changes rows and, with them, writes the events about it.
 
     `sql` is an insert or an update that returns the `id` of each row that it has changed. An event is written if, and
     only if, its row is among them. All of it is one statement, so no crash leaves a change without its event, or an
@@ -77,7 +77,7 @@ class StatementWithEvents(PreparedStatement):
         )
 
     def run(self, connection: Connection, **values: Any) -> CursorResult[Any]:
-        """Execute it and return the changed rows; `events` are OutgoingEvents by the id of the row they tell of.
+        """Execute it and return the changed rows; `events` are OutgoingEvents by the id of the row that each is about.
 
         The events are written under a lease of `lease_s` seconds: until then nobody else publishes them.
         """

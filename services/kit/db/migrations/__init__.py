@@ -33,8 +33,8 @@ def upgrade(service: str, url: str, versions: Path, metadata: object) -> None:
 
     It is safe to run twice, and by several replicas at once.
 
-    While a migration waits for a table, PostgreSQL lets nobody else at it either. So it waits for LOCK_S at a time,
-    less than a request does for its statement, then begins anew; TimeoutError after PATIENCE_S.
+    While a migration waits for a table, PostgreSQL makes everybody else wait for it too. So it waits for LOCK_S at
+    a time, less than a request does for its statement, then begins anew; TimeoutError after PATIENCE_S.
     """
     deadline = time.monotonic() + PATIENCE_S
     while True:
