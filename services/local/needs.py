@@ -23,7 +23,7 @@ DEBIAN_SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # that in /usr/sb
 ALSO_LOOK_IN = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
 POLICY = Path("/usr/sbin/policy-rc.d")  # Debian's packages ask it before they start a service
 UNITS = Path("/etc/systemd/system")
-SERVICES = ("rabbitmq-server.service", "epmd.service", "epmd.socket")  # of our packages
+SERVICES = ("rabbitmq-server.service", "epmd.service", "epmd.socket", "nginx.service")  # of our packages
 NODE = (18,)
 
 
@@ -91,19 +91,24 @@ NPM = Need(
 NEW_NODE = Need("Node.js 18 or later", lambda: not node_version() or node_version() >= NODE, (), "https://nodejs.org")
 SPIN = Need("SPIN", lambda: shutil.which("spin") is not None, ("spin",), "https://spinroot.com")
 GCC = Need("gcc", lambda: shutil.which("gcc") is not None, ("gcc", "libc6-dev"))
-NGINX = Need("nginx", lambda: shutil.which("nginx", path=search_path()) is not None, ("nginx-light",))
+NGINX = Need(
+    "nginx",
+    lambda: shutil.which("nginx", path=search_path()) is not None,
+    ("nginx-light",),
+    "sudo dnf install nginx (Fedora) or brew install nginx (macOS)",
+)
 WRK = Need("wrk", lambda: shutil.which("wrk") is not None, ("wrk",), "brew install wrk (macOS)")
 
 OF = {
     "run": (VENV, SETPRIV),
     "stack": (VENV, SETPRIV, RABBITMQ),
-    "test": (VENV, SETPRIV, RABBITMQ, NPM, NEW_NODE),
+    "test": (VENV, SETPRIV, RABBITMQ, NGINX, NPM, NEW_NODE),
     "model": (VENV, SPIN, GCC),
     "npm": (NPM, NEW_NODE),
     "bench": (VENV, SETPRIV, RABBITMQ, WRK),
 }
 #: ... and what is tested only where the system has it.
-SKIPPED_WITHOUT = {NGINX: "docker/nginx.conf", SPIN: "the model", GCC: "the model"}
+SKIPPED_WITHOUT = {SPIN: "the model", GCC: "the model"}
 
 
 def ensure(needs: Iterable[Need]) -> None:

@@ -16,6 +16,7 @@ import pytest
 import requests
 import yaml
 
+from services.local.needs import NGINX, ensure, search_path
 from services.local.net import HOST, free_port, wait_for
 from services.local.stack import ROOT, Stack, database_variable
 from services.local.supervisor import dies_with_parent
@@ -124,9 +125,9 @@ def test_the_proxy_has_the_routes_of_the_gateway():
 @contextmanager
 def nginx(folder: Path, ports: dict[str, int]) -> Iterator[str]:
     """nginx with our configuration, where each service is a port of this machine; gives its base URL."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.skip("nginx is not installed")
+    ensure([NGINX])
+    program = shutil.which("nginx", path=search_path())
+    assert program is not None
     port = free_port()
     addresses = "".join(f"{service} {HOST}:{ports[service]}; " for service in SERVICES)
     text = PROXY.read_text().replace("/tmp/", f"{folder}/").replace("listen 8080", f"listen {HOST}:{port}")

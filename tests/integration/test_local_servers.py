@@ -39,8 +39,14 @@ with Postgres(folder / "postgres"), RabbitMQ(folder / "rabbitmq"):
     time.sleep(600)
 """
 
-needs_rabbitmq = pytest.mark.skipif(RabbitMQ.find() is None, reason="RabbitMQ is not installed")
+needs_rabbitmq = pytest.mark.usefixtures("_installed_rabbitmq")
 needs_death_signal = pytest.mark.skipif(not dies_with_parent("KILL"), reason="the system has no death signal")
+
+
+@pytest.fixture(scope="session")
+def _installed_rabbitmq() -> None:
+    """Install RabbitMQ, or say what is missing."""
+    RabbitMQ.ensure_installed()
 
 
 def processes_of(folder: Path) -> list[str]:

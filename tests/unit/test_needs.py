@@ -9,6 +9,7 @@ import pytest
 
 from services.local import installing, needs
 from services.local.needs import OF, RABBITMQ, VENV, Need, NotInstalled, ensure
+from services.local.postgres import NOBODY
 from services.local.stack import ROOT
 
 FAKE_APT_GET = """#!/bin/sh
@@ -19,6 +20,7 @@ cat {folder}/policy-rc.d >> {folder}/policy_seen 2>/dev/null
 if [ {install} = 0 ]; then
   printf '#!/bin/sh\\n' > {folder}/rabbitmq-server && chmod +x {folder}/rabbitmq-server
   : > {folder}/units/multi-user.target.wants/rabbitmq-server.service
+  : > {folder}/units/multi-user.target.wants/nginx.service
   : > {folder}/units/multi-user.target.wants/other.service
 fi
 echo "E: no such package"
@@ -64,13 +66,14 @@ def test_what_is_missing_is_installed_and_its_service_neither_started_nor_enable
     assert set((debian / "frontend").read_text().split()) == {"noninteractive"}
     assert "exit 101" in (debian / "policy_seen").read_text()
     assert not (debian / "policy-rc.d").exists()
-    assert (debian / "disabled").read_text() == "disable rabbitmq-server.service\n"
+    assert (debian / "disabled").read_text() == "disable nginx.service\ndisable rabbitmq-server.service\n"
 
 
 def test_a_policy_and_a_service_that_were_there_are_left_alone(debian):
     pretend_apt_get(debian)
     (debian / "policy-rc.d").write_text("theirs")
-    (debian / "units" / "multi-user.target.wants" / "rabbitmq-server.service").touch()
+    for service in ("rabbitmq-server.service", "nginx.service"):
+        (debian / "units" / "multi-user.target.wants" / service).touch()
     ensure([RABBITMQ])
     assert (debian / "policy-rc.d").read_text() == "theirs"
     assert not (debian / "disabled").exists()
@@ -92,9 +95,11 @@ def test_all_that_is_missing_is_said_at_once_with_a_line_each(debian, monkeypatc
         "Python's moon is missing: sudo apt-get install python3-moon (Debian, Ubuntu)",
         "RabbitMQ is missing: sudo apt-get install rabbitmq-server (Debian, Ubuntu) or "
         "sudo dnf install rabbitmq-server (Fedora) or brew install rabbitmq (macOS)",
+        "nginx is missing: sudo apt-get install nginx-light (Debian, Ubuntu) or "
+        "sudo dnf install nginx (Fedora) or brew install nginx (macOS)",
         "npm, with Node.js 18 or later, is missing: sudo apt-get install nodejs npm (Debian, Ubuntu) or "
         "https://nodejs.org",
-        "All at once: sudo apt-get install python3-moon rabbitmq-server nodejs npm",
+        "All at once: sudo apt-get install python3-moon rabbitmq-server nginx-light nodejs npm",
     ]
 
 
@@ -150,10 +155,18 @@ def test_a_failed_installer_shows_the_end_of_its_output(tmp_path):
     assert lines == [str(number) for number in range(81, 101)]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_of_another_user_is_named(tmp_path, monkeypatch):
+def test_a_folder_of_another_user_is_named(tmp_path):
     tmp_path.chmod(0o500)
-    monkeypatch.setattr(installing, "LOGS", tmp_path / "setup")
-    monkeypatch.setattr(sys, "argv", ["installing", "pip", "local"])
-    with pytest.raises(SystemExit, match="setup: Permission denied. If another user made it, remove it"):
-        installing.main()
+    prefix: list[str] = []
+    if os.geteuid() == 0:  # then it is another's, and we are a root that may not look away from that
+        os.chown(tmp_path, NOBODY, NOBODY)
+        prefix = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    script = (
+        "from pathlib import Path; from services.local import installing; "
+        f"installing.LOGS = Path({str(tmp_path / 'setup')!r}); installing.main()"
+    )
+    refused = subprocess.run(
+        [*prefix, sys.executable, "-c", script, "pip", "local"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"{tmp_path / 'setup'}: Permission denied. If another user made it, remove it with sudo\n"
