@@ -45,7 +45,6 @@ def test_a_payment_by_hand_happens_once(stack: Stack, api: Api):
     pay = f"print(n.rpc.billing.pay(operation_id='{operation_id}', user_id='{user_id}', amount=30))"
     assert nameko_shell(stack, pay, pay).count("accepted") == 2
     assert api.balance(user_id) == 40
-    api.deposit(user_id, 0)
     forget(stack, operation_id, user_id)
 
 
