@@ -10,7 +10,7 @@ from services.local.stack import Stack
 from tests.books import one, rows
 from tests.broker import dead_letters, publish
 from tests.client import Api
-from tests.commands import nameko_hw
+from tests.commands import nameko_hw, nameko_hw_process
 from tests.faults.test_outages import killed
 from tests.integration.test_events import broken_table
 
@@ -39,7 +39,7 @@ def test_a_letter_is_listed_shown_and_replayed(stack: Stack, api: Api):
     shown = nameko_hw(stack, "dead-letters", "show", dead_id).stdout
     assert order["id"] in shown and '"attempts": 4' in shown
     assert listed(stack) == [line]
-    replayed = nameko_hw(stack, "dead-letters", "replay", dead_id)
+    replayed = nameko_hw_process(stack, "dead-letters", "replay", dead_id)
     assert replayed.stdout.splitlines()[-1] == "1 dead letter replayed"
     assert [letter["order_id"] for letter in api.letters(user_id, 1)] == [order["id"]]
     assert listed(stack) == []
@@ -115,6 +115,6 @@ def test_a_wrong_call_is_said_in_one_line(stack: Stack, arguments: list[str], sa
 
 def test_a_database_that_does_not_answer_is_said_in_one_line(stack: Stack, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(type(stack), "database_url", lambda *_: "postgresql+psycopg2://postgres@127.0.0.1:1/none")
-    refused = nameko_hw(stack, "dead-letters", "list")
+    refused = nameko_hw_process(stack, "dead-letters", "list")
     assert refused.returncode == 1
     assert refused.stderr == "nameko-hw: a database does not answer\n"
