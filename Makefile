@@ -1,4 +1,4 @@
-# Two commands set everything up by themselves: `make demo` and `make test`. `make help` lists the rest.
+# These set everything up by themselves: `make demo`, `make check` and `make test`. `make help` lists the rest.
 PYTHON ?= $(shell for one in python3.11 python3 python3.12 python3.13; do \
 	$$one -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$one && break; done)
 PORT ?= 8000
@@ -6,13 +6,14 @@ DURATION ?= 60
 SEED ?= 1
 PAIRS ?= 5
 SECONDS ?= 6
+WORKERS ?= 3
 BASE_URL ?= http://127.0.0.1:$(PORT)
 VENV := .venv
 BIN := $(VENV)/bin
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help needs-stack needs-test needs-model needs-bench demo run stack shell test faults mutants model bench lint style types postman openapi asyncapi idl diagrams docs clean
+.PHONY: help needs-stack needs-test needs-model needs-bench demo run stack shell check test faults mutants model bench lint style types postman openapi asyncapi idl diagrams docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +30,14 @@ stack: needs-stack $(VENV)/run  ## serve with one process a service, RabbitMQ an
 shell: $(VENV)/run  ## open `nameko shell` against the running stack
 	@$(BIN)/nameko-hw shell
 
-test: needs-test  ## set up whatever is missing, lint, and run all tests
+check: $(VENV)/test  ## lint, and run every test that needs no server: under a minute
+	@$(MAKE) --no-print-directory --jobs=2 lint
+	@$(pytest) -n 2 -m "not server"
+
+test: needs-test  ## set up whatever is missing, lint, run all tests (WORKERS=3)
 	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/test postman/node_modules docs/lint/node_modules
 	@$(MAKE) --no-print-directory --jobs=2 lint
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(pytest) -n $(WORKERS)
 
 faults: needs-stack $(VENV)/test  ## kill, freeze, cut and lock at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)
@@ -79,6 +84,9 @@ docs: $(VENV)/test  ## build the documentation as a site, build/site/index.html
 
 clean:  ## remove the virtual environment and all data of the local modes
 	rm -rf $(VENV) bench/.venv .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules postman/report.html
+
+# A file of tests shares its servers, so it stays in one process.
+pytest = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 # What the system must have is found, and where we may installed, before anything else.
 needs = [ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is missing: sudo apt-get install python3"; exit 1; }; \

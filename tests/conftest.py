@@ -14,7 +14,7 @@ from services.local.stack import Stack
 from services.local.supervisor import dies_with_parent
 from tests.client import Api
 
-pytest_plugins = ["tests.scratch"]
+pytest_plugins = ["tests.scratch", "tests.selection", "tests.progress"]
 
 START_S = 60
 STOP_S = 30
