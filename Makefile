@@ -34,10 +34,11 @@ check: $(VENV)/test  ## lint, and run every test that needs no server: under a m
 	@$(MAKE) --no-print-directory --jobs=2 lint
 	@$(pytest) -n 2 -m "not server"
 
-test: needs-test  ## set up whatever is missing, lint, run all tests (WORKERS=3)
+test: needs-test  ## set up whatever is missing, lint, run all tests and measure their coverage (WORKERS=3)
 	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/test postman/node_modules docs/lint/node_modules
 	@$(MAKE) --no-print-directory --jobs=2 lint
-	@$(pytest) -n $(WORKERS)
+	@$(pytest) -n $(WORKERS) --cov --cov-report=
+	@echo "Coverage by file: $(BIN)/coverage report"
 
 faults: needs-stack $(VENV)/test  ## kill, freeze, cut and lock at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.local.net import free_port, wait_for
-from services.local.stack import Stack
+from services.local.stack import ROOT, Stack
 from services.local.supervisor import dies_with_parent
 from tests.client import Api
 
@@ -31,6 +31,15 @@ QUICK = {
     "INBOX_INTERVAL_S": "0.2",
     "INBOX_LEASE_S": "5",
 }
+
+
+#: What a process needs in its environment for its coverage to be measured; empty where none is.
+MEASURED: dict[str, str] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("cov_source", None):
+        MEASURED["COVERAGE_PROCESS_START"] = str(ROOT / "setup.cfg")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,7 +87,7 @@ class Embedded:
                 [*dies_with_parent("INT"), sys.executable, "-m", "services.ops.cli", "run", "--port", str(self.port)],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **self.settings, "NAMEKO_HW_FOLDER": str(self.folder)},
+                env={**os.environ, **MEASURED, **self.settings, "NAMEKO_HW_FOLDER": str(self.folder)},
                 start_new_session=True,
             )
         with Api(self.url) as client:
