@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 from services.kit.db.connecting import with_driver
 from services.local.gateway import Backend
@@ -167,7 +168,7 @@ class Stack:
         if self.supervisor.names():  # else another stack runs in this folder, and it is its file
             self.environment_file.unlink(missing_ok=True)
 
-    def __enter__(self) -> "Stack":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

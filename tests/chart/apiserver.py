@@ -69,7 +69,7 @@ class ApiServer:
         body = body or {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
         return status, "application/json", json.dumps(body).encode()
 
-    def _discovery(self, path: str) -> Object | None:
+    def _discovery(self, path: str) -> Any:
         groups: dict[str, list[Object]] = {}
         for api in self.apis:
             group, _, version = api.rpartition("/")

@@ -1,6 +1,6 @@
 """What each service's user may do at a RabbitMQ with the users of the chart: every pair is tried, on a real node."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -80,7 +80,7 @@ def topology(node: RabbitMQ) -> Iterator[None]:
             channel.queue_delete(queue)
 
 
-def allowed(node: RabbitMQ, user: str, tries: dict[Any, Callable[[amqp.Channel], object]]) -> set[Any]:
+def allowed(node: RabbitMQ, user: str, tries: Mapping[Any, Callable[..., object]]) -> set[Any]:
     """Which of `tries` the broker lets `user` do; everything else has to be refused with 403."""
     done = set()
     with broker(node, user) as connection:

@@ -16,7 +16,9 @@ TYPES = {str: "string", int: "int", bool: "bool", list: "list", dict: "object"}
 def rows() -> list[tuple[str, Any, str]]:
     """Each value that a comment `# -- ` describes: its path, its default and what the comment says."""
     text = (CHART / "values.yaml").read_text()
-    values, found, path, comment = yaml.safe_load(text), [], [], ""
+    values, comment = yaml.safe_load(text), ""
+    found: list[tuple[str, Any, str]] = []
+    path: list[str] = []
     for line in text.splitlines():
         if match := re.fullmatch(r"( *)# -- (.*)", line):
             comment = match[2]

@@ -11,7 +11,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from services.local.stack import ROOT
 from services.shop import SERVICES
@@ -172,5 +172,5 @@ def _in_function(function: ast.stmt) -> Iterator[tuple[str, Lines, Lines]]:
             yield "acknowledge", *[Lines(node.lineno, node.end_lineno or node.lineno)] * 2
 
 
-def _calls(node: ast.AST, names: tuple[str, ...]) -> bool:
+def _calls(node: ast.AST, names: tuple[str, ...]) -> TypeGuard[ast.Call]:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in names

@@ -49,7 +49,7 @@ def _tell_before_the_commit() -> None:
             os._exit(1)
         return run(statement, connection, events={}, **values)
 
-    StatementWithEvents.run = tell_and_run  # type: ignore[method-assign]
+    StatementWithEvents.run = tell_and_run
 
 
 def _finish_orders_twice() -> None:

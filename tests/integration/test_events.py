@@ -265,7 +265,8 @@ def test_the_metrics_count_what_is_in_the_inbox(stack: Stack):
 def test_a_broken_rpc_request_is_dropped_and_billing_goes_on(stack: Stack, api: Api):
     user_id = api.new_user(balance=10)["id"]
     pid = stack.supervisor.pid("billing")
-    for body in ({}, [], None, {"args": []}, {"args": 5, "kwargs": 5}, {"args": [], "kwargs": {}}):
+    bodies: list[Any] = [{}, [], None, {"args": []}, {"args": 5, "kwargs": 5}, {"args": [], "kwargs": {}}]
+    for body in bodies:
         for reply_to in ({}, {"reply_to": "nobody"}):
             publish(stack, "nameko-rpc", "billing.pay", body, **reply_to)
             publish(stack, "nameko-rpc", "billing.no_such_method", body, **reply_to)

@@ -208,7 +208,8 @@ def test_an_order_that_somebody_holds_holds_up_no_other(engines: dict[str, Engin
         with engines["orders"].begin() as other:
             other.execute(text("select id from orders where id = :id for update"), {"id": pending[0].id})
             events = {order.id: event_for(order) for order in ended}
-            now, written = orders.end_orders(connection, ended, events, 60)
+            now, written_ = orders.end_orders(connection, ended, events, 60)
+            written = list(written_)
         assert len(written) == len(pending) - 1
         assert [order.status for order in now] == [Status.PENDING] + [Status.PAID] * len(written)
 

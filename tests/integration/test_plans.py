@@ -115,8 +115,8 @@ def plans_of(engine: Engine) -> Iterator[list[str]]:
 
 
 def end(session: Session) -> None:
-    [(order, _, _)] = orders.store_orders(session.connection(), [request(None, USER)], 60)
-    orders.end_orders(session.connection(), [order.model_copy(update={"status": Status.PAID})], {}, 60)
+    [stored] = orders.store_orders(session.connection(), [request(None, USER)], 60)
+    orders.end_orders(session.connection(), [stored.order.model_copy(update={"status": Status.PAID})], {}, 60)
 
 
 def request(key: str | None, user_id: UUID) -> OrderRequest:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -86,7 +86,7 @@ def publisher(rabbitmq: RabbitMQ) -> Iterator[Publisher]:
 @pytest.fixture
 def relay(rabbitmq: RabbitMQ, engine: Engine) -> Iterator[Relay]:
     publisher = started(rabbitmq, PipelinedPublisher)
-    yield Relay(publisher.container, SimpleNamespace(autocommit=lambda: Autocommit(engine)), publisher)
+    yield Relay(publisher.container, cast(Any, SimpleNamespace(autocommit=lambda: Autocommit(engine))), publisher)
     publisher.stop()
 
 

@@ -157,7 +157,8 @@ def test_what_was_done_before_the_deadline_of_a_round_is_told(service):
 
 
 def test_a_result_too_few_is_a_defect_and_not_somebody_elses_result():
-    results = Batcher(lambda numbers: numbers[1:], DEADLINE_S, eventlet.spawn).do([1, 2])
+    batcher: Batcher[int, int] = Batcher(lambda numbers: numbers[1:], DEADLINE_S, eventlet.spawn)
+    results = batcher.do([1, 2])
     assert [type(result) for result in results] == [ValueError, ValueError]
 
 

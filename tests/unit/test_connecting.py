@@ -3,7 +3,7 @@
 import socket
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import eventlet
 import psycopg2
@@ -41,7 +41,7 @@ def asked(url: str, silent: bool = False, timeout_s: float = 1) -> list[tuple[st
     _, options = Dialect().create_connect_args(make_url(url))
     started = time.monotonic()
     with pytest.raises(psycopg2.OperationalError):
-        connecting.connect(timeout_s, SimpleNamespace(connect=connect), None, [], options)
+        connecting.connect(timeout_s, cast(Any, SimpleNamespace(connect=connect)), None, [], options)
     assert time.monotonic() - started < timeout_s + 0.5
     return attempts
 

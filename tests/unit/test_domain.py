@@ -18,7 +18,7 @@ USER = uuid4()
 amounts = st.integers(min_value=1, max_value=MAX_AMOUNT)
 
 
-def order(status: Status, reason: Outcome | None = None) -> OrderView:
+def order(status: Status, reason: Reason | None = None) -> OrderView:
     return OrderView(id=uuid4(), user_id=USER, price=300, status=status, reason=reason, created_at=datetime.now(UTC))
 
 

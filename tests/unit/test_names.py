@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import eventlet
 import pytest
@@ -30,7 +31,7 @@ class Server:
         self.answer = answer
         self.asked = 0
 
-    def __call__(self, *question: object) -> list:
+    def __call__(self, *question: object) -> Any:
         self.asked += 1
         patcher.original("time").sleep(self.takes_s)
         if isinstance(self.answer, Exception):

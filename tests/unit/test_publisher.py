@@ -79,15 +79,15 @@ class Connection:
         pass
 
 
-def ack(tag: int, multiple: bool = False) -> Callable[[Connection], None]:
+def ack(tag: int, multiple: bool = False) -> Callable[[Connection], object]:
     return lambda connection: [tell(tag, multiple) for tell in connection.events["basic_ack"]]
 
 
-def nack(tag: int, multiple: bool = False) -> Callable[[Connection], None]:
+def nack(tag: int, multiple: bool = False) -> Callable[[Connection], object]:
     return lambda connection: [tell(tag, multiple) for tell in connection.events["basic_nack"]]
 
 
-def unroutable(message_id: str) -> Callable[[Connection], None]:
+def unroutable(message_id: str) -> Callable[[Connection], object]:
     returned = SimpleNamespace(properties={"message_id": message_id})
     return lambda connection: [tell(None, "", "", returned) for tell in connection.events["basic_return"]]
 
@@ -256,8 +256,8 @@ def test_a_heartbeat_takes_no_confirm_of_what_is_in_flight(broker):
 def test_heartbeats_are_sent_by_a_thread_of_the_container(broker, monkeypatch):
     publisher, pauses = started(Publisher), []
     publisher.container.spawn_managed_thread = lambda work, identifier: pauses.append(eventlet.spawn(work))
-    monkeypatch.setattr(module.eventlet, "sleep", lambda seconds: pauses.append(seconds) or real_sleep(0))
     real_sleep = eventlet.greenthread.sleep
+    monkeypatch.setattr(module.eventlet, "sleep", lambda seconds: pauses.append(seconds) or real_sleep(0))
     publisher.start()
     real_sleep(0)
     thread, pause_s = pauses[:2]

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -25,7 +26,9 @@ class Rows:
 
     def __init__(self, count: int, results=lambda row: row) -> None:
         self.due = [SimpleNamespace(id=number) for number in range(count)]
-        self.results, self.settled, self.noted = results, [], {}
+        self.results = results
+        self.settled: list[Any] = []
+        self.noted: dict[Any, Any] = {}
 
     def recover(self, interval_s: float = 60) -> None:
         recovery = Recovery(Row, RowView, ended=("done",))

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -154,7 +154,7 @@ def simulated(world: World) -> Iterator[None]:
 
 
 def a_relay(world: World) -> Relay:
-    return Relay(CONTAINER, world, Publisher(world))
+    return Relay(CONTAINER, cast(Any, world), cast(Any, Publisher(world)))
 
 
 class Histories(RuleBasedStateMachine):

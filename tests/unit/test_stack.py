@@ -47,8 +47,8 @@ def rounds(stack: Stack) -> Callable[[], bool]:
 
 def test_between_two_starts_there_is_a_pause(tmp_path):
     stack = Stack(tmp_path, free_port(), say=lambda _: None)
-    stack.rabbitmq = Server(CannotStart("one"), CannotStart("two"))
+    stack.rabbitmq = server = Server(CannotStart("one"), CannotStart("two"))
     stack.postgres = None
     for _ in range(5):
         stack.keep_servers_running()
-    assert len(stack.rabbitmq.failures) == 1
+    assert len(server.failures) == 1
