@@ -215,9 +215,8 @@ def test_a_death_between_two_statements_of_a_round_leaves_what_the_first_has_dec
     call = {"args": [], "kwargs": {"payments": payments, "wait": False}}
     publish(mortal, "nameko-rpc", "billing.pay_all", call, reply_to="nobody")
     query = "select id::text, outcome, created_at from operations where user_id = :id order by created_at"
-    decided = wait_for(
-        lambda: len(found := rows(mortal, "billing", query, id=user_id)) == 2 and found, DIED_S, "both payments"
-    )
+    wait_for(lambda: len(rows(mortal, "billing", query, id=user_id)) == 2, DIED_S, "both payments")
+    decided = rows(mortal, "billing", query, id=user_id)
     assert not plan.exists()
     assert [(row.id, row.outcome) for row in decided] == [(ids[0], "insufficient_funds"), (ids[1], "accepted")]
     assert decided[1].created_at - decided[0].created_at > timedelta(seconds=0.2), "the process has died in between"
