@@ -26,7 +26,9 @@ def twins(tmp_path_factory: pytest.TempPathFactory):
         yield running
 
 
-def test_restarting_every_service_under_load_fails_no_request(twins: Stack):
+def test_restarting_every_service_under_load_fails_no_request(twins: Stack, monkeypatch: pytest.MonkeyPatch):
+    lines: list[str] = []
+    monkeypatch.setattr(twins.supervisor, "_say", lines.append)
     with Load(twins.url, clients=6, patient=False) as load:
         wait_for(lambda: load.counted["paid"] > 20, 30, "the load to run")
         for round_ in in_rounds(dict(replicas(twins))):
@@ -34,6 +36,8 @@ def test_restarting_every_service_under_load_fails_no_request(twins: Stack):
                 list(pool.map(twins.supervisor.restart, round_))
             wait_for(twins.is_ready, 30, f"{', '.join(round_)} to be ready again")
             assert not any(process.is_running() for process in round_.values())
+            for name in round_:
+                assert f"{name}: ended with code 0, starts again as asked" in lines
     assert load.failures == []
     assert load.counted["requests"] > 100
     wait_until_quiet(twins)
