@@ -18,7 +18,7 @@ COPY services services
 RUN /opt/venv/bin/python -m compileall -q services
 
 FROM ${PYTHON_IMAGE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="nameko-hw" \
       org.opencontainers.image.description="An order flow over four Nameko services: users, billing, orders, notifications" \
