@@ -32,7 +32,7 @@ from services.local.net import wait_for
 from services.local.postgres import Postgres
 from services.orders.models import Base
 from tests.standby import plain, set_read_only
-from tests.unit.test_config import config
+from tests.unit.kit.test_config import config
 
 SECRET = "ada@example.com"
 RAISE = "do $$ begin raise exception using errcode = '{}'; end $$"

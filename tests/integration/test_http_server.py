@@ -14,7 +14,7 @@ from services.kit.metrics import metrics_of
 from services.kit.web.server import Server
 from services.local.net import free_port
 from services.shop import SHOP
-from tests.unit.test_config import config
+from tests.unit.kit.test_config import config
 
 REQUEST_S = 0.6
 SLACK_S = 1.0

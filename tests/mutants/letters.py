@@ -9,7 +9,7 @@ CHANGES = [
         "kit/amqp/events.py",
         "        elif isinstance(error, OUTCOME_UNKNOWN):\n            self.inbox.free_slot()",
         "        elif False:\n            self.inbox.free_slot()",
-        ("unit/test_events.py",),
+        ("unit/kit/test_events.py",),
     ),
     Change(
         "acknowledged-without-a-row",
@@ -17,7 +17,7 @@ CHANGES = [
         "kit/amqp/events.py",
         "            self._hold([delivery], error)\n            return False",
         "            self.queue_consumer.ack_message(message)\n            return True",
-        ("unit/test_events.py",),
+        ("unit/kit/test_events.py",),
     ),
     Change(
         "batch-tried-again-whole",
@@ -25,7 +25,7 @@ CHANGES = [
         "kit/amqp/events.py",
         "            self._alone.extend(batch)",
         "            self._waiting[:0] = batch",
-        ("unit/test_events.py",),
+        ("unit/kit/test_events.py",),
     ),
     Change(
         "attempt-keeps-its-slot",
@@ -33,7 +33,7 @@ CHANGES = [
         "kit/amqp/events.py",
         "self.inbox.free_slot()  # no attempt is counted",
         "pass  #",
-        ("unit/test_events.py",),
+        ("unit/kit/test_events.py",),
     ),
     Change(
         "no-pause-in-an-outage",
@@ -41,7 +41,7 @@ CHANGES = [
         "kit/amqp/events.py",
         "        self._pause_s = next_pause_s(self._pause_s)\n",
         "",
-        ("unit/test_events.py",),
+        ("unit/kit/test_events.py",),
     ),
     Change(
         "broken-acknowledgement-ends-the-service",
@@ -49,7 +49,7 @@ CHANGES = [
         "kit/amqp/consumer.py",
         "except (AMQPError, KombuError, OSError) as error:",
         "except AMQPError as error:",
-        ("unit/test_events.py",),
+        ("unit/kit/test_events.py",),
     ),
     Change(
         "inbox-leases-in-turn",
@@ -89,7 +89,7 @@ CHANGES = [
         "kit/outbox/relay.py",
         "self._release(events, 0 if",
         "(events, 0 if",
-        ("unit/test_relay.py",),
+        ("unit/kit/test_relay.py",),
     ),
     Change(
         "events-leased-in-turn",
@@ -105,7 +105,7 @@ CHANGES = [
         "kit/outbox/relay.py",
         "zip(sent, taken, strict=True) if is_taken]",
         "zip(sent, taken, strict=True)]",
-        ("unit/test_relay.py",),
+        ("unit/kit/test_relay.py",),
     ),
     Change(
         "waiting-events-removed",
@@ -121,7 +121,7 @@ CHANGES = [
         "kit/outbox/relay.py",
         "        if is_last or now >= self._poll_at:",
         "        if now >= self._poll_at:",
-        ("unit/test_relay.py::test_what_is_in_memory_is_published_before_the_service_stops",),
+        ("unit/kit/test_relay.py::test_what_is_in_memory_is_published_before_the_service_stops",),
     ),
     Change(
         "second-address-fails",
@@ -153,7 +153,7 @@ CHANGES = [
         "kit/outbox/relay.py",
         "        self._batch = min(2 * self._batch, self.settings.OUTBOX_BATCH)\n",
         "",
-        ("unit/test_relay.py",),
+        ("unit/kit/test_relay.py",),
     ),
     Change(
         "refused-counts-as-published",
@@ -161,7 +161,7 @@ CHANGES = [
         "kit/outbox/relay.py",
         "                is_taken = False",
         "                is_taken = True",
-        ("unit/test_relay.py",),
+        ("unit/kit/test_relay.py",),
     ),
     Change(
         "replayed-letter-dies-at-once",

@@ -9,7 +9,7 @@ CHANGES = [
         "kit/amqp/publisher.py",
         "        self.refused |= before - self.waiting\n",
         "",
-        ("unit/test_publisher.py",),
+        ("unit/kit/test_publisher.py",),
     ),
     Change(
         "in-flight-sent-again",
@@ -17,7 +17,7 @@ CHANGES = [
         "kit/amqp/publisher.py",
         "            if not was_idle:\n                raise\n",
         "            pass\n",
-        ("unit/test_publisher.py",),
+        ("unit/kit/test_publisher.py",),
     ),
     Change(
         "not-mandatory",
@@ -25,7 +25,7 @@ CHANGES = [
         "kit/amqp/publisher.py",
         "mandatory=True,",
         "mandatory=False,",
-        ("unit/test_publisher.py",),
+        ("unit/kit/test_publisher.py",),
     ),
     Change(
         "transient-events",
@@ -33,7 +33,7 @@ CHANGES = [
         "kit/amqp/publisher.py",
         '{"delivery_mode": 2,',
         '{"delivery_mode": 1,',
-        ("unit/test_publisher.py",),
+        ("unit/kit/test_publisher.py",),
     ),
     Change(
         "channel-kept-after-an-error",
@@ -41,7 +41,7 @@ CHANGES = [
         "kit/amqp/publisher.py",
         "        except BaseException:\n            self._close()\n            raise",
         "        except BaseException:\n            raise",
-        ("unit/test_publisher.py",),
+        ("unit/kit/test_publisher.py",),
     ),
     Change(
         "replies-never-forgotten",
@@ -49,7 +49,7 @@ CHANGES = [
         "kit/amqp/rpc.py",
         "        self._reply_events.pop(correlation_id, None)",
         "        pass",
-        ("unit/test_rpc.py::test_replies_are_forgotten_when_nobody_waits_for_them_any_more",),
+        ("unit/kit/test_rpc.py::test_replies_are_forgotten_when_nobody_waits_for_them_any_more",),
     ),
     Change(
         "acknowledged-without-a-reply",
@@ -57,7 +57,7 @@ CHANGES = [
         "kit/amqp/rpc.py",
         "self.queue_consumer.requeue_message(message)",
         "self.queue_consumer.ack_message(message)",
-        ("unit/test_rpc.py::test_a_request_is_acknowledged_only_after_its_reply",),
+        ("unit/kit/test_rpc.py::test_a_request_is_acknowledged_only_after_its_reply",),
     ),
     Change(
         "nobody-serves-it",
@@ -65,7 +65,7 @@ CHANGES = [
         "kit/amqp/rpc.py",
         "                if not routed:",
         "                if False:",
-        ("unit/test_rpc.py::test_a_service_that_was_never_started_is_not_waited_for_and_a_request_expires",),
+        ("unit/kit/test_rpc.py::test_a_service_that_was_never_started_is_not_waited_for_and_a_request_expires",),
     ),
     Change(
         "body-of-the-limit-refused",
@@ -73,7 +73,7 @@ CHANGES = [
         "kit/web/entrypoint.py",
         "    if len(body) > limit:",
         "    if len(body) >= limit:",
-        ("unit/test_http.py",),
+        ("unit/kit/test_http.py",),
     ),
     Change(
         "length-of-the-limit-refused",
@@ -81,7 +81,7 @@ CHANGES = [
         "kit/web/entrypoint.py",
         "(request.content_length or 0) > limit",
         "(request.content_length or 0) >= limit",
-        ("unit/test_http.py",),
+        ("unit/kit/test_http.py",),
     ),
     Change(
         "chunks-without-limit",
@@ -89,7 +89,7 @@ CHANGES = [
         "kit/web/entrypoint.py",
         "    if len(body) > limit:",
         "    if len(body) > limit + 1:",
-        ("unit/test_http.py",),
+        ("unit/kit/test_http.py",),
     ),
     Change(
         "short-key-limit",
@@ -97,7 +97,7 @@ CHANGES = [
         "kit/web/entrypoint.py",
         r"([\x20-\x7e]{0,253}[\x21-\x7e])?",
         r"([\x20-\x7e]{0,252}[\x21-\x7e])?",
-        ("unit/test_http.py",),
+        ("unit/kit/test_http.py",),
     ),
     Change(
         "long-key-limit",
@@ -105,7 +105,7 @@ CHANGES = [
         "kit/web/entrypoint.py",
         r"([\x20-\x7e]{0,253}[\x21-\x7e])?",
         r"([\x20-\x7e]{0,254}[\x21-\x7e])?",
-        ("unit/test_http.py",),
+        ("unit/kit/test_http.py",),
     ),
     Change(
         "request-without-deadline",
@@ -113,7 +113,7 @@ CHANGES = [
         "kit/web/entrypoint.py",
         "with Timeout(timeout_s, Unavailable(",
         "with Timeout(None, Unavailable(",
-        ("unit/test_http.py",),
+        ("unit/kit/test_http.py",),
     ),
     Change(
         "ready-while-it-stops",
@@ -137,7 +137,7 @@ CHANGES = [
         "local/gateway.py",
         '"Idempotency-Key" in request.headers',
         "True",
-        ("unit/test_gateway.py::test_a_request_is_sent_again_only_if_it_has_one_effect",),
+        ("unit/local/test_gateway.py::test_a_request_is_sent_again_only_if_it_has_one_effect",),
     ),
     Change(
         "request-never-expires",
@@ -145,7 +145,7 @@ CHANGES = [
         "kit/amqp/rpc.py",
         '"expiration": str(int(timeout_s * 1000)),\n',
         "\n",
-        ("unit/test_rpc.py::test_a_service_that_was_never_started_is_not_waited_for_and_a_request_expires",),
+        ("unit/kit/test_rpc.py::test_a_service_that_was_never_started_is_not_waited_for_and_a_request_expires",),
     ),
     Change(
         "outage-is-a-refusal",
@@ -153,7 +153,7 @@ CHANGES = [
         "kit/amqp/rpc.py",
         "    if isinstance(error, NotNow):",
         "    if False:",
-        ("unit/test_rpc.py::test_a_server_that_cannot_answer_now_has_refused_nothing",),
+        ("unit/kit/test_rpc.py::test_a_server_that_cannot_answer_now_has_refused_nothing",),
     ),
     Change(
         "waits-for-a-worker-for-ever",
@@ -161,7 +161,7 @@ CHANGES = [
         "kit/web/entrypoint.py",
         "with Timeout(settings.WORKER_WAIT_S,",
         "with Timeout(None,",
-        ("unit/test_http.py",),
+        ("unit/kit/test_http.py",),
     ),
     Change(
         "kept-connection-not-closed",
@@ -177,7 +177,7 @@ CHANGES = [
         "local/gateway.py",
         "            except ConnectionRefusedError:\n                continue",
         "            except ConnectionRefusedError:\n                break",
-        ("unit/test_gateway.py",),
+        ("unit/local/test_gateway.py",),
     ),
     Change(
         "drains-for-ever",
@@ -185,6 +185,6 @@ CHANGES = [
         "kit/container.py",
         "with Timeout(self.settings.DRAIN_TIMEOUT_S,",
         "with Timeout(None,",
-        ("unit/test_container.py",),
+        ("unit/kit/test_container.py",),
     ),
 ]

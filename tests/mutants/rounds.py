@@ -9,7 +9,7 @@ CHANGES = [
         "kit/batching.py",
         "            self._waiting.pop(done, None)\n",
         "            pass\n",
-        ("unit/test_batching.py",),
+        ("unit/kit/test_batching.py",),
     ),
     Change(
         "round-without-deadline",
@@ -17,7 +17,7 @@ CHANGES = [
         "kit/batching.py",
         "with Timeout(self._deadline_s,",
         "with Timeout(None,",
-        ("unit/test_batching.py",),
+        ("unit/kit/test_batching.py",),
     ),
     Change(
         "one-round-for-all-keys",
@@ -25,7 +25,7 @@ CHANGES = [
         "kit/batching.py",
         "self._batched.batcher(self._batched.key(item)).call(item)",
         "self._batched.batcher(None).call(item)",
-        ("unit/test_batching.py",),
+        ("unit/kit/test_batching.py",),
     ),
     Change(
         "round-done-again-after-any-error",
@@ -33,7 +33,7 @@ CHANGES = [
         "kit/batching.py",
         "        except self._again as error:",
         "        except Exception as error:",
-        ("unit/test_batching.py",),
+        ("unit/kit/test_batching.py",),
     ),
     Change(
         "busy-for-ever",
@@ -41,7 +41,7 @@ CHANGES = [
         "kit/busy.py",
         "self._until.get(key, 0.0) > time.monotonic()",
         "self._until.get(key, 0.0) > 0",
-        ("unit/test_busy.py",),
+        ("unit/kit/test_busy.py",),
     ),
     Change(
         "one-refusal-stops-recovery",
@@ -49,7 +49,7 @@ CHANGES = [
         "kit/recovery.py",
         "not isinstance(result, NotYet | RpcRefused)",
         "not isinstance(result, NotYet)",
-        ("unit/test_recovery.py",),
+        ("unit/kit/test_recovery.py",),
     ),
     Change(
         "trouble-is-not-noted",
@@ -57,7 +57,7 @@ CHANGES = [
         "kit/recovery.py",
         "            self.note_troubles(troubles)\n",
         "",
-        ("unit/test_recovery.py",),
+        ("unit/kit/test_recovery.py",),
     ),
     Change(
         "one-batch-at-a-time",
@@ -65,7 +65,7 @@ CHANGES = [
         "kit/recovery.py",
         "if len(rows) < settings.RECOVERY_BATCH or any",
         "if True or any",
-        ("unit/test_recovery.py",),
+        ("unit/kit/test_recovery.py",),
     ),
     Change(
         "read-only-is-no-outage",
@@ -108,7 +108,7 @@ CHANGES = [
         "kit/names.py",
         "        if time.monotonic() < until:",
         "        if answer:",
-        ("unit/test_names.py::test_a_name_is_looked_up_once_at_a_time_and_kept_for_a_while",),
+        ("unit/kit/test_names.py::test_a_name_is_looked_up_once_at_a_time_and_kept_for_a_while",),
     ),
     Change(
         "row-twice-on-two-pages",

@@ -17,7 +17,7 @@ from eventlet import Timeout, patcher
 from services.kit.errors import Unavailable
 from services.kit.names import Names
 from services.local.stack import ROOT
-from tests.unit.loop import longest_stop
+from tests.unit.kit.loop import longest_stop
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 5432))]
 LOOP_S = 0.1  # the event loop may stand still for so long on a busy machine
@@ -101,7 +101,7 @@ def test_the_database_and_the_broker_are_given_up_in_time_when_the_name_server_i
     run = subprocess.run(
         [
             *("unshare", "-rmn", "sh", "-c"),
-            f'{mount} && cd "$1" && exec "$2" -W ignore -m tests.unit.silent_names',
+            f'{mount} && cd "$1" && exec "$2" -W ignore -m tests.unit.kit.silent_names',
             *("sh", str(ROOT), sys.executable),
         ],
         cwd=tmp_path,

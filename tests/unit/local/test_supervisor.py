@@ -17,7 +17,7 @@ from services.local.net import wait_for
 from services.local.supervisor import Supervisor, dies_with_parent
 
 SLACK_S = 30
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 SLEEP = "import time; time.sleep(600)"
 DIE = "raise SystemExit(3)"

@@ -21,8 +21,8 @@ from services.kit.db.database import Database  # noqa: E402
 from services.kit.errors import Unavailable  # noqa: E402
 from services.kit.names import install  # noqa: E402
 from services.orders.models import Base  # noqa: E402
-from tests.unit.loop import longest_stop  # noqa: E402
-from tests.unit.test_config import config  # noqa: E402
+from tests.unit.kit.loop import longest_stop  # noqa: E402
+from tests.unit.kit.test_config import config  # noqa: E402
 
 LOOP_S = 0.3
 DEADLINE_S = 1.5
