@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from services.local import net
 from services.local.net import free_port, wait_for
 from services.local.stack import ROOT, Stack
 from services.local.supervisor import dies_with_parent
@@ -38,6 +39,8 @@ MEASURED: dict[str, str] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if worker := getattr(config, "workerinput", None):  # no port is given out by two processes of a run
+        net.PORTS = net.PORTS[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]
     if config.getoption("cov_source", None):
         MEASURED["COVERAGE_PROCESS_START"] = str(ROOT / "setup.cfg")
 
