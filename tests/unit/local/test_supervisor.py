@@ -167,9 +167,9 @@ def test_stop_ends_all_even_the_deaf_the_frozen_and_the_grandchildren(lines, tmp
     supervisor.start()
     wait_for(lambda: all(log.read_text() for log in logs.values()), SLACK_S, "the children")
     os.kill(running_pid(supervisor, "frozen"), signal.SIGSTOP)
-    assert len(processes_with(tmp_path)) >= 4
+    wait_for(lambda: len(processes_with(tmp_path)) >= 4, SLACK_S, "all four processes")
     supervisor.stop()
-    assert processes_with(tmp_path) == []
+    wait_for(lambda: processes_with(tmp_path) == [], SLACK_S, "the end of all processes")
     assert supervisor.pid("parent") is None
     assert lines[-3:] == [
         "frozen: ended by signal 15 (Terminated)",
