@@ -9,7 +9,7 @@ from typing import Any
 from kombu import Connection, Queue
 
 from services.contracts import EVENTS
-from services.kit.amqp.names import handler_queue
+from services.kit.amqp.queues import handler_queue
 from services.local.stack import Stack
 from tests.books import rows
 

@@ -103,7 +103,7 @@ OPEN = PreparedStatement(
     "open_accounts",
     """
     insert into accounts (user_id, balance)
-    select distinct user_id, 0 from unnest({ids}) as one (user_id) order by user_id on conflict do nothing""",
+    select distinct user_id, 0 from unnest({ids}) as given (user_id) order by user_id on conflict do nothing""",
     ids="uuid[]",
 )
 

@@ -6,7 +6,7 @@ config, container   the settings, checked before anything starts; draining
 event               what every event has in common
 batching, busy      many calls in one round; which accounts were found locked a moment ago
 timers, recovery    work at an interval; what was left pending is settled
-metrics, names      what Prometheus sees; look-ups of host names that do not stop the event loop
+metrics, dns        what Prometheus sees; look-ups of host names that do not stop the event loop
 outage, seams       outages in the log, and pauses in them; the types of what Nameko hands over
 web                 the `http` entrypoint, its server, health, documentation, problems, pages
 amqp                messages that the broker has confirmed, RPC with a deadline, events in

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from eventlet import Timeout
-from eventlet.event import Event
+from eventlet.event import Event as Signal
 from nameko.containers import WorkerContext
 from nameko.extensions import DependencyProvider
 
@@ -41,7 +41,7 @@ class Batcher(Generic[Item, Result]):
         self._deadline_s = deadline_s
         self._spawn = spawn
         self._again = again
-        self._waiting: dict[Event, Item] = {}
+        self._waiting: dict[Signal, Item] = {}
         self._is_running = False
 
     @property
@@ -50,7 +50,7 @@ class Batcher(Generic[Item, Result]):
 
     def call(self, item: Item) -> Result:
         """Have `item` done in the next round; return its result, or raise it."""
-        done = Event()
+        done = Signal()
         self._waiting[done] = item
         if not self._is_running:
             self._is_running = True

@@ -10,8 +10,8 @@ from nameko.containers import ServiceContainer
 
 from services.kit.config import BadConfiguration, check
 from services.kit.db.connecting import with_driver
+from services.kit.dns import install
 from services.kit.metrics import metrics_of
-from services.kit.names import install
 from services.kit.product import Product
 
 log = logging.getLogger(__name__)

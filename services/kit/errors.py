@@ -51,7 +51,7 @@ DATABASE_DOWN = (DatabaseAway, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.Pendi
 OUTCOME_UNKNOWN = (Unavailable, *DATABASE_DOWN)
 
 #: What passes by itself, whether or not something was done: nothing is wrong with the request, the event or the row.
-PASSING = (*OUTCOME_UNKNOWN, TryAgain)
+TEMPORARY = (*OUTCOME_UNKNOWN, TryAgain)
 
 #: The server itself answered that it refuses, which ends a transaction: nothing of it was committed. Whatever is not
 #: listed proves nothing.

@@ -24,17 +24,17 @@ class Outage:
     def is_on(self) -> bool:
         return bool(self._reported_by)
 
-    def begin(self, why: str, user: str = "") -> None:
-        """Note that `user` has met the outage."""
+    def begin(self, why: str, by: str = "") -> None:
+        """Note that `by`, a user of the resource, has met the outage."""
         if not self.is_on:
             self._began = time.monotonic()
             log.warning("%s paused: %s is away (%s)", self._work, self._resource, why)
-        self._reported_by.add(user)
+        self._reported_by.add(by)
 
-    def end(self, user: str = "") -> None:
-        """Note that the resource has answered `user`."""
-        if user in self._reported_by:
-            self._reported_by.remove(user)
+    def end(self, by: str = "") -> None:
+        """Note that the resource has answered `by`."""
+        if by in self._reported_by:
+            self._reported_by.remove(by)
             if not self.is_on:
                 duration_s = time.monotonic() - self._began
                 log.info("%s resumed: %s is back after %.0f s", self._work, self._resource, duration_s)

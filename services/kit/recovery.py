@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from sqlalchemy import Integer, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from services.kit.amqp.rpc import RpcRefused
+from services.kit.amqp.rpc import RpcFailed
 from services.kit.db.database import Database
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import OUTCOME_UNKNOWN, Unavailable
@@ -76,8 +76,8 @@ class Recovery(DependencyProvider):
         self.note = PreparedStatement(
             f"note_trouble_of_{table}",
             f"""
-            update {table} set trouble = one.trouble, retry_at = now() + least(attempts, 20) * {{pause}}
-            from {{troubles}} where {table}.id = one.id and {is_pending}""",
+            update {table} set trouble = given.trouble, retry_at = now() + least(attempts, 20) * {{pause}}
+            from {{troubles}} where {table}.id = given.id and {is_pending}""",
             troubles=Trouble,
             pause="interval",
         )
@@ -151,7 +151,7 @@ class Recovery(DependencyProvider):
 
 def is_outage(result: Any) -> bool:
     """Return whether a result is an unknown outcome, which every other row may meet as well."""
-    return isinstance(result, OUTCOME_UNKNOWN) and not isinstance(result, NotYet | RpcRefused)
+    return isinstance(result, OUTCOME_UNKNOWN) and not isinstance(result, NotYet | RpcFailed)
 
 
 def is_trouble(result: Any) -> bool:

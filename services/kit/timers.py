@@ -7,7 +7,7 @@ from typing import Any
 
 from nameko.timer import Timer
 
-from services.kit.errors import PASSING
+from services.kit.errors import TEMPORARY
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def every(setting: str) -> Callable[[Callable[[Any], None]], Callable[[Any], Non
         def tick(service: Any) -> None:
             try:
                 function(service)
-            except PASSING as error:
+            except TEMPORARY as error:
                 log.warning("%s waits: %s", function.__qualname__, type(error).__name__)
             except Exception:
                 log.exception("%s failed", function.__qualname__)

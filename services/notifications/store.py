@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from services.contracts import OrderPaid, OrderRejected
-from services.kit.db.idempotency import Claim, one
+from services.kit.db.idempotency import Claim, or_raise
 from services.kit.db.statements import PreparedStatement
 from services.kit.web.pages import UserPageQuery, newest_first
 from services.notifications.domain import Kind
@@ -86,7 +86,7 @@ def add_contacts(connection: Connection, contacts: Sequence[NewContact]) -> list
 def store_message(session: Session, request: MessageRequest) -> tuple[Letter, bool]:
     """Store a message under its key, or find the one that the key has stored; return it, and whether it is new."""
     [claimed] = CLAIM.run(session.connection(), [request])
-    row, is_new = one(claimed)
+    row, is_new = or_raise(claimed)
     assert row is not None  # no other unique column can have refused it: all are null
     letter = session.get(Letter, row.id)  # with the address of its user, if it is known
     assert letter is not None

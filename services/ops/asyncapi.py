@@ -12,7 +12,7 @@ from nameko.standalone.events import get_event_exchange
 
 from services.contracts import EVENTS
 from services.kit.amqp.events import EventHandler
-from services.kit.amqp.names import handler_queue
+from services.kit.amqp.queues import handler_queue
 from services.kit.amqp.rpc import TRANSIENT, Rpc, RpcProxy
 from services.kit.outbox.provider import Outbox
 from services.ops.asyncapi_messages import (

@@ -71,8 +71,8 @@ def parser() -> argparse.ArgumentParser:
         "dead-letters", on_databases("dead_letters"), "list, show, replay or drop the events that could not be handled"
     )
     one.add_argument("action", choices=["list", "show", "replay", "drop"])
-    one.add_argument("id", nargs="*", help="of a letter, as `list` prints it")
-    one.add_argument("--all", action="store_true", help="all letters")
+    one.add_argument("id", nargs="*", help="of a dead letter, as `list` prints it")
+    one.add_argument("--all", action="store_true", help="all dead letters")
     add("openapi", openapi, "print the OpenAPI document of the HTTP API")
     add("asyncapi", asyncapi, "print the AsyncAPI document of what crosses the broker")
     return top

@@ -20,19 +20,19 @@ TIMEOUT_S = 10
 BATCH = 200
 
 COLUMNS = "id, handler, key, body, content_type, content_encoding, headers, attempts, reason, received_at, failed_at"
-#: The next of the chosen letters; all are chosen if no ids are given. Each is read once, whatever becomes of it.
+#: The next of the chosen dead letters; all are chosen if no ids are given. Each is read once, whatever becomes of it.
 CHOSEN = f"""
     select id from inbox where next_attempt_at is null and id > :after and id <= :newest and (:all or id = any(:ids))
     order by id limit {BATCH} for update"""
 STATEMENTS = {
-    "look": f"""with one as ({CHOSEN.removesuffix(" for update")})
-                select {COLUMNS} from inbox join one using (id) order by id""",
-    "replay": f"""with one as ({CHOSEN}), done as (
-                      update inbox set attempts = 0, next_attempt_at = now() where id in (select id from one)
+    "look": f"""with chosen as ({CHOSEN.removesuffix(" for update")})
+                select {COLUMNS} from inbox join chosen using (id) order by id""",
+    "replay": f"""with chosen as ({CHOSEN}), done as (
+                      update inbox set attempts = 0, next_attempt_at = now() where id in (select id from chosen)
                       returning {COLUMNS})
                   select * from done order by id""",
-    "drop": f"""with one as ({CHOSEN}), done as (
-                    delete from inbox where id in (select id from one) returning {COLUMNS})
+    "drop": f"""with chosen as ({CHOSEN}), done as (
+                    delete from inbox where id in (select id from chosen) returning {COLUMNS})
                 select * from done order by id""",
 }
 NEWEST = "select coalesce(max(id), 0) from inbox where next_attempt_at is null"
@@ -53,7 +53,7 @@ class DeadLetter:
         return id_of(self.service, self.row.id)
 
     def line(self) -> str:
-        """Return the letter on one line."""
+        """Return the dead letter on one line."""
         row = self.row
         return (
             f"{self.id}  {row.failed_at.isoformat(timespec='seconds')}  {self.service}.{row.handler}  "
@@ -61,7 +61,7 @@ class DeadLetter:
         )
 
     def details(self) -> str:
-        """Return the letter in full."""
+        """Return the dead letter in full."""
         row = self.row._asdict()
         about = {**row, "id": self.id, "handler": f"{self.service}.{row['handler']}"}
         body = bytes(about.pop("body"))
@@ -90,15 +90,15 @@ class DeadLetters:
         return [id_ for id_ in dict.fromkeys(ids) if id_ not in found]
 
     def look(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
-        """Return the letters, oldest first; all of them if there are no `ids`."""
+        """Return the dead letters, oldest first; all of them if there are no `ids`."""
         return self._each("look", ids)
 
     def replay(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
-        """Have the letters handled again, with all their attempts; yield each when that is committed."""
+        """Have the dead letters handled again, with all their attempts; yield each when that is committed."""
         return self._each("replay", ids)
 
     def drop(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
-        """Remove the letters; yield each when that is committed."""
+        """Remove the dead letters; yield each when that is committed."""
         return self._each("drop", ids)
 
     def _each(self, what: str, ids: Sequence[str]) -> Iterator[DeadLetter]:
@@ -115,7 +115,7 @@ class DeadLetters:
 
 
 def id_of(service: str, number: int) -> str:
-    """Return the id of a letter, as commands print and take it."""
+    """Return the id of a dead letter, as commands print and take it."""
     return f"{service}-{number}"
 
 

@@ -59,14 +59,14 @@ def dead_letters(arguments: argparse.Namespace) -> None:
     """Print, replay or drop the dead letters with the ids in the arguments, or all."""
     action = arguments.action
     if bool(arguments.id) == (arguments.all or action == "list"):
-        raise CommandError(f"say which letters to {action}: their ids, or --all")
-    letters = DeadLetters(database_urls())
+        raise CommandError(f"say which dead letters to {action}: their ids, or --all")
+    kept = DeadLetters(database_urls())
     with _answering(""):
-        if missing := letters.missing(arguments.id):
+        if missing := kept.missing(arguments.id):
             raise CommandError(f"there is no dead letter {', '.join(missing)}")
-        take = {"list": letters.look, "show": letters.look, "replay": letters.replay, "drop": letters.drop}[action]
+        take = {"list": kept.look, "show": kept.look, "replay": kept.replay, "drop": kept.drop}[action]
         found = take(arguments.id)
-        count = _print_each(letter.details() if action == "show" else letter.line() for letter in found)
+        count = _print_each(one.details() if action == "show" else one.line() for one in found)
     done = {"list": "kept", "show": "shown", "replay": "replayed", "drop": "dropped"}
     print(f"{count} {'dead letter' if count == 1 else 'dead letters'} {done[action]}")
 

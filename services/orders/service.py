@@ -7,11 +7,11 @@ from eventlet import Timeout
 from nameko.dependency_providers import Config
 
 from services.contracts import Outcome
-from services.kit.amqp.rpc import RpcProxy, RpcRefused
+from services.kit.amqp.rpc import RpcFailed, RpcProxy
 from services.kit.batching import batched
 from services.kit.busy import Busy
 from services.kit.db.database import Database
-from services.kit.errors import PASSING, KeyReused, Unavailable
+from services.kit.errors import TEMPORARY, KeyReused, Unavailable
 from services.kit.event import Event
 from services.kit.outbox.provider import Outbox
 from services.kit.recovery import NotYet, Recovery, is_outage
@@ -62,7 +62,7 @@ class OrdersService:
             try:
                 with Timeout(self._patience_s(), Unavailable("the outcome is not known in time")):
                     order = self._settle(order)
-            except PASSING:
+            except TEMPORARY:
                 order, promised = self._promise(order)  # and `recover` asks billing again
         if order.reason == Reason.ACCOUNT_NOT_FOUND and not promised:
             raise not_found("account of this user", replayed=not is_new)
@@ -87,11 +87,11 @@ class OrdersService:
         except NoAccount:
             return self._refuse(order)
 
-    @batched(again=(RpcRefused,))
+    @batched(again=(RpcFailed,))
     def _settle_together(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
         return self._settle_all(orders, wait=False)
 
-    @batched(key=lambda order: order.user_id, again=(RpcRefused,))
+    @batched(key=lambda order: order.user_id, again=(RpcFailed,))
     def _settle_busy(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
         """Settle orders of one account that somebody else holds, in rounds of their own, which may wait for it.
 
@@ -109,8 +109,8 @@ class OrdersService:
         """Ask billing, which pays for an order once; then record how the orders ended, with the events that say so."""
         outcomes = self.billing.pay_all(payments=[payment_for(order) for order in orders], wait=wait)
         if len(outcomes) != len(orders):
-            raise RpcRefused(f"billing returned {len(outcomes)} outcomes for {len(orders)} payments")
-        results = [settled(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
+            raise RpcFailed(f"billing returned {len(outcomes)} outcomes for {len(orders)} payments")
+        results = [read_outcome(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
         ended = [result for result in results if isinstance(result, OrderView)]
         events = {order.id: event for order in ended if (event := event_for(order))}
         now = iter(self._end(ended, events))
@@ -132,7 +132,7 @@ class OrdersService:
         """
         if self.users.known_users(user_ids=[str(order.user_id)]):
             raise NoAccount()
-        result = settled(order, self.billing.refuse(**payment_for(order)))
+        result = read_outcome(order, self.billing.refuse(**payment_for(order)))
         if isinstance(result, Exception):
             raise result
         return self._end([result], events={})[0]
@@ -174,8 +174,8 @@ class OrdersService:
         return Reply(200, Page[OrderView](items=[OrderView.model_validate(order) for order in orders], next=next_))
 
 
-def settled(order: OrderView, outcome: str) -> OrderView | Exception:
-    """Return the order as the outcome of its payment leaves it, or why it has to wait."""
+def read_outcome(order: OrderView, outcome: str) -> OrderView | Exception:
+    """Return the order as an outcome of billing ends it, or the error with which it stays pending."""
     match outcome:
         case Outcome.BUSY:
             return AccountBusy()
@@ -184,4 +184,4 @@ def settled(order: OrderView, outcome: str) -> OrderView | Exception:
         case Outcome.ACCEPTED | Outcome.INSUFFICIENT_FUNDS | Outcome.REFUSED | Outcome.MISMATCH:
             return apply_outcome(order, Outcome(outcome))
         case _:
-            return RpcRefused(f"billing returned an outcome that is not known here: {outcome!r}")
+            return RpcFailed(f"billing returned an outcome that is not known here: {outcome!r}")

@@ -60,9 +60,9 @@ END = StatementWithEvents(
     with free as (
         select id from orders where id = any(array(select id from {ended})) for update skip locked
     )
-    update orders set status = one.status, reason = one.reason, trouble = null
+    update orders set status = given.status, reason = given.reason, trouble = null
     from {ended}
-    where orders.id = one.id and orders.status not in ('paid', 'rejected') and one.id in (select id from free)
+    where orders.id = given.id and orders.status not in ('paid', 'rejected') and given.id in (select id from free)
     returning orders.id""",
     ended=EndedOrder,
 )

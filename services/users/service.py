@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 from nameko.dependency_providers import Config
 
 from services.contracts import UserRegistered
-from services.kit.amqp.rpc import RpcProxy, RpcRefused, rpc
+from services.kit.amqp.rpc import RpcFailed, RpcProxy, rpc
 from services.kit.batching import batched
 from services.kit.db.database import Database
-from services.kit.errors import PASSING
+from services.kit.errors import TEMPORARY
 from services.kit.outbox.provider import Outbox
 from services.kit.recovery import Recovery
 from services.kit.timers import every
@@ -45,11 +45,11 @@ class UsersService:
         if user.status == Status.PENDING:
             try:
                 user = self._open_accounts.one(user)
-            except PASSING:
+            except TEMPORARY:
                 pass  # it stays pending, and `recover` asks billing again
         return Reply(201, user, {"Location": f"/users/{user.id}"}, replayed=not is_new)
 
-    @batched(again=(RpcRefused,))
+    @batched(again=(RpcFailed,))
     def _open_accounts(self, users: Sequence[UserView]) -> Sequence[UserView]:
         """Ask billing, which opens an account once; then record that the users are active."""
         self.billing.open_accounts(user_ids=[str(user.id) for user in users])

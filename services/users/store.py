@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert
 from sqlalchemy.orm import Session
 
 from services.contracts import UserRegistered
-from services.kit.db.idempotency import Claim, one, take_turns
+from services.kit.db.idempotency import Claim, or_raise, take_turns
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import KeyReused
 from services.kit.outbox.table import OutgoingEvent, StatementWithEvents
@@ -50,8 +50,8 @@ CLAIM = Claim(
 ACTIVATE = PreparedStatement(
     "activate_users",
     """
-    update users set status = 'active', trouble = null from unnest({ids}) as one (id)
-    where users.id = one.id and users.status <> 'active'""",
+    update users set status = 'active', trouble = null from unnest({ids}) as given (id)
+    where users.id = given.id and users.status <> 'active'""",
     ids="uuid[]",
 )
 
@@ -81,7 +81,7 @@ def store_user(
         lease_s=lease_s,
         retry_after=timedelta(seconds=retry_after_s),
     )
-    row, is_new = one(claimed)
+    row, is_new = or_raise(claimed)
     if row is not None:
         return StoredUser(UserView.model_validate(row), is_new, [outgoing] if is_new else [])
     if key is not None:

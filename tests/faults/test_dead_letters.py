@@ -99,12 +99,12 @@ def test_many_letters_are_replayed_once_each_and_kept_when_they_fail(stack: Stac
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["show"], "say which letters to show"),
-        (["drop"], "say which letters to drop"),
-        (["replay", "x", "--all"], "say which letters to replay"),
+        (["show"], "say which dead letters to show"),
+        (["drop"], "say which dead letters to drop"),
+        (["replay", "x", "--all"], "say which dead letters to replay"),
         (["show", str(uuid4())], "there is no dead letter"),
         (["drop", "notifications-99999999999999999999"], "there is no dead letter notifications-99999999999999999999"),
-        (["list", "notifications-1"], "say which letters to list"),
+        (["list", "notifications-1"], "say which dead letters to list"),
     ],
 )
 def test_a_wrong_call_is_said_in_one_line(stack: Stack, arguments: list[str], says: str):

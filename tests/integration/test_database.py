@@ -21,7 +21,7 @@ from services.kit.errors import (
     DATABASE_DOWN,
     NOTHING_DONE,
     OUTCOME_UNKNOWN,
-    PASSING,
+    TEMPORARY,
     DatabaseAway,
     DriverFailed,
     TryAgain,
@@ -232,7 +232,7 @@ def test_what_the_server_rolled_back_may_be_tried_again(database, code, way):
     with pytest.raises(TryAgain) as caught, getattr(database, way)() as connection:
         connection.execute(text(RAISE.format(code)))
     assert isinstance(caught.value, NOTHING_DONE)
-    assert isinstance(caught.value, PASSING)
+    assert isinstance(caught.value, TEMPORARY)
     assert not isinstance(caught.value, OUTCOME_UNKNOWN)
     assert from_exception(caught.value, {}).headers["Retry-After"]
 
@@ -252,7 +252,7 @@ def test_what_the_server_rolled_back_may_be_tried_again(database, code, way):
 def test_an_error_that_the_server_answers_means_that_nothing_was_done(database, statement, way):
     with pytest.raises(NOTHING_DONE) as caught, getattr(database, way)() as connection:
         connection.execute(text(statement))
-    assert not isinstance(caught.value, PASSING)
+    assert not isinstance(caught.value, TEMPORARY)
     assert from_exception(caught.value, {}).view.status == 500
 
 
@@ -260,7 +260,7 @@ def test_an_error_that_the_server_answers_means_that_nothing_was_done(database, 
 def test_any_other_error_is_neither_an_outage_nor_proof(database, code):
     with pytest.raises(sqlalchemy.exc.OperationalError) as caught, database.autocommit() as connection:
         connection.execute(text(RAISE.format(code)))
-    assert not isinstance(caught.value, PASSING)
+    assert not isinstance(caught.value, TEMPORARY)
 
 
 def test_an_error_of_the_driver_proves_nothing(database, things):

@@ -18,7 +18,7 @@ from services.billing.store import Movement
 from services.contracts import Outcome, UserRegistered
 from services.kit.db.database import PREFER_INDEXES, Autocommit, classify
 from services.kit.inbox import table as inbox
-from services.kit.inbox.table import FailedEvent
+from services.kit.inbox.table import FailedMessage
 from services.kit.outbox import statements as outbox
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
@@ -170,7 +170,7 @@ def test_an_attempt_that_two_replicas_have_made_counts_once(engines: dict[str, E
 
 
 def test_an_event_that_fails_and_is_delivered_again_goes_on_with_its_attempts(engines: dict[str, Engine]):
-    event = FailedEvent("an event", b"", None, None, {}, 1, "it failed")
+    event = FailedMessage("an event", b"", None, None, {}, 1, "it failed")
     with Autocommit(engines["notifications"]) as connection:
         connection.execute(text("delete from inbox"))
         assert inbox.keep(connection, "on_it", event, 0)

@@ -15,7 +15,7 @@ from services.billing.domain import Kind as MovementKind
 from services.billing.store import Movement
 from services.kit.db.database import PREFER_INDEXES
 from services.kit.inbox import table as inbox
-from services.kit.inbox.table import DueEvent, FailedEvent
+from services.kit.inbox.table import DueMessage, FailedMessage
 from services.kit.outbox import statements as outbox
 from services.kit.recovery import Trouble
 from services.kit.web.pages import UserPageQuery
@@ -148,8 +148,8 @@ ADA = UserView(id=USER, name="Ada", email="ada@example.com", status=UserStatus.P
 SEVENTH = request("key-7", UUID(int=7))
 LETTER = notifications.NewLetter(uuid4(), uuid4(), USER, Kind.ORDER_PAID, "Yes", "Yes")
 CONTACT = notifications.NewContact(USER, "ada@example.com")
-FAILED = FailedEvent("new", b"", None, None, {}, 1, "a test")
-DUE = DueEvent(7, "on_order_paid", b"", None, None, {}, 1)
+FAILED = FailedMessage("new", b"", None, None, {}, 1, "a test")
+DUE = DueMessage(7, "on_order_paid", b"", None, None, {}, 1)
 
 #: Service, what it asks, and the indexes that should answer it.
 ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {

@@ -11,7 +11,7 @@ import pytest
 from kombu import Connection, Exchange, Queue
 from sqlalchemy import Engine, create_engine, text
 
-from services.kit.amqp.publisher import Message, PipelinedPublisher, Publisher, Refused
+from services.kit.amqp.publisher import Message, PipelinedPublisher, Publisher, RefusedByBroker
 from services.kit.db.database import Autocommit
 from services.kit.metrics import metrics_of
 from services.kit.outbox.relay import REMOVE_BATCH, Relay
@@ -171,7 +171,7 @@ def test_a_lease_leaves_out_what_another_transaction_holds(engine):
     ],
 )
 def test_what_the_broker_refuses_for_good_is_no_outage_and_the_next_message_goes(publisher, queue, message, why):
-    with pytest.raises(Refused, match=why):
+    with pytest.raises(RefusedByBroker, match=why):
         publisher.publish([message])
     assert publisher.publish([Message({"next": 1}, Exchange("orders.events", "topic"), TAKEN)]) == [True]
     assert json.loads(queue.get(no_ack=True).body) == {"next": 1}

@@ -47,7 +47,7 @@ CHANGES = [
         "one-refusal-stops-recovery",
         "one order that billing refuses to look at stops the recovery of all others",
         "kit/recovery.py",
-        "not isinstance(result, NotYet | RpcRefused)",
+        "not isinstance(result, NotYet | RpcFailed)",
         "not isinstance(result, NotYet)",
         ("unit/kit/test_recovery.py",),
     ),
@@ -105,10 +105,10 @@ CHANGES = [
     Change(
         "names-kept-for-ever",
         "the address of a server that has moved is never looked up again",
-        "kit/names.py",
+        "kit/dns.py",
         "        if time.monotonic() < until:",
         "        if answer:",
-        ("unit/kit/test_names.py::test_a_name_is_looked_up_once_at_a_time_and_kept_for_a_while",),
+        ("unit/kit/test_dns.py::test_a_name_is_looked_up_once_at_a_time_and_kept_for_a_while",),
     ),
     Change(
         "row-twice-on-two-pages",

@@ -8,12 +8,12 @@ from uuid import uuid4
 import pytest
 
 from services.contracts import Outcome
-from services.kit.amqp.rpc import RpcRefused, RpcUnavailable
+from services.kit.amqp.rpc import RpcFailed, RpcUnavailable
 from services.kit.busy import Busy
 from services.kit.errors import TryAgain, Unavailable
 from services.kit.web.problems import Problem
 from services.orders.domain import NewOrder, OrderView, Status, apply_outcome
-from services.orders.service import AccountBusy, NoAccount, OrdersService, settled
+from services.orders.service import AccountBusy, NoAccount, OrdersService, read_outcome
 from services.orders.store import StoredOrder
 
 CONFIG = {"RPC_TIMEOUT_S": 1, "REQUEST_TIMEOUT_S": 3}
@@ -55,7 +55,7 @@ def place(
         ({"settle": lambda order: REJECTED}, 201, REJECTED),
         ({"settle": lambda order: PENDING}, 202, PENDING),  # somebody else held the order
         ({"settle": raising(RpcUnavailable("silent"))}, 202, PENDING),
-        ({"settle": raising(RpcRefused("MethodNotFound"))}, 202, PENDING),
+        ({"settle": raising(RpcFailed("MethodNotFound"))}, 202, PENDING),
         ({"settle": raising(TryAgain("", {}, Exception()))}, 202, PENDING),
         ({"settle": raising(AccountBusy())}, 201, PAID),
         ({"settle": raising(AccountBusy()), "busy": raising(AccountBusy())}, 202, PENDING),
@@ -112,12 +112,12 @@ def test_a_defect_is_seen_as_one_and_a_promise_that_is_not_written_down_is_not_g
         ("refused", Status.REJECTED),
         ("busy", AccountBusy),
         ("account_not_found", NoAccount),
-        ("from_the_future", RpcRefused),
-        (None, RpcRefused),
+        ("from_the_future", RpcFailed),
+        (None, RpcFailed),
     ],
 )
 def test_an_outcome_ends_the_order_or_leaves_it_pending(outcome, result):
-    order = settled(PENDING, outcome)
+    order = read_outcome(PENDING, outcome)
     assert isinstance(order, result) if isinstance(result, type) else order.status == result
 
 
@@ -132,7 +132,7 @@ def test_once_a_round_has_waited_for_an_account_in_vain_nobody_waits_for_it():
     assert asked == [[PENDING], [other]]
 
 
-@pytest.mark.parametrize("error, asked", [(NoAccount(), 3), (RpcRefused("a defect"), 3), (RpcUnavailable("silent"), 1)])
+@pytest.mark.parametrize("error, asked", [(NoAccount(), 3), (RpcFailed("a defect"), 3), (RpcUnavailable("silent"), 1)])
 def test_recovery_asks_for_each_user_until_it_meets_an_outage(error, asked):
     service: Any = OrdersService()
     service._settle_together, refused = SimpleNamespace(many=lambda orders: [NoAccount()] * len(orders)), []

@@ -8,7 +8,7 @@ from kombu.serialization import loads, prepare_accept_content
 from pydantic import ValidationError
 
 from services.kit.event import Event
-from services.kit.inbox.table import DueEvent, FailedEvent
+from services.kit.inbox.table import DueMessage, FailedMessage
 from services.kit.seams import Incoming
 
 
@@ -26,7 +26,7 @@ def event_in(body: Any, type_: type[Event]) -> Event:
         raise Unreadable(f"no {type_.__name__}: {where}: {first['msg']}") from None
 
 
-def event_of(due: DueEvent, type_: type[Event], accept: Collection[str]) -> Event:
+def event_of(due: DueMessage, type_: type[Event], accept: Collection[str]) -> Event:
     """Return the event in a row of the inbox, whose content type must be one of `accept`; raise Unreadable."""
     try:
         body = loads(due.body, due.content_type, due.content_encoding, accept=prepare_accept_content(accept))
@@ -40,9 +40,9 @@ def undecodable(error: Exception) -> str:
     return f"cannot be decoded: {type(error).__name__}"
 
 
-def failed_event(message: Incoming, event: Event | None, attempts: int, reason: str) -> FailedEvent:
+def failed_event(message: Incoming, event: Event | None, attempts: int, reason: str) -> FailedMessage:
     """Return what the inbox keeps of a message whose event failed, or in which there is none."""
     body = message.body
     raw = body.encode() if isinstance(body, str) else bytes(body)  # the broker of embedded mode delivers text
     key = str(event.event_id) if event else f"sha256:{hashlib.sha256(raw).hexdigest()}"
-    return FailedEvent(key, raw, message.content_type, message.content_encoding, message.headers, attempts, reason)
+    return FailedMessage(key, raw, message.content_type, message.content_encoding, message.headers, attempts, reason)

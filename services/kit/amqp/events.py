@@ -24,7 +24,7 @@ from services.kit.amqp.decoding import Unreadable, event_in, event_of, failed_ev
 from services.kit.errors import OUTCOME_UNKNOWN
 from services.kit.event import Event
 from services.kit.inbox.provider import Inbox
-from services.kit.inbox.table import DueEvent
+from services.kit.inbox.table import DueMessage
 from services.kit.outage import LONGEST_PAUSE_S, next_pause_s
 from services.kit.seams import Container, Incoming
 
@@ -200,7 +200,7 @@ class EventHandler(nameko.events.EventHandler):
             self._alone.append(delivery)
             self._handle_next_if_idle()
 
-    def handle_again(self, due: DueEvent) -> None:
+    def handle_again(self, due: DueMessage) -> None:
         """Have a worker handle an event of the inbox.
 
         What a crash leaves: the row, whose event is handled again when the lease has ended.
@@ -222,7 +222,7 @@ class EventHandler(nameko.events.EventHandler):
         except ContainerBeingKilled:
             self.inbox.free_slot()
 
-    def _finish_again(self, due: DueEvent, result: Any, exc_info: Any) -> tuple[Any, Any]:
+    def _finish_again(self, due: DueMessage, result: Any, exc_info: Any) -> tuple[Any, Any]:
         error = exc_info[1] if exc_info else None
         if error is None:
             self._end_attempt(lambda: self.inbox.succeeded(due), "handled" if result[0] else "duplicate")

@@ -4,7 +4,7 @@ A process has one connection. It is opened when it is needed, and closed after a
 the old connection a confirm that comes late could be mistaken for the confirm of a later message.
 (RabbitMQ manual, "Consumer Acknowledgements and Publisher Confirms".)
 
-The broker refuses some messages for good. That is no outage, and is raised as `Refused`.
+The broker refuses some messages for good. That is no outage, and is raised as `RefusedByBroker`.
 
 What a crash leaves: messages that the broker may have or not. Whoever published them publishes them again.
 """
@@ -47,7 +47,7 @@ class Unencodable(Exception):
 REFUSALS = (IrrecoverableChannelError, ContentTooLarge, NotAllowed, FrameSyntaxError, Unencodable)
 
 
-class Refused(Unavailable):
+class RefusedByBroker(Unavailable):
     """The broker refuses a message for good, or it cannot be encoded; others in the pipeline may have been sent."""
 
 
@@ -82,7 +82,7 @@ class Publisher(SharedExtension):
         """Send `messages` and wait for their confirms; return for each whether the broker routed it to a queue.
 
         Raise Unavailable after PUBLISH_TIMEOUT_S, or when the broker is away: any of them may have been sent.
-        Raise Refused when the broker refuses one of them for good.
+        Raise RefusedByBroker when the broker refuses one of them for good.
         """
         return self._work(lambda channel, timeout_s: channel.publish(messages, timeout_s))
 
@@ -124,14 +124,14 @@ class Publisher(SharedExtension):
 
     def _connect(self, timeout_s: float) -> "ConfirmedChannel":
         if time.monotonic() < self._no_login_until:
-            raise Refused("the broker has refused our user just now")
+            raise RefusedByBroker("the broker has refused our user just now")
         try:
             return ConfirmedChannel(self.container.config["AMQP_URI"], timeout_s, self.container.settings.HEARTBEAT)
         except REFUSALS:
             self._no_login_until = time.monotonic() + NO_LOGIN_PAUSE_S
             raise
 
-    def _refused(self, why: str, kind: str) -> Refused:
+    def _refused(self, why: str, kind: str) -> RefusedByBroker:
         """Count a refusal, log it unless it was logged lately, and return what to raise."""
         self.container.metrics.broker_refusals.labels(self.container.service_name, kind).inc()
         now = time.monotonic()
@@ -139,7 +139,7 @@ class Publisher(SharedExtension):
         if why not in self._logged_at:
             self._logged_at[why] = now
             log.error("the broker refuses what we send: %s", why)
-        return Refused(why)
+        return RefusedByBroker(why)
 
     def _close(self) -> None:
         channel, self._channel = self._channel, None
@@ -183,7 +183,7 @@ class PipelinedPublisher(Publisher):
     def wait_for_confirms(self) -> list[bool]:
         """Wait for the confirms of all messages sent since the last time; return for each whether it was routed.
 
-        Raise Unavailable and Refused as `publish` does.
+        Raise Unavailable and RefusedByBroker as `publish` does.
         """
         return self._work(lambda channel, timeout_s: channel.wait_for_confirms(timeout_s))
 

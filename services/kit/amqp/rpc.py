@@ -24,7 +24,7 @@ from uuid import uuid4
 
 import nameko.rpc
 from eventlet import Timeout
-from eventlet.event import Event
+from eventlet.event import Event as Signal
 from nameko.exceptions import UnserializableValueError, deserialize, serialize
 from nameko.extensions import DependencyProvider
 from nameko.messaging import HeaderEncoder
@@ -32,8 +32,8 @@ from nameko.rpc import get_rpc_exchange
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from services.kit.amqp.consumer import QueueConsumer
-from services.kit.amqp.publisher import Message, Publisher, Refused, Unencodable, encode
-from services.kit.errors import PASSING, BusinessError, InvalidArgument, NotNow, Unavailable
+from services.kit.amqp.publisher import Message, Publisher, RefusedByBroker, Unencodable, encode
+from services.kit.errors import TEMPORARY, BusinessError, InvalidArgument, NotNow, Unavailable
 from services.kit.seams import Container, Incoming
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class RpcUnavailable(Unavailable):
     """No usable answer came: the call may have been carried out, or not."""
 
 
-class RpcRefused(RpcUnavailable):
+class RpcFailed(RpcUnavailable):
     """The answer was an error other than a BusinessError, or could not be read: somebody should look at it."""
 
 
@@ -83,7 +83,7 @@ class RpcProxy(DependencyProvider):
         """Send the request and wait for its reply, RPC_TIMEOUT_S at the most; return the result or raise the error."""
         timeout_s = self.container.settings.RPC_TIMEOUT_S
         correlation_id = str(uuid4())
-        reply: Event = self.listener.get_reply_event(correlation_id)
+        reply: Signal = self.listener.get_reply_event(correlation_id)
         request = Message(
             {"args": [], "kwargs": arguments},
             get_rpc_exchange(self.container.config),
@@ -108,20 +108,20 @@ class RpcProxy(DependencyProvider):
 
 
 def result_of(answer: Any, method: str) -> Any:
-    """Return the result in a reply, or raise the BusinessError in it; RpcRefused for anything else."""
+    """Return the result in a reply, or raise the BusinessError in it; RpcFailed for anything else."""
     if not isinstance(answer, dict) or not {"result", "error"} <= answer.keys():
-        raise RpcRefused(f"{method}: the reply cannot be read")
+        raise RpcFailed(f"{method}: the reply cannot be read")
     if answer["error"] is None:
         return answer["result"]
     try:
         error = deserialize(answer["error"])
     except Exception as unreadable:
-        raise RpcRefused(f"{method}: the error in the reply cannot be read") from unreadable
+        raise RpcFailed(f"{method}: the error in the reply cannot be read") from unreadable
     if isinstance(error, BusinessError):
         raise error
     if isinstance(error, NotNow):
         raise RpcUnavailable(f"{method} cannot be answered now: {error}")
-    raise RpcRefused(f"{method}: {answer['error'].get('exc_type')}")
+    raise RpcFailed(f"{method}: {answer['error'].get('exc_type')}")
 
 
 class ServiceProxy:
@@ -136,7 +136,7 @@ class ServiceProxy:
             started, outcome = time.monotonic(), "replied"
             try:
                 return self._proxy.call(method, arguments, self._headers)
-            except RpcRefused as error:
+            except RpcFailed as error:
                 outcome = "refused"
                 log.error("an RPC was refused, its outcome is unknown: %s", error)
                 raise
@@ -191,7 +191,7 @@ class RpcConsumer(nameko.rpc.RpcConsumer):
             reply = reply_with(None, serialize(UnserializableValueError(None)))
         try:
             self.publisher.publish([reply])
-        except Refused:
+        except RefusedByBroker:
             pass  # the publisher has logged it; a redelivery would end in the same way
         except Unavailable as unavailable:
             log.warning("an RPC reply was not sent: %s", unavailable)
@@ -227,7 +227,7 @@ def rpc(function: Callable[..., Any]) -> Callable[..., Any]:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise InvalidArgument(f"{first['loc'][-1]}: {first['msg']}") from None
-        except PASSING as error:
+        except TEMPORARY as error:
             log.warning("%s cannot answer now: %s", function.__name__, type(error).__name__)
             raise NotNow(type(error).__name__) from None
         except Exception as error:

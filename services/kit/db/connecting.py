@@ -14,7 +14,7 @@ from eventlet.hubs import trampoline
 from psycopg2 import extensions
 from sqlalchemy import Dialect, make_url
 
-from services.kit.names import NAMES
+from services.kit.dns import NAMES
 
 WRITABLE = "target_session_attrs"
 T = TypeVar("T")

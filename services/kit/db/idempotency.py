@@ -91,7 +91,7 @@ class Claim:
         return Claimed(row, is_new=row.id == request.id)
 
 
-def one(claimed: Claimed | KeyReused) -> Claimed:
+def or_raise(claimed: Claimed | KeyReused) -> Claimed:
     """Return what a single request gets, or raise KeyReused."""
     if isinstance(claimed, KeyReused):
         raise claimed

@@ -17,7 +17,7 @@ class PreparedStatement:
     """A statement that PostgreSQL parses and plans once a connection rather than each time.
 
     The SQL has a parameter's name in braces, and the keywords give each its type: one of PostgreSQL's, or a NamedTuple.
-    Of a NamedTuple the statement takes any number of rows, and reads them as the table `one`, in their order and with
+    Of a NamedTuple the statement takes any number of rows, and reads them as the table `given`, in their order and with
     their `number` from 1 on; the fields travel as one array each:
 
         ADD = PreparedStatement("add", "insert into things (id, size) select id, size from {things}", things=Thing)
@@ -84,4 +84,4 @@ def _column_types(row: type[tuple[Any, ...]]) -> Iterator[str]:
 
 def _table(row: type[tuple[Any, ...]], numbers: Sequence[str]) -> str:
     names = ", ".join([*get_type_hints(row), "number"])
-    return f"unnest({', '.join(numbers)}) with ordinality as one ({names})"
+    return f"unnest({', '.join(numbers)}) with ordinality as given ({names})"

@@ -14,14 +14,14 @@ import logging
 import time
 from typing import Any, Protocol
 
-from eventlet.event import Event
+from eventlet.event import Event as Signal
 from eventlet.semaphore import Semaphore
 from nameko.extensions import DependencyProvider
 
 from services.kit.db.database import Database
 from services.kit.errors import OUTCOME_UNKNOWN
 from services.kit.inbox import table
-from services.kit.inbox.table import DueEvent, FailedEvent, InboxRow
+from services.kit.inbox.table import DueMessage, FailedMessage, InboxRow
 from services.kit.outage import Outage, next_pause_s
 from services.kit.seams import Container, Thread
 
@@ -34,7 +34,7 @@ MEASURE_EVERY_S = 5
 class Handler(Protocol):
     """What the inbox needs of an event handler."""
 
-    def handle_again(self, event: DueEvent) -> None:
+    def handle_again(self, event: DueMessage) -> None:
         """Have a worker handle `event`, then call `Inbox.succeeded` or `failed`, and in any case `free_slot`."""
 
 
@@ -49,7 +49,7 @@ class Inbox(DependencyProvider):
     def __init__(self, model: type[InboxRow]) -> None:
         self.model = model
         self.handlers: dict[str, Handler] = {}
-        self._stop = Event()
+        self._stop = Signal()
         self._slots = Semaphore(AT_ONCE)
         self._measure_at = 0.0
 
@@ -77,17 +77,17 @@ class Inbox(DependencyProvider):
         if self._thread is not None:
             self._thread.kill()
 
-    def keep(self, handler: str, event: FailedEvent, pause_s: float | None) -> bool:
+    def keep(self, handler: str, event: FailedMessage, pause_s: float | None) -> bool:
         """Commit an event that failed, due after `pause_s`, or dead for None; return False if it was there."""
         with self.database.autocommit() as connection:
             return table.keep(connection, handler, event, pause_s)
 
-    def succeeded(self, event: DueEvent) -> None:
+    def succeeded(self, event: DueMessage) -> None:
         """Remove an event that was handled."""
         with self.database.autocommit() as connection:
             table.remove(connection, event)
 
-    def failed(self, event: DueEvent, attempts: int, reason: str, pause_s: float | None) -> None:
+    def failed(self, event: DueMessage, attempts: int, reason: str, pause_s: float | None) -> None:
         """Note that another attempt failed, unless another replica has; `pause_s` is that of `keep`."""
         with self.database.autocommit() as connection:
             table.fail(connection, event, attempts, reason, pause_s)
@@ -127,7 +127,7 @@ class Inbox(DependencyProvider):
                 return
             self._begin(event)
 
-    def _begin(self, event: DueEvent) -> None:
+    def _begin(self, event: DueMessage) -> None:
         handler = self.handlers.get(event.handler)
         if handler is not None:
             handler.handle_again(event)
@@ -137,7 +137,7 @@ class Inbox(DependencyProvider):
         finally:
             self.free_slot()
 
-    def _lease(self) -> DueEvent | None:
+    def _lease(self) -> DueMessage | None:
         with self.database.autocommit() as connection:
             return table.lease(connection, self.container.settings.INBOX_LEASE_S)
 

@@ -42,7 +42,7 @@ class InboxRow:
         )
 
 
-class FailedEvent(NamedTuple):
+class FailedMessage(NamedTuple):
     """A message as it came from the broker, and why it failed. `key` is the id of its event, or a hash of its bytes."""
 
     key: str
@@ -54,7 +54,7 @@ class FailedEvent(NamedTuple):
     reason: str
 
 
-class DueEvent(NamedTuple):
+class DueMessage(NamedTuple):
     """A row whose next attempt is due, leased by this process."""
 
     id: int
@@ -120,7 +120,7 @@ COUNT = PreparedStatement(
 )
 
 
-def keep(connection: Connection, handler: str, event: FailedEvent, pause_s: float | None) -> bool:
+def keep(connection: Connection, handler: str, event: FailedMessage, pause_s: float | None) -> bool:
     """Insert an event that failed, due after `pause_s`, or as a dead letter for None; return False if it was there."""
     kept = KEEP.run(
         connection,
@@ -137,20 +137,20 @@ def keep(connection: Connection, handler: str, event: FailedEvent, pause_s: floa
     return kept.one_or_none() is not None
 
 
-def lease(connection: Connection, lease_s: float) -> DueEvent | None:
+def lease(connection: Connection, lease_s: float) -> DueMessage | None:
     """Lease the event that is due for longest, leaving out rows that somebody has locked; None if there is none."""
     row = LEASE.run(connection, lease=_interval(lease_s)).one_or_none()
-    return row and DueEvent(
+    return row and DueMessage(
         row.id, row.handler, bytes(row.body), row.content_type, row.content_encoding, row.headers, row.attempts
     )
 
 
-def remove(connection: Connection, event: DueEvent) -> None:
+def remove(connection: Connection, event: DueMessage) -> None:
     """Remove an event that was handled."""
     REMOVE.run(connection, id=event.id)
 
 
-def fail(connection: Connection, event: DueEvent, attempts: int, reason: str, pause_s: float | None) -> None:
+def fail(connection: Connection, event: DueMessage, attempts: int, reason: str, pause_s: float | None) -> None:
     """Note that another attempt failed, unless another replica has; `pause_s` is that of `keep`."""
     FAIL.run(
         connection,

@@ -16,9 +16,9 @@ from eventlet import Timeout
 from eventlet.event import Event as Wake
 from nameko.standalone.events import get_event_exchange
 
-from services.kit.amqp.publisher import Message, PipelinedPublisher, Refused
+from services.kit.amqp.publisher import Message, PipelinedPublisher, RefusedByBroker
 from services.kit.db.database import Database
-from services.kit.errors import PASSING, Unavailable
+from services.kit.errors import TEMPORARY, Unavailable
 from services.kit.outage import Outage
 from services.kit.outbox.statements import count_waiting, lease_batch, mark_published, release, remove_old
 from services.kit.outbox.table import OutgoingEvent
@@ -82,7 +82,7 @@ class Relay:
         """Do one round. Whatever fails in it is done in a later round, by any replica, when the leases have ended."""
         try:
             self._round(is_last)
-        except PASSING as error:
+        except TEMPORARY as error:
             self._database_outage.begin(type(error).__name__)
         except Exception:
             log.exception("the outbox waits")
@@ -155,7 +155,7 @@ class Relay:
 
     def _send_alone_or_release(self, events: list[OutgoingEvent], error: Unavailable) -> None:
         """Deal with events that may be lost: if one is refused find out which, otherwise wait for the broker."""
-        if isinstance(error, Refused):
+        if isinstance(error, RefusedByBroker):
             self._send_alone(events)
         else:
             self._release_in_outage(events, error)
@@ -167,7 +167,7 @@ class Relay:
         for number, event in enumerate(events):
             try:
                 [is_taken] = self.publisher.publish([self._message(event)])
-            except Refused:
+            except RefusedByBroker:
                 is_taken = False
             except Unavailable as error:
                 self._release_in_outage(events[number:], error)

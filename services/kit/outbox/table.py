@@ -43,7 +43,7 @@ class OutgoingEvent(NamedTuple):
         return cls(str(event.event_id), event.TYPE, event.model_dump_json())
 
 
-class _OfRow(NamedTuple):
+class _EventOfRow(NamedTuple):
     """An event, and the row that it is about."""
 
     row_id: UUID
@@ -72,7 +72,7 @@ class StatementWithEvents(PreparedStatement):
             )
             select * from changed""",
             **parameters,
-            events=_OfRow,
+            events=_EventOfRow,
             lease="interval",
         )
 
@@ -83,5 +83,5 @@ class StatementWithEvents(PreparedStatement):
         """
         events: Mapping[UUID, OutgoingEvent] = values.pop("events")
         lease = timedelta(seconds=values.pop("lease_s"))
-        rows = [_OfRow(id_, *event) for id_, event in events.items()]  # type: ignore[arg-type]
+        rows = [_EventOfRow(id_, *event) for id_, event in events.items()]  # type: ignore[arg-type]
         return super().run(connection, **values, events=rows, lease=lease)

@@ -17,7 +17,7 @@ from functools import partial, wraps
 from typing import Any, NoReturn
 
 from eventlet import Timeout
-from eventlet.event import Event
+from eventlet.event import Event as Signal
 from nameko.exceptions import ContainerBeingKilled
 from nameko.web.handlers import HttpRequestHandler
 from pydantic import BaseModel, ValidationError
@@ -97,7 +97,7 @@ class Http(HttpRequestHandler):
 
     def _run(self, arguments: dict[str, Any]) -> Reply:
         settings = self.container.settings
-        done = Event()
+        done = Signal()
         try:
             with Timeout(settings.WORKER_WAIT_S, Unavailable("no worker was free")):
                 self.container.spawn_worker(

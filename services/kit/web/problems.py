@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.wrappers import Response
 
-from services.kit.errors import PASSING, KeyReused
+from services.kit.errors import TEMPORARY, KeyReused
 
 CONTENT_TYPE = "application/problem+json"
 REPLAYED = "Idempotent-Replayed"
@@ -120,7 +120,7 @@ def from_exception(error: Exception, own: Mapping[type[Exception], Callable[[], 
             )
         case _ if type(error) in own:
             return own[type(error)]()
-        case _ if isinstance(error, PASSING):
+        case _ if isinstance(error, TEMPORARY):
             return unavailable()
         case _:
             return Problem(500, "internal-error", "Something went wrong on our side; it has been logged.")

@@ -1,6 +1,6 @@
 """Connect to a database and a broker whose names nobody looks up: the name server takes questions and never answers.
 
-test_names.py runs this as a process in a network of its own.
+test_dns.py runs this as a process in a network of its own.
 """
 
 import eventlet
@@ -18,8 +18,8 @@ from eventlet import Timeout, patcher  # noqa: E402
 from services.kit.amqp.publisher import ConfirmedChannel  # noqa: E402
 from services.kit.config import check  # noqa: E402
 from services.kit.db.database import Database  # noqa: E402
+from services.kit.dns import install  # noqa: E402
 from services.kit.errors import Unavailable  # noqa: E402
-from services.kit.names import install  # noqa: E402
 from services.orders.models import Base  # noqa: E402
 from tests.unit.kit.loop import longest_stop  # noqa: E402
 from tests.unit.kit.test_config import config  # noqa: E402

@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from sqlalchemy.dialects.postgresql.psycopg2 import dialect as Dialect
 
 from services.kit.db import connecting
-from services.kit.names import Names
+from services.kit.dns import Names
 
 ADDRESSES = {"one.example": ["192.0.2.1"], "two.example": ["192.0.2.2", "192.0.2.3"]}
 

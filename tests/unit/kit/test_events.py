@@ -17,7 +17,7 @@ from services.kit.amqp import events
 from services.kit.amqp.consumer import QueueConsumer
 from services.kit.amqp.events import EventHandler
 from services.kit.errors import DatabaseAway, TryAgain, Unavailable
-from services.kit.inbox.table import DueEvent, as_json, clean
+from services.kit.inbox.table import DueMessage, as_json, clean
 from services.kit.metrics import metrics_of
 from services.kit.outage import Outage
 
@@ -70,10 +70,10 @@ class FakeInbox:
         self.kept.append((event.key, event.attempts, pause_s))
         return True
 
-    def succeeded(self, row: DueEvent) -> None:
+    def succeeded(self, row: DueMessage) -> None:
         self.done.append("succeeded")
 
-    def failed(self, row: DueEvent, attempts: int, reason: str, pause_s: float | None) -> None:
+    def failed(self, row: DueMessage, attempts: int, reason: str, pause_s: float | None) -> None:
         self.done.append((attempts, reason, pause_s))
 
     def free_slot(self) -> None:
@@ -326,9 +326,9 @@ def test_an_acknowledgement_that_fails_ends_nothing(handler: Any, failure: Excep
     assert handler.queue_consumer.is_lost(message)
 
 
-def due(attempts: int, **changed: Any) -> DueEvent:
+def due(attempts: int, **changed: Any) -> DueMessage:
     text = OrderPaid(order_id=uuid4(), user_id=uuid4(), price=1).model_dump_json()
-    return DueEvent(1, "on_order_paid", text.encode(), "application/json", "utf-8", {}, attempts)._replace(**changed)
+    return DueMessage(1, "on_order_paid", text.encode(), "application/json", "utf-8", {}, attempts)._replace(**changed)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,9 @@ def due(attempts: int, **changed: Any) -> DueEvent:
         (due(1, content_type="text/x"), None, [(1, "cannot be decoded: ContentDisallowed", None), "over"]),
     ],
 )
-def test_an_event_of_the_inbox_is_handled_again(handler: Any, row: DueEvent, error: Exception | None, done: list[Any]):
+def test_an_event_of_the_inbox_is_handled_again(
+    handler: Any, row: DueMessage, error: Exception | None, done: list[Any]
+):
     if error:
         handler.container.handle = raising(error)
     handler.handle_again(row)

@@ -13,7 +13,7 @@ from kombu import Exchange
 from prometheus_client import REGISTRY
 
 from services.kit.amqp import publisher as module
-from services.kit.amqp.publisher import ConfirmedChannel, Message, PipelinedPublisher, Publisher, Refused
+from services.kit.amqp.publisher import ConfirmedChannel, Message, PipelinedPublisher, Publisher, RefusedByBroker
 from services.kit.errors import Unavailable
 from services.kit.metrics import metrics_of
 
@@ -194,7 +194,7 @@ def test_a_refusal_is_no_outage_and_is_counted_and_logged_once(broker, caplog):
     publisher, before = started(), refusals("AccessRefused")
     for _ in range(3):
         broker.does = [fail(AccessRefused("access to topic refused"))]
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedByBroker):
             publisher.publish([message(1)])
     assert refusals("AccessRefused") == before + 3
     assert [(one.levelname, "access to topic refused" in one.getMessage()) for one in caplog.records] == [
@@ -207,7 +207,7 @@ def test_a_login_that_is_refused_is_not_tried_by_every_request(broker, caplog):
     publisher = started()
     broker.refuses = NotAllowed("vhost not found")
     for _ in range(5):
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedByBroker):
             publisher.publish([message(1)])
     assert broker.connects == 1
     assert len(caplog.records) == 1
@@ -218,7 +218,7 @@ def test_what_cannot_be_encoded_is_refused_and_the_connection_is_used_no_more(br
     """The confirms of messages in flight could not be told from those of later messages."""
     publisher = started()
     publisher.send([message(1)])
-    with pytest.raises(Refused, match=why):
+    with pytest.raises(RefusedByBroker, match=why):
         publisher.send([message(2), message(body, header)])
     broker.does = [ack(1)]
     assert publisher.publish([message(4)]) == [True]

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
-from services.kit.amqp.rpc import RpcRefused, RpcUnavailable
+from services.kit.amqp.rpc import RpcFailed, RpcUnavailable
 from services.kit.metrics import metrics_of
 from services.kit.recovery import NotYet, Recovery
 
@@ -60,7 +60,7 @@ def test_recovery_makes_room_for_the_next_round_in_time():
     assert rows.settled == list(range(10))
 
 
-@pytest.mark.parametrize("error", [KeyError("a defect"), RpcRefused("InvalidArgument")])
+@pytest.mark.parametrize("error", [KeyError("a defect"), RpcFailed("InvalidArgument")])
 def test_recovery_notes_the_trouble_of_a_row_and_goes_on(error):
     rows = Rows(25, lambda row: error if row.id == 3 else row)
     rows.recover()

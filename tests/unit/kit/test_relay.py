@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from services.kit import outage
-from services.kit.amqp.publisher import Message, Refused
+from services.kit.amqp.publisher import Message, RefusedByBroker
 from services.kit.errors import DatabaseAway, Unavailable
 from services.kit.metrics import metrics_of
 from services.kit.outbox import relay as module
@@ -119,7 +119,7 @@ class Publisher:
         self._fail_if_set()
         if any(one in self.world.refused for one in self.in_flight):
             self.in_flight = []
-            raise Refused("the channel is closed")
+            raise RefusedByBroker("the channel is closed")
         self.world.got += self.in_flight
         if self.world.loses:
             self.world.loses, self.in_flight = False, []

@@ -16,7 +16,7 @@ from nameko.exceptions import MethodNotFound, RemoteError, serialize
 from prometheus_client import REGISTRY
 
 from services.contracts import AccountNotFound, Amount, OperationMismatch, Payment
-from services.kit.amqp.rpc import RpcConsumer, RpcProxy, RpcRefused, RpcUnavailable, result_of, rpc
+from services.kit.amqp.rpc import RpcConsumer, RpcFailed, RpcProxy, RpcUnavailable, result_of, rpc
 from services.kit.container import Container
 from services.kit.errors import InvalidArgument, NotNow, Unavailable
 from services.local import broker
@@ -109,7 +109,7 @@ def test_a_service_that_was_never_started_is_not_waited_for_and_a_request_expire
 
 
 def test_an_older_caller_that_omits_an_argument_has_an_unknown_outcome(caller, caplog):
-    with pytest.raises(RpcRefused, match=r"shop\.double: InvalidArgument"):
+    with pytest.raises(RpcFailed, match=r"shop\.double: InvalidArgument"):
         caller.shop.double(colour="red")
     assert [(one.levelname, one.getMessage()) for one in caplog.records if one.name == "services.kit.amqp.rpc"] == [
         ("ERROR", "an RPC was refused, its outcome is unknown: shop.double: InvalidArgument")
@@ -141,7 +141,7 @@ def test_a_business_error_reaches_the_caller(caller, caplog):
 def test_a_server_that_cannot_answer_now_has_refused_nothing():
     with pytest.raises(RpcUnavailable) as caught:
         result_of({"result": None, "error": serialize(NotNow("DatabaseAway"))}, "billing.pay")
-    assert not isinstance(caught.value, RpcRefused), "it is no trouble of what was asked for"
+    assert not isinstance(caught.value, RpcFailed), "it is no trouble of what was asked for"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_server_that_cannot_answer_now_has_refused_nothing():
     ],
 )
 def test_an_answer_that_makes_no_sense_is_an_unknown_outcome(answer):
-    with pytest.raises(RpcRefused):
+    with pytest.raises(RpcFailed):
         result_of(answer, "billing.pay")
 
 
@@ -192,7 +192,7 @@ def test_a_reply_that_cannot_be_decoded_ends_the_wait_and_the_next_call_works(ca
             content_type="application/json",
             content_encoding="utf-8",
         )
-        with pytest.raises(RpcRefused, match="cannot be read"):
+        with pytest.raises(RpcFailed, match="cannot be read"):
             call.wait()
     assert caller.shop.double(number=1) == 2
 

@@ -14,8 +14,8 @@ import eventlet
 import pytest
 from eventlet import Timeout, patcher
 
+from services.kit.dns import Names
 from services.kit.errors import Unavailable
-from services.kit.names import Names
 from services.local.stack import ROOT
 from tests.unit.kit.loop import longest_stop
 

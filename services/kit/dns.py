@@ -14,7 +14,7 @@ from typing import Any
 import eventlet
 import eventlet.green.socket
 from eventlet import Timeout, patcher
-from eventlet.event import Event
+from eventlet.event import Event as Signal
 from eventlet.hubs import trampoline
 
 LOOK_UP_S = 3.0
@@ -34,7 +34,7 @@ class Names:
         self._look_up = look_up
         self._keep_s = keep_s
         self._known: dict[tuple[Any, ...], tuple[float, Answer]] = {}
-        self._under_way: dict[tuple[Any, ...], Event] = {}
+        self._under_way: dict[tuple[Any, ...], Signal] = {}
 
     def getaddrinfo(
         self,
@@ -56,7 +56,7 @@ class Names:
         if time.monotonic() < until:
             return answer
         if question not in self._under_way:
-            self._under_way[question] = Event()
+            self._under_way[question] = Signal()
             eventlet.spawn_n(self._ask, question)
         silent = socket.gaierror(socket.EAI_AGAIN, f"the name server did not answer in {timeout_s:g} s")
         with Timeout(timeout_s, silent):
