@@ -1,7 +1,8 @@
-"""Everything that crosses a process: amounts, events, and what an RPC returns or raises. Read this first.
+"""What the services tell each other: events, and what RPCs take, return and raise. Read this first.
 
-A producer and its consumers share nothing but this module. Events are facts in the past tense. Each is published to the
-topic exchange `<source>.events` with its type as routing key, as Nameko names them.
+The services share nothing but this module and the kit, whose `InvalidArgument` and `NotNow` an RPC may raise as well.
+Events are facts in the past tense. Each is published to the topic exchange `<source>.events` with its type as routing
+key, as Nameko names them.
 
 Billing serves the RPCs `open_accounts`, `pay_all` and `refuse`, and `open_account`, `pay` and `get_account` for those
 who call by hand; users serves `known_users`. Readers of an event, an argument or an answer ignore the fields that they
@@ -78,9 +79,8 @@ class Outcome(StrEnum):
     ACCEPTED and INSUFFICIENT_FUNDS are decided by `pay_all`, REFUSED by `refuse`, for a payment whose caller knows that
     there is no such user. These three are stored with the operation: asking again returns the same one.
 
-    The others decide nothing, and nothing is stored. ACCOUNT_NOT_FOUND: there is no account, perhaps not yet. BUSY:
-    somebody else holds the account, ask again later. MISMATCH: the operation id was used before with other values, so
-    asking again cannot help.
+    Nothing is stored for the others. ACCOUNT_NOT_FOUND and BUSY are temporary: ask again. MISMATCH is final: the
+    operation id was used before with other values.
     """
 
     ACCEPTED = "accepted"

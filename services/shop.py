@@ -11,7 +11,8 @@ from services.kit.web.problems import not_found
 
 SERVICES = ("users", "billing", "orders", "notifications")
 
-#: The first part of a path, and the service that answers there. The documentation is the same in all of them.
+#: The first part of a path, and the service that answers there. The documentation is the same in all of them, so users
+#: serves it.
 ROUTES = {name: name for name in SERVICES} | dict.fromkeys(("", "docs", "openapi.json"), "users")
 
 SHOP = Product(

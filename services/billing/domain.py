@@ -59,7 +59,7 @@ class AccountView(BaseModel):
 
 
 class ReceiptView(BaseModel):
-    """A deposit or a withdrawal that was carried out, and the balance right after it."""
+    """An operation that was carried out, and the balance right after it."""
 
     model_config = ConfigDict(from_attributes=True)
 

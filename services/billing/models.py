@@ -50,7 +50,7 @@ class Operation(Base):
     amount: Mapped[int]
     debit: Mapped[str]
     credit: Mapped[str]
-    outcome: Mapped[str | None]
+    outcome: Mapped[str | None]  # no row has none; older versions wrote null inside their transaction only
     balance: Mapped[int | None]
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

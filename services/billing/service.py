@@ -103,7 +103,7 @@ class BillingService:
         with self.db.autocommit() as connection:
             [moved] = store.move(connection, [movement], wait=True)
             if key is not None and isinstance(moved, Moved) and moved.outcome == Outcome.ACCOUNT_NOT_FOUND:
-                moved = store.refuse(connection, movement)  # without a key nothing is stored
+                moved = store.refuse(connection, movement)  # a refusal is stored only under a key
         if isinstance(moved, KeyReused):
             raise moved
         match moved.outcome:

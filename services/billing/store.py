@@ -1,4 +1,8 @@
-"""All the SQL of billing. A statement that is run on a `Connection` is a transaction by itself."""
+"""All the SQL of billing.
+
+A function that takes a `Connection` of `db.autocommit` commits each statement; one that takes a `Session` is part of
+its transaction.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -51,15 +55,15 @@ class Moved(NamedTuple):
 
 
 #: Decide movements, record them and move the money, in one statement: if one of them is not new, all of it fails.
-#: Movements of one account are decided in their order, up to the first that is refused. Those after it are left for
-#: the next statement, which knows what the account can still pay. Nothing is decided, and nothing stored, for an
-#: account that is not there, or that could not be locked.
+#: Movements of one account are decided in their order, up to and including the first that is refused. Those after it
+#: are left for the next statement, which knows what the account can still pay. Nothing is decided, and nothing stored,
+#: for an account that is not there, or that could not be locked.
 MOVE_SQL = """
     with asked as (
         select *, sum(change) over (partition by user_id order by number) as total from {movements}
     ), locked as (
         select user_id, balance from accounts where user_id = any(array(select user_id from asked))
-        -- in one order everywhere, so that no two transactions wait for each other
+        -- always in the same sequence, to avoid deadlocks
         order by user_id for update<SKIP LOCKED>
     ), decided as (
         select asked.*, balance + total as balance_after,
@@ -75,8 +79,8 @@ MOVE_SQL = """
         from decided where has_its_turn order by number
         returning id, outcome, balance
     ), taken as (
-        -- to the balance that was decided, and not by a change: a CHECK looks first at the row as this statement found
-        -- it, which a deposit may have filled up before the row was locked
+        -- Set the decided balance, do not subtract: PostgreSQL first evaluates the CHECK on the row as it was when the
+        -- statement began, before a deposit that committed while we waited for the lock.
         update accounts set balance = last.balance_after
         from (select distinct on (user_id) user_id, balance_after from decided
               where has_its_turn and balance_after >= 0 order by user_id, number desc) as last
@@ -143,7 +147,8 @@ def move(connection: Connection, movements: Sequence[Movement], wait: bool) -> l
             if not (decided := find_decided(connection, rest)):
                 raise
             outcomes |= decided
-        except TryAgain:  # MOVE does not wait for accounts, but for an operation that somebody is carrying out
+        except TryAgain:  # rolled back
+            # MOVE_WAITING: the account stayed locked. MOVE: another transaction is inserting the same id.
             outcomes |= {movement.id: Moved(Outcome.BUSY, movement.id) for movement in rest}
     return [outcomes[one.id] if one == asked[one.id] else KeyReused() for one in movements]
 
@@ -162,6 +167,7 @@ def find_decided(connection: Connection, movements: Sequence[Movement]) -> dict[
 
 def _moved(claimed: Claimed) -> Moved:
     operation: Row[Any] = claimed.row  # type: ignore[assignment]  # found ones have a row
+    # A stored `account_not_found` is the final REFUSED; ACCOUNT_NOT_FOUND on the wire is never stored.
     is_refused = operation.outcome == Outcome.ACCOUNT_NOT_FOUND
     outcome = Outcome.REFUSED if is_refused else Outcome(operation.outcome)
     return Moved(outcome, operation.id, operation.balance, claimed.is_new)

@@ -5,7 +5,8 @@ transaction or one message serves all the calls that came during the round befor
 Techniques for Main Memory Database Systems", 1984: group commit; Thompson, "Smart Batching", 2011.)
 
 A round runs in a green thread of its own, with a deadline of its own. Its callers only wait, each for its own time: one
-that gives up holds up nobody, and interrupts nothing that is done for the others.
+that gives up holds up nobody, and interrupts nothing that is done for the others. The exception is `many`: it does its
+list at once in the thread of the caller, beside other rounds.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -25,9 +26,11 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Does calls in rounds, one round at a time: `work` takes a list of items and returns a result for each.
 
-    A result that is an exception is raised to its caller. `again` are the errors of `work` which prove that nothing was
-    done, or that doing it again finds it done: then the items are done again one by one, so that a bad one harms only
-    itself. Any other error is raised to all callers of the round, and nothing is done again.
+    `do` takes a list, and runs at once in the thread of its caller, beside the round that is under way.
+
+    A result that is an exception is raised to its caller. `again`: errors after which it is safe to repeat the items
+    one by one, so that a bad one harms only itself. Any other error is raised to all callers of the round, and nothing
+    is repeated.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Batcher(Generic[Item, Result]):
         return result
 
     def do(self, items: Sequence[Item]) -> list[Result | Exception]:
-        """Do `items` now, in a round of their own; return a result or an exception for each."""
+        """Do `items` at once in this thread, beside other rounds; return a result or an exception for each."""
         results: list[Result | Exception] = [Unavailable("the round ran out of time")] * len(items)
         try:
             with Timeout(self._deadline_s, _RanOutOfTime()):
@@ -156,7 +159,7 @@ class Batched(DependencyProvider):
 
 
 class BatchedMethod:
-    """A batched method as a worker sees it: `self._settle.one(order)`, or `self._settle.many(orders)`."""
+    """A batched method as a worker sees it: `self._settle_together.one(order)`, or `.many(orders)`."""
 
     def __init__(self, batched_: Batched) -> None:
         self._batched = batched_
@@ -166,7 +169,7 @@ class BatchedMethod:
         return self._batched.batcher(self._batched.key(item)).call(item)
 
     def many(self, items: Sequence[Any]) -> list[Any]:
-        """Do `items` now, in a round of their own; return a result or an exception for each."""
+        """Do `items` at once in this thread, beside other rounds; return a result or an exception for each."""
         return self._batched.batcher(None).do(items)
 
 
@@ -177,7 +180,7 @@ def batched(**options: Any) -> Callable[[Callable[[Any, Sequence[Any]], Sequence
         def _store(self, requests): ...
 
         self._store.one(request)     # together with whatever else is asked for meanwhile
-        self._store.many(requests)   # these, in a round of their own
+        self._store.many(requests)   # these, at once, beside other rounds
 
     A result that is an exception is the result of its item only. See Batcher for what an error does.
     """

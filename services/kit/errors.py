@@ -1,4 +1,4 @@
-"""What can go wrong, named by what it says of the outcome. Everything else in the kit is built on these names.
+"""What can go wrong, named by what it tells about the outcome. Everything else in the kit is built on these names.
 
 After an error every caller asks one question: was it done? *Unknown* means that it may have been done or not, and that
 asking again under the same id tells. *Nothing done* means that the other side proved that it did nothing. An error that
@@ -40,17 +40,20 @@ class InvalidArgument(Exception):
 
 @deserialize_to_instance
 class NotNow(Exception):
-    """The server of an RPC cannot answer now, because its database does not: the outcome is unknown."""
+    """The server of an RPC cannot answer now, because its database does not answer or rolled back.
+
+    To the caller the outcome is unknown.
+    """
 
 
-#: The outcome is unknown, and it passes by itself. A pool that is used up, and a session that is to go on after it
-#: lost its connection, count as the outage that they come from.
+#: The outcome is unknown, and this is temporary. An exhausted pool, and a session used after its connection was lost,
+#: are consequences of an outage and count as one.
 DATABASE_DOWN = (DatabaseAway, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.PendingRollbackError)
 
-#: What was asked for may have happened or not. It passes by itself; then asking again under the same id tells.
+#: What was asked for may have happened or not. This is temporary; then asking again under the same id tells.
 OUTCOME_UNKNOWN = (Unavailable, *DATABASE_DOWN)
 
-#: What passes by itself, whether or not something was done: nothing is wrong with the request, the event or the row.
+#: What goes away by itself, whether or not something was done: nothing is wrong with the request, the event or the row.
 TEMPORARY = (*OUTCOME_UNKNOWN, TryAgain)
 
 #: The server itself answered that it refuses, which ends a transaction: nothing of it was committed. Whatever is not

@@ -42,7 +42,7 @@ class Metrics:
         self.outbox_lag = gauge("outbox_lag_seconds", "Age of the oldest event that is not yet published")
         self.inbox_waiting = gauge("inbox_waiting", "Events that failed and are to be tried again")
         self.dead_letters = gauge("dead_letters", "Events that could not be handled, and wait for a person")
-        self.pending = gauge("pending", "Rows whose outcome is not known yet")
+        self.pending = gauge("pending", "Rows that are pending")
         self.stuck = gauge("stuck", "Rows that have been pending for longer than STUCK_AFTER_S: an alarm")
 
 

@@ -1,6 +1,6 @@
 """Recovery: what a crash or an outage left pending is finished without being asked for again.
 
-Any number of replicas may recover at once. Each leases the rows that are due, by moving their `retry_at`, and settles
+Any number of replicas may recover at once. Each leases the rows that are due, by moving their `retry_at`, and recovers
 them outside the transaction. A death leaves the rows to whoever comes when the lease is over.
 """
 
@@ -27,7 +27,10 @@ TROUBLE_LENGTH = 200
 
 
 class NotYet(Unavailable):
-    """Nothing was done, and that is nobody's fault: the row waits for its next turn."""
+    """Nothing was done, and nobody is at fault: the row waits for its next turn.
+
+    It is an Unavailable only so that the caller answers 202 and recovery asks again.
+    """
 
 
 class Trouble(NamedTuple):
@@ -62,7 +65,8 @@ class Recovery(DependencyProvider):
         # not `= 'pending'`, which would tempt the planner to read all that are pending
         is_pending = f"{table}.status not in ({', '.join(repr(str(status)) for status in ended)})"
         self.view = view
-        # What was leased together comes back at different times, so that a row that breaks its round meets others then.
+        # What was leased together comes back at different times, so that a row that makes its round fail is with
+        # different rows next time.
         self.lease = PreparedStatement(
             f"lease_{table}",
             f"""
@@ -96,16 +100,16 @@ class Recovery(DependencyProvider):
     def setup(self) -> None:
         [self.database] = [one for one in self.container.dependencies if isinstance(one, Database)]
 
-    def run(self, settle: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
-        """Lease rows and settle them while some are due, for RECOVERY_INTERVAL_S at a time; then count what is left.
+    def run(self, recover: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+        """Lease rows and recover them while some are due, for RECOVERY_INTERVAL_S at a time; then count what is left.
 
-        `settle` returns a result or an exception for each row. An exception that is no outage is the row's own trouble:
-        it is noted with the row, which waits longer each time, and harms no other. An outage ends the run.
+        `recover` returns a result or an exception for each row. An exception that is no outage is the row's own
+        trouble: it is noted with the row, which waits longer each time, and harms no other. An outage ends the run.
         """
         settings = self.container.settings
         until = time.monotonic() + settings.RECOVERY_INTERVAL_S
         while rows := self.lease_due():
-            results = settle(rows)
+            results = recover(rows)
             self._note(rows, results)
             if len(rows) < settings.RECOVERY_BATCH or any(map(is_outage, results)) or time.monotonic() > until:
                 break
@@ -127,7 +131,7 @@ class Recovery(DependencyProvider):
             if is_trouble(result)
         ]
         if troubles:
-            log.error("%d of %d could not be settled; %s", len(troubles), len(rows), troubles[0].trouble)
+            log.error("%d of %d could not be recovered; %s", len(troubles), len(rows), troubles[0].trouble)
             self.note_troubles(troubles)
 
     def note_troubles(self, troubles: Sequence[Trouble]) -> None:
@@ -144,7 +148,9 @@ class Recovery(DependencyProvider):
             row = self.count.run(connection, stuck_after=timedelta(seconds=after_s)).one()
         metrics.pending.labels(service).set(row.pending)
         metrics.stuck.labels(service).set(row.stuck)
-        if row.stuck != self._stuck_before:
+        if row.stuck == 0 and self._stuck_before:
+            log.info("%s: none is pending for more than %g s any more", service, after_s)
+        elif row.stuck != self._stuck_before:
             log.error("%s: %d pending for more than %g s; see their `trouble`", service, row.stuck, after_s)
         self._stuck_before = row.stuck
 

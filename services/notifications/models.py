@@ -29,7 +29,7 @@ class Contact(Base):
 
 
 class Letter(Base):
-    """A letter. `event_id` is unique, so an event that comes again stores nothing.
+    """A letter. `event_id` and `order_id` are unique, so an event that comes again stores nothing.
 
     The address of a letter to a user is looked up when the letter is read. So it does not matter whether the event of
     the order or that of the user is handled first.

@@ -14,7 +14,10 @@ from services.notifications.store import MessageRequest, NewContact, NewLetter
 
 
 class NotificationsService:
-    """Stores a letter for every order that ended. Each handler returns whether each of its events was new to it."""
+    """Stores a letter for every order that was paid or rejected for lack of money.
+
+    Each handler returns whether each of its events was new to it.
+    """
 
     name = "notifications"
     db = Database(models.Base)

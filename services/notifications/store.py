@@ -1,4 +1,8 @@
-"""All the SQL of notifications. A statement that is run on a `Connection` is a transaction by itself."""
+"""All the SQL of notifications.
+
+A function that takes a `Connection` of `db.autocommit` commits each statement; one that takes a `Session` is part of
+its transaction.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -38,7 +42,10 @@ class NewContact(NamedTuple):
 
 
 class MessageRequest(NamedTuple):
-    """A message that a client asks for. The id is made by its request, so that storing it again finds it stored."""
+    """A message that a client asks for.
+
+    The handler makes the id before it stores, so that storing twice finds the first row.
+    """
 
     id: UUID
     idempotency_key: str | None
@@ -48,13 +55,14 @@ class MessageRequest(NamedTuple):
     body: str
 
 
-#: The unique `event_id` makes the handler an idempotent receiver: an event that comes again stores nothing.
+#: `event_id` and `order_id` are unique. They make the handler an idempotent receiver: an event that comes again stores
+#: nothing.
 ADD_LETTERS = PreparedStatement(
     "add_letters",
     """
     insert into letters (id, event_id, order_id, user_id, kind, subject, body)
     select gen_random_uuid(), event_id, order_id, user_id, kind, subject, body from {letters}
-    order by event_id  -- in one order everywhere, so that no two transactions wait for each other
+    order by event_id  -- always in the same sequence, to avoid deadlocks
     on conflict do nothing
     returning event_id""",
     letters=NewLetter,

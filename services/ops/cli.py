@@ -1,4 +1,7 @@
-"""The console command `nameko-hw`. Each subcommand imports what it needs, as some patch the standard library."""
+"""The console command `nameko-hw`.
+
+Each subcommand imports what it needs besides the standard library, because some monkey-patch it.
+"""
 
 import argparse
 import os

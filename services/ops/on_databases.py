@@ -39,7 +39,7 @@ def audit(arguments: argparse.Namespace) -> int:
 
 
 def pending(arguments: argparse.Namespace) -> None:
-    """Print what is pending, and how many rows that are."""
+    """Print what is pending, and how many rows that is."""
     with _answering("; those of orders and users are needed"):
         count = _print_each(pending_rows.listed(database_urls(), arguments.older_than))
     print(f"{count} pending")

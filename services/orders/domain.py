@@ -52,7 +52,7 @@ class OrderView(BaseModel):
 def payment_for(order: OrderView) -> dict[str, Any]:
     """Return the payment that billing is asked for, as often as it takes: the id of the order makes it one payment.
 
-    It is not checked here: a payment that billing does not take is billing's to refuse, alone.
+    Not validated here: if billing rejects one payment, the round is repeated one by one, so it harms only itself.
     """
     return {"operation_id": str(order.id), "user_id": str(order.user_id), "amount": order.price}
 

@@ -19,8 +19,9 @@ class Base(DeclarativeBase):
 class Order(PendingRow, Base):
     """An order.
 
-    `request_id` is the id of the client's request: no request makes two orders. `promised` means that the client was
-    answered 202: the order is shown from then on, however it ends.
+    `request_id` is made by the handler for each HTTP request: the audit looks for two orders of one request; `id` is
+    what prevents them. `promised` means that the client was answered 202: the order is shown from then on, however it
+    ends.
     """
 
     __tablename__ = "orders"

@@ -1,4 +1,4 @@
-"""The entrypoints of orders. The flow of an order is `create_order`, `_settle` and `_settle_all`."""
+"""The entrypoints of orders. The flow of an order is `create_order`, `_settle`, `_settle_all` and `_end`."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID, uuid4
@@ -41,7 +41,7 @@ class NoAccount(NotYet):
 
 
 class OrdersService:
-    """Takes orders, asks billing to pay for them, and publishes how they ended."""
+    """Takes orders, asks billing to pay for them, and publishes that they were paid, or rejected for lack of money."""
 
     name = "orders"
     config = Config()
@@ -79,7 +79,7 @@ class OrdersService:
             return store.store_orders(connection, requests, self.config["RECOVERY_AFTER_S"])
 
     def _settle(self, order: OrderView) -> OrderView:
-        """Settle the order together with others; alone if its account is busy, or not there."""
+        """Settle the order together with others; in a round of its account if that is busy; alone if it has none."""
         try:
             return self._settle_together.one(order)
         except AccountBusy:
@@ -95,7 +95,7 @@ class OrdersService:
     def _settle_busy(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
         """Settle orders of one account that somebody else holds, in rounds of their own, which may wait for it.
 
-        Once such a round has waited in vain, nobody waits for a while: each would hold a worker.
+        If the wait fails, no request waits for this account for a second, as each would occupy a worker.
         """
         account = orders[0].user_id
         if account in self.busy:
@@ -128,7 +128,7 @@ class OrdersService:
     def _refuse(self, order: OrderView) -> OrderView:
         """Refuse an order whose user does not exist. If the user does, the account is on its way, and the order waits.
 
-        The ids of users are made by users, so an id that it does not know now will never be one.
+        Only the users service creates user ids, so an id that it does not know now will never be one.
         """
         if self.users.known_users(user_ids=[str(order.user_id)]):
             raise NoAccount()

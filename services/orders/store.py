@@ -1,4 +1,8 @@
-"""All the SQL of orders. A statement that is run on a `Connection` is a transaction by itself."""
+"""All the SQL of orders.
+
+A function that takes a `Connection` of `db.autocommit` commits each statement; one that takes a `Session` is part of
+its transaction.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -19,7 +23,10 @@ from services.orders.models import Order
 
 
 class OrderRequest(NamedTuple):
-    """An order that a client asks for. The ids are made by its request, so that storing it again finds it stored."""
+    """An order that a client asks for.
+
+    The handler makes the ids before it stores, so that storing twice finds the first row.
+    """
 
     id: UUID
     request_id: UUID
@@ -92,8 +99,8 @@ def end_orders(
 ) -> tuple[list[OrderView], Iterable[OutgoingEvent]]:
     """Give pending orders their final status, and write the event of each, if it has one.
 
-    Return the orders as they are now: one that ended before is as it ended, one that somebody else holds is pending.
-    With them come the events that were written: those of the others were written by whoever ended them.
+    Return the orders as they are now, and the events that this call wrote. An order that had ended keeps its status; a
+    locked one stays pending.
     """
     outgoing = {id_: OutgoingEvent.of(event) for id_, event in events.items()}
     rows = [EndedOrder(order.id, order.status, order.reason) for order in orders]

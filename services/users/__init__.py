@@ -1,4 +1,4 @@
-"""Users: who they are and their e-mail addresses.
+"""Users and their e-mail addresses.
 
 Owns        the tables `users` and `refused_users`, and its outbox
 HTTP        POST /users, GET /users/{id}

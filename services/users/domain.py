@@ -1,4 +1,4 @@
-"""What a user is."""
+"""Users and their e-mail addresses."""
 
 from datetime import datetime
 from enum import StrEnum

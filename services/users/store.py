@@ -1,4 +1,8 @@
-"""All the SQL of users. A statement on a `Connection` is a transaction by itself, one on a `Session` is not."""
+"""All the SQL of users.
+
+A function that takes a `Connection` of `db.autocommit` commits each statement; one that takes a `Session` is part of
+its transaction.
+"""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,7 +22,10 @@ from services.users.models import RefusedUser, User
 
 
 class UserRequest(NamedTuple):
-    """A user whom a client asks for. The id is made by the request, so that storing it again finds it stored."""
+    """A user whom a client asks for.
+
+    The handler makes the id before it stores, so that storing twice finds the first row.
+    """
 
     id: UUID
     idempotency_key: str | None
@@ -27,9 +34,10 @@ class UserRequest(NamedTuple):
 
 
 class StoredUser(NamedTuple):
-    """The user that a request gets, None if another one has the address; `is_new` if this is its first answer.
+    """The user that a request gets, None if another one has the address.
 
-    `events` is what was written with the user, to be published after the commit.
+    `is_new` is false if the key was used before. `events` is what was written with the user, to be published after the
+    commit.
     """
 
     user: UserView | None

@@ -1,4 +1,4 @@
-"""A lost connection is an unknown outcome, and each error of PostgreSQL means what it says of the outcome."""
+"""A lost connection is an unknown outcome, and each error of PostgreSQL is named by what it tells about the outcome."""
 
 import logging
 import socket

@@ -44,7 +44,8 @@ class EventHandler(nameko.events.EventHandler):
     """Nameko's entrypoint for events, with batches, an inbox for events that fail, and events of the declared type.
 
     The method gets a list of events: all that came while it was busy with the list before. It returns for each whether
-    it was new; False counts as a duplicate. When the method fails, each event of the list is handled again alone.
+    it was new; False counts as a duplicate. When the method fails, each event of the list is handled again alone;
+    if the outcome is unknown, the list is held until the database is back.
     """
 
     container: Container
@@ -170,7 +171,10 @@ class EventHandler(nameko.events.EventHandler):
         return True
 
     def _pause_after(self, attempts: int) -> float | None:
-        """Return the pause after so many failed attempts; None after the last one, and for 0: an unreadable message."""
+        """Return the pause after so many failed attempts.
+
+        None if there is no further attempt: after the last pause, or for an unreadable message (`attempts` is 0).
+        """
         pauses_s = self.container.settings.EVENT_RETRY_PAUSES_S
         return pauses_s[attempts - 1] if 0 < attempts <= len(pauses_s) else None
 

@@ -1,7 +1,7 @@
 """Messages that the broker has confirmed.
 
-A process has one connection. It is opened when it is needed, and closed after any error and any missed deadline: on
-the old connection a confirm that comes late could be mistaken for the confirm of a later message.
+Each publisher of a process has one connection. It is opened when it is needed, and closed after any error and any
+missed deadline: on the old connection a confirm that comes late could be mistaken for the confirm of a later message.
 (RabbitMQ manual, "Consumer Acknowledgements and Publisher Confirms".)
 
 The broker refuses some messages for good. That is no outage, and is raised as `RefusedByBroker`.

@@ -1,9 +1,11 @@
 """RPC over AMQP in Nameko's own wire format, with a deadline on both sides.
 
-The caller waits for RPC_TIMEOUT_S and then raises RpcUnavailable: the outcome is unknown. The request expires in the
-broker after the same time, unless the server has it already. So a request may be carried out when nobody waits for it
-any more; the caller finds out by asking again with the same operation id. (Birrell and Nelson, "Implementing Remote
-Procedure Calls", 1984: exactly once if the call returns, at most once if it does not.)
+The caller waits for RPC_TIMEOUT_S and then raises RpcUnavailable: the outcome is unknown. Any other failure is an
+Unavailable too, except a BusinessError, which is an answer. The request expires in the broker after the same time,
+unless the server has it already. So a request may be carried out when nobody waits for it any more; the caller finds
+out by asking again with the same operation id. (Birrell and Nelson, "Implementing Remote Procedure Calls", 1984:
+exactly once if the call returns, at most once if it does not. Here a request may run more than once; stored outcomes
+make that harmless.)
 
 Caller and server may be of different versions. The server ignores arguments that it does not know. The caller treats
 every answer that it does not know as an unknown outcome: it cannot tell what the server did before it failed.
@@ -66,7 +68,8 @@ class ReplyListener(nameko.rpc.ReplyListener):
 class RpcProxy(DependencyProvider):
     """Calls another service: `billing = RpcProxy("billing")`, then `self.billing.open_accounts(user_ids=...)`.
 
-    A BusinessError of the method is raised to the caller. Any other failure is raised as RpcUnavailable.
+    A BusinessError of the method is raised to the caller. Any other failure is an Unavailable: RpcUnavailable,
+    RpcFailed, or the publisher's own.
     """
 
     container: Container
@@ -137,7 +140,7 @@ class ServiceProxy:
             try:
                 return self._proxy.call(method, arguments, self._headers)
             except RpcFailed as error:
-                outcome = "refused"
+                outcome = "refused"  # the label of a metric, which keeps its name
                 log.error("an RPC was refused, its outcome is unknown: %s", error)
                 raise
             except Unavailable as error:

@@ -51,7 +51,7 @@ class Database(nameko_sqlalchemy.Database):
             "max_overflow": 0,
             "pool_timeout": settings.DB_TIMEOUT_S,
             "pool_use_lifo": True,
-            "hide_parameters": True,  # letters and addresses have no place in a log
+            "hide_parameters": True,  # values have no place in a log
             "connect_args": {
                 "application_name": self.container.service_name,
                 "options": f"-c statement_timeout={milliseconds} -c lock_timeout={lock_milliseconds}"
@@ -121,7 +121,7 @@ class Sessions(nameko_sqlalchemy.database.DatabaseWrapper):
 
 
 def classify(context: ExceptionContext) -> Exception | None:
-    """Name an error by what it says of the outcome, and drop the connections that have no future.
+    """Name an error by what it tells about the outcome, and drop the connections that have no future.
 
     SQLAlchemy's `handle_error` event: it raises what this returns, or its own error for None.
     """

@@ -19,7 +19,8 @@ from services.kit.errors import KeyReused
 class Claimed(NamedTuple):
     """What a request gets: the row that it, or the first request with its key, has stored.
 
-    `row` is None where another unique column of the table refused it. `is_new` means that this request stored it.
+    `row` is None where another unique column of the table refused it. `is_new` is false if an earlier request with this
+    key was answered already.
     """
 
     row: Row[Any] | None
@@ -30,7 +31,7 @@ class Claim:
     """Store rows of a table, each under the Idempotency-Key of its request, or find the row that the key has stored.
 
     `request` is a NamedTuple whose fields are columns. Two of them are `idempotency_key`, which may be None, and `id`,
-    which the request itself has made: so that storing a request again finds it stored, also after an unknown outcome.
+    which the handler makes before it stores: so storing twice finds the first row, also after an unknown outcome.
     `same` are the fields that a repetition under the key must have in common. `also` has the SQL of further columns,
     `parameters` the types of the parameters in it.
     """
@@ -47,7 +48,7 @@ class Claim:
         self._table = model.__table__
         self._same = same
         fields = {**{name: name for name in request._fields}, **(also or {})}  # type: ignore[attr-defined]
-        # In one order everywhere, so that no two transactions wait for each other.
+        # always in the same sequence, to avoid deadlocks
         self.statement = statement(
             f"claim_{model.__tablename__}",
             f"""
@@ -68,7 +69,7 @@ class Claim:
         ]
 
     def find(self, connection: Connection, requests: Sequence[Any]) -> dict[UUID, Claimed | KeyReused]:
-        """Return what was stored before, by these requests or under their keys, by the id of each request."""
+        """Return, for each request id, the row that this request or its key has stored."""
         if not requests:
             return {}
         keys = {one.idempotency_key for one in requests if one.idempotency_key is not None}
@@ -99,5 +100,5 @@ def or_raise(claimed: Claimed | KeyReused) -> Claimed:
 
 
 def take_turns(session: Session, key: str) -> None:
-    """Wait until no other transaction is about `key`, for the rest of this one: where two tables may hold it."""
+    """Lock `key` until this transaction ends. Needed where either of two tables may hold it."""
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))

@@ -1,4 +1,4 @@
-"""Statements that PostgreSQL parses and plans once a connection, with parameters that have names."""
+"""Statements that PostgreSQL parses and plans once per connection, with parameters that have names."""
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -14,11 +14,11 @@ Type = str | type[tuple[Any, ...]]
 
 
 class PreparedStatement:
-    """A statement that PostgreSQL parses and plans once a connection rather than each time.
+    """A statement that PostgreSQL parses and plans once per connection rather than each time.
 
     The SQL has a parameter's name in braces, and the keywords give each its type: one of PostgreSQL's, or a NamedTuple.
-    Of a NamedTuple the statement takes any number of rows, and reads them as the table `given`, in their order and with
-    their `number` from 1 on; the fields travel as one array each:
+    For a NamedTuple, pass a list of rows. SQL sees them as a table called `given`, in the order of the list, with a
+    column `number` from 1. Each field is sent as one array:
 
         ADD = PreparedStatement("add", "insert into things (id, size) select id, size from {things}", things=Thing)
         ADD.run(connection, things=[Thing(id_, 5), ...])

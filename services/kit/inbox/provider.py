@@ -132,7 +132,7 @@ class Inbox(DependencyProvider):
         if handler is not None:
             handler.handle_again(event)
             return
-        try:  # of an older version
+        try:  # the event is for a handler that this version no longer has
             self.failed(event, event.attempts, f"there is no handler {event.handler}", None)
         finally:
             self.free_slot()

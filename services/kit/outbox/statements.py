@@ -75,7 +75,7 @@ def mark_published(connection: Connection, event_ids: list[str]) -> None:
 
 
 def release(connection: Connection, event_ids: list[str], longest_pause_s: float) -> None:
-    """End the leases on events after a pause as long as each is old, of 1 to `longest_pause_s` seconds.
+    """End the leases on events after a pause as long as the event's age, at least 1 s and at most `longest_pause_s`.
 
     With `longest_pause_s` 0 there is no pause.
     """

@@ -81,6 +81,7 @@ def test_recovery_stops_in_an_outage_which_is_no_trouble_of_the_rows():
 
 
 def test_what_is_stuck_is_an_alarm_that_is_logged_when_it_changes(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
     recovery = Recovery(Row, RowView, ended=("done",))
     recovery.container = SimpleNamespace(
         service_name="unit", metrics=metrics_of("unit"), settings=SimpleNamespace(STUCK_AFTER_S=300)
@@ -90,6 +91,8 @@ def test_what_is_stuck_is_an_alarm_that_is_logged_when_it_changes(caplog: pytest
         counted = SimpleNamespace(pending=5, stuck=stuck)
         recovery.count = SimpleNamespace(run=lambda *_, counted=counted, **__: SimpleNamespace(one=lambda: counted))
         recovery._report()
-    assert [record.getMessage().split(" for ")[0] for record in caplog.records] == [
-        f"unit: {stuck} pending" for stuck in (2, 3, 0)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("ERROR", "unit: 2 pending for more than 300 s; see their `trouble`"),
+        ("ERROR", "unit: 3 pending for more than 300 s; see their `trouble`"),
+        ("INFO", "unit: none is pending for more than 300 s any more"),
     ]
