@@ -27,18 +27,16 @@ class PreparedStatement:
     def __init__(self, name: str, sql: str, **parameters: Type) -> None:
         self.name = name
         self._rows = {one: type_ for one, type_ in parameters.items() if not isinstance(type_, str)}
-        self.parameters: list[str] = []  # of $1, $2, ...: the name of each, or that of the rows and of the field
-        types: list[str] = []
+        types: dict[str, str] = {}  # of $1, $2, ...
         places: dict[str, str] = {}
         for parameter, type_ in parameters.items():
-            columns = [type_] if isinstance(type_, str) else [f"{column}[]" for column in _column_types(type_)]
-            numbers = [f"${len(types) + place}" for place in range(1, len(columns) + 1)]
-            types += columns
-            fields = [] if isinstance(type_, str) else [f"{parameter}.{field}" for field in get_type_hints(type_)]
-            self.parameters += fields or [parameter]
+            first = len(types) + 1
+            types |= _arrays(parameter, type_)
+            numbers = [f"${number}" for number in range(first, len(types) + 1)]
             places[parameter] = numbers[0] if isinstance(type_, str) else _table(type_, numbers)
-        declared = f"({', '.join(types)})" if types else ""
-        given = f"({', '.join(f'%s::{one}' for one in types)})" if types else ""
+        self.parameters = list(types)
+        declared = f"({', '.join(types.values())})" if types else ""
+        given = f"({', '.join(f'%s::{one}' for one in types.values())})" if types else ""
         self.prepare = f"prepare {name} {declared} as {sql.format(**places)}"
         self._execute = f"execute {name} {given}"
         self._given = list(parameters)
@@ -76,10 +74,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _column_types(row: type[tuple[Any, ...]]) -> Iterator[str]:
-    for hint in get_type_hints(row).values():
+def _arrays(parameter: str, type_: Type) -> dict[str, str]:
+    """Return the types of what a parameter becomes: itself, or an array for each field of its rows."""
+    if isinstance(type_, str):
+        return {parameter: type_}
+    types = {}
+    for field, hint in get_type_hints(type_).items():
         [kind, *_] = [one for one in get_args(hint) or (hint,) if one is not type(None)]
-        yield COLUMN_TYPES[next(one for one in COLUMN_TYPES if issubclass(kind, one))]
+        column = next(column for known, column in COLUMN_TYPES.items() if issubclass(kind, known))
+        types[f"{parameter}.{field}"] = f"{column}[]"
+    return types
 
 
 def _table(row: type[tuple[Any, ...]], numbers: Sequence[str]) -> str:
