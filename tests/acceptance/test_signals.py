@@ -56,7 +56,8 @@ def endless(folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
     ]
     with (folder / "output.log").open("w") as output:
         shell = subprocess.Popen(
-            ["sh", "-c", '"$@"; exit', "sh", *pytest_],
+            # a run that is started in the background of a script ignores SIGINT, and what it starts would do so too
+            ["env", "--default-signal=INT", "sh", "-c", '"$@"; exit', "sh", *pytest_],
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,

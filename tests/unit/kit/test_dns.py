@@ -39,10 +39,12 @@ class Server:
         return self.answer
 
 
+#: A network and mounts of its own; root needs no user namespace for that, which a chroot would refuse.
+UNSHARE = ("unshare", "-mn" if os.geteuid() == 0 else "-rmn")
+
+
 def may_unshare() -> bool:
-    return bool(
-        shutil.which("unshare") and subprocess.run(["unshare", "-rmn", "true"], capture_output=True).returncode == 0
-    )
+    return bool(shutil.which("unshare") and subprocess.run([*UNSHARE, "true"], capture_output=True).returncode == 0)
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def test_the_database_and_the_broker_are_given_up_in_time_when_the_name_server_i
     mount = "mount --bind resolv.conf /etc/resolv.conf && mount --bind nsswitch.conf /etc/nsswitch.conf"
     run = subprocess.run(
         [
-            *("unshare", "-rmn", "sh", "-c"),
+            *(*UNSHARE, "sh", "-c"),
             f'{mount} && cd "$1" && exec "$2" -W ignore -m tests.unit.kit.silent_names',
             *("sh", str(ROOT), sys.executable),
         ],

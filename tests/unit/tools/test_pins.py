@@ -16,7 +16,8 @@ def required_python(name: str) -> SpecifierSet:
         installed = distribution(name)
     except PackageNotFoundError:
         return SpecifierSet()
-    return SpecifierSet(installed.metadata["Requires-Python"] or "" if installed.version == PINS[name] else "")
+    asked = installed.metadata["Requires-Python"] if "Requires-Python" in installed.metadata else ""
+    return SpecifierSet(asked if installed.version == PINS[name] else "")
 
 
 @pytest.mark.parametrize("python", ["3.11.2", "3.12.3", "3.13.5"])  # of Debian 12, Ubuntu 24.04, Debian 13
