@@ -108,6 +108,15 @@ CHANGES = [
         ("integration/test_databases.py::test_a_locked_account_is_left_out_and_holds_up_nobody",),
     ),
     Change(
+        "balance-by-a-change",
+        "a payment that waited for a deposit fails: the order is answered 202",
+        "billing/store.py",
+        "update accounts set balance = last.balance_after\n",
+        "update accounts set balance = accounts.balance + (select sum(change) from decided where has_its_turn"
+        " and balance_after >= 0 and decided.user_id = last.user_id)\n",
+        ("integration/test_databases.py::test_deposits_and_payments_of_one_account_at_once_all_find_it_as_it_is",),
+    ),
+    Change(
         "all-payments-decided-at-once",
         "a payment that the account has money for is refused, behind a larger one",
         "billing/store.py",
