@@ -41,7 +41,7 @@ CHANGES = [
         "kit/recovery.py",
         "order by retry_at limit {{most}} for update skip locked",
         "order by retry_at limit {{most}}",
-        ("integration/test_databases.py::test_two_recoveries_never_take_the_same_order",),
+        ("integration/test_locks.py::test_what_somebody_holds_is_passed_over",),
     ),
     Change(
         "rows-leased-in-turn",
