@@ -148,8 +148,10 @@ def move(connection: Connection, movements: Sequence[Movement], wait: bool) -> l
                 raise
             outcomes |= decided
         except TryAgain:  # rolled back
-            # MOVE_WAITING: the account stayed locked. MOVE: another transaction is inserting the same id.
-            outcomes |= {movement.id: Moved(Outcome.BUSY, movement.id) for movement in rest}
+            # MOVE_WAITING: the account stayed locked. MOVE: another transaction is inserting the same id. What was
+            # decided before is found all the same.
+            busy = {movement.id: Moved(Outcome.BUSY, movement.id) for movement in rest}
+            outcomes |= busy | find_decided(connection, rest)
     return [outcomes[one.id] if one == asked[one.id] else KeyReused() for one in movements]
 
 

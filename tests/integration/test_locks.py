@@ -99,6 +99,22 @@ def test_a_payment_that_somebody_else_is_carrying_out_is_busy(engines: dict[str,
         connection.exec_driver_sql(f"set lock_timeout = '{LOCK_S}s'")
 
 
+def test_what_was_decided_before_is_found_while_its_account_is_locked(engines: dict[str, Engine]):
+    with Autocommit(engines["billing"]) as connection, engines["billing"].connect() as other:
+        user_id = uuid4()
+        connection.execute(text("insert into accounts values (:id, 10)"), {"id": user_id})
+        first = Movement.of(MovementKind.DEPOSIT, user_id, 5, key=str(user_id))
+        assert [one.outcome for one in billing.move(connection, [first], wait=True)] == [Outcome.ACCEPTED]
+        other.execute(text("select from accounts where user_id = :id for update"), {"id": user_id})
+        connection.exec_driver_sql("set lock_timeout = 200")
+        again, new = first._replace(id=uuid4()), Movement.of(MovementKind.DEPOSIT, user_id, 1)
+        found, busy = billing.move(connection, [again, new], wait=True)
+        assert (found.outcome, found.is_new, found.operation_id) == (Outcome.ACCEPTED, False, first.id)
+        assert busy.outcome == Outcome.BUSY
+        other.rollback()
+        connection.exec_driver_sql(f"set lock_timeout = '{LOCK_S}s'")
+
+
 def store_orders(connection: Any, keys: Sequence[UUID]) -> None:
     orders.store_orders(connection, [orders.OrderRequest(uuid4(), uuid4(), str(key), key, 1) for key in keys], 60)
 

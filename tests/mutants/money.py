@@ -224,9 +224,17 @@ CHANGES = [
         "locked-operation-fails-the-round",
         "a payment that another round is carrying out fails all that come with it",
         "billing/store.py",
-        "            outcomes |= {movement.id: Moved(Outcome.BUSY, movement.id) for movement in rest}",
+        "            outcomes |= busy | find_decided(connection, rest)",
         "            raise",
         ("integration/test_locks.py::test_a_payment_that_somebody_else_is_carrying_out_is_busy",),
+    ),
+    Change(
+        "decided-is-busy",
+        "a deposit that was made is answered 503 when its key is repeated while the account is locked",
+        "billing/store.py",
+        "            outcomes |= busy | find_decided(connection, rest)",
+        "            outcomes |= busy",
+        ("integration/test_locks.py::test_what_was_decided_before_is_found_while_its_account_is_locked",),
     ),
     Change(
         "refused-deposit-not-kept",
