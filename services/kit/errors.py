@@ -13,6 +13,10 @@ class Unavailable(Exception):
     """Something that we need did not answer within its deadline: the outcome is unknown."""
 
 
+class CallFailed(Unavailable):
+    """Another service gave an answer that is none: the outcome is unknown, and somebody should look at it."""
+
+
 class DatabaseAway(sqlalchemy.exc.OperationalError):
     """The database is away, silent, shutting down, full or read-only: what was sent may have been committed or not."""
 

@@ -16,10 +16,9 @@ from pydantic import BaseModel
 from sqlalchemy import Integer, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from services.kit.amqp.rpc import RpcFailed
 from services.kit.db.database import Database
 from services.kit.db.statements import PreparedStatement
-from services.kit.errors import OUTCOME_UNKNOWN, Unavailable
+from services.kit.errors import OUTCOME_UNKNOWN, CallFailed, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +156,7 @@ class Recovery(DependencyProvider):
 
 def is_outage(result: Any) -> bool:
     """Return whether a result is an unknown outcome, which every other row may meet as well."""
-    return isinstance(result, OUTCOME_UNKNOWN) and not isinstance(result, NotYet | RpcFailed)
+    return isinstance(result, OUTCOME_UNKNOWN) and not isinstance(result, NotYet | CallFailed)
 
 
 def is_trouble(result: Any) -> bool:

@@ -47,7 +47,7 @@ CHANGES = [
         "one-refusal-stops-recovery",
         "one order that billing refuses to look at stops the recovery of all others",
         "kit/recovery.py",
-        "not isinstance(result, NotYet | RpcFailed)",
+        "not isinstance(result, NotYet | CallFailed)",
         "not isinstance(result, NotYet)",
         ("unit/kit/test_recovery.py",),
     ),

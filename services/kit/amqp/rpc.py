@@ -35,7 +35,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from services.kit.amqp.consumer import QueueConsumer
 from services.kit.amqp.publisher import Message, Publisher, RefusedByBroker, Unencodable, encode
-from services.kit.errors import TEMPORARY, BusinessError, InvalidArgument, NotNow, Unavailable
+from services.kit.errors import TEMPORARY, BusinessError, CallFailed, InvalidArgument, NotNow, Unavailable
 from services.kit.seams import Container, Incoming
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class RpcUnavailable(Unavailable):
     """No usable answer came: the call may have been carried out, or not."""
 
 
-class RpcFailed(RpcUnavailable):
+class RpcFailed(RpcUnavailable, CallFailed):
     """The answer was an error other than a BusinessError, or could not be read: somebody should look at it."""
 
 
