@@ -26,6 +26,7 @@ class Container(Protocol):
     config: Mapping[str, Any]
     accept: Collection[str]
     dependencies: Collection[Any]
+    subextensions: Collection[Any]
 
     def spawn_managed_thread(self, fn: Callable[[], object], identifier: str | None = None) -> Thread:
         """Run `fn` in a green thread that ends with the container. An error in it ends the container."""

@@ -22,11 +22,10 @@ GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Running(Server):
-    """A server in this process, on a port of its own, whose broker answers."""
+    """A server in this process, on a port of its own, which needs no broker."""
 
     def __init__(self, port: int) -> None:
         super().__init__()
-        self.publisher = SimpleNamespace(check=lambda: None)
         self.port = port
         self.container = SimpleNamespace(
             service_name="orders",
@@ -34,6 +33,7 @@ class Running(Server):
             product=SHOP,
             config={"WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
             dependencies=[],
+            subextensions=[],
             spawn_managed_thread=eventlet.spawn,
             settings=check({**config(), "REQUEST_TIMEOUT_S": REQUEST_S, "RPC_TIMEOUT_S": 0.1, "MAX_CONNECTIONS": 10}),
         )

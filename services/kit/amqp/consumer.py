@@ -15,6 +15,7 @@ from amqp.exceptions import AMQPError, RecoverableConnectionError
 from kombu.exceptions import KombuError
 from nameko.extensions import ProviderCollector
 
+from services.kit.amqp.watch import BrokerWatch
 from services.kit.seams import Container, Incoming
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
     """
 
     container: Container
+    watch = BrokerWatch()
 
     def __init__(self) -> None:
         super().__init__()

@@ -5,12 +5,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import eventlet
 from eventlet import Timeout
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from werkzeug.wrappers import Request, Response
 
-from services.kit.amqp.publisher import Publisher
+from services.kit.amqp.watch import BrokerWatch
 from services.kit.db.database import Database
 from services.kit.errors import Unavailable
 from services.kit.seams import Container
@@ -19,30 +18,30 @@ from services.kit.web.problems import RETRY_AFTER, Problem
 log = logging.getLogger(__name__)
 
 HEALTH_TIMEOUT_S = 2
-CHECK_BROKER_EVERY_S = 2
 
 
 class Health:
     """Answers `/health/live`, `/health/ready` and `/metrics` of one service."""
 
-    def __init__(self, container: Container, publisher: Publisher) -> None:
+    def __init__(self, container: Container) -> None:
         self.is_stopping = False
         self._container = container
-        self._publisher = publisher
-        self._broker_is_up = False
+        self._broker = next((one for one in container.subextensions if isinstance(one, BrokerWatch)), None)
         self.answers = {"/health/live": live, "/health/ready": self.ready, "/metrics": show_metrics}
 
     def ready(self, request: Request | None = None) -> Response:
         """Return 200 if the service can work: it is not about to stop, and its database, checked now, takes writes.
 
-        Without the broker it still can, so the state of the broker, as of the last check, is only reported.
+        Without the broker it still can, so the state of the broker, as of the last check, is only reported, and only
+        by a service that uses one.
         """
         if self.is_stopping:
             return self._not_ready("the service is stopping")
         if why := _failure(self._check_database):
             log.warning("not ready: the database: %s", why)
             return self._not_ready("the database does not answer, or cannot be written to")
-        return _json({"status": "ready", "broker": "up" if self._broker_is_up else "away"})
+        broker = {"broker": "up" if self._broker.is_up else "away"} if self._broker else {}
+        return _json({"status": "ready"} | broker)
 
     def _not_ready(self, why: str) -> Response:
         return Problem(503, "not-ready", why, headers=RETRY_AFTER).response(self._container.product.name)
@@ -51,18 +50,6 @@ class Health:
         for extension in self._container.dependencies:
             if isinstance(extension, Database):
                 extension.check_writable()
-
-    def watch_broker(self) -> None:
-        """Check again and again whether the broker answers, so that no request has to wait for that."""
-        while True:
-            why = _failure(self._publisher.check)
-            if self._broker_is_up and why:
-                log.warning("the broker is away: %s", why)
-            elif not self._broker_is_up and not why:
-                log.info("the broker answers")
-            self._broker_is_up = not why
-            self._container.metrics.broker_up.labels(self._container.service_name).set(self._broker_is_up)
-            eventlet.sleep(CHECK_BROKER_EVERY_S)
 
 
 def live(request: Request) -> Response:

@@ -14,8 +14,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 from werkzeug.wrappers import Request, Response
 
-from services.kit.amqp.publisher import Publisher
-from services.kit.seams import Container, Thread
+from services.kit.seams import Container
 from services.kit.web.documentation import Documentation
 from services.kit.web.health import Health
 from services.kit.web.problems import routing_problem, unavailable
@@ -37,10 +36,8 @@ class Server(WebServer):
     """
 
     container: Container
-    publisher = Publisher()
     _is_accepting: bool
     _starting: bool
-    _watching: Thread | None = None
     _connections = 0
     _refused = 0
 
@@ -50,9 +47,8 @@ class Server(WebServer):
 
     def start(self) -> None:
         self.url_map = self.make_url_map()
-        self.health = Health(self.container, self.publisher)
+        self.health = Health(self.container)
         self.documentation = Documentation(self.container.product)
-        self._watching = self.container.spawn_managed_thread(self.health.watch_broker)
         if self.bind_addr and not self._starting:
             self._starting = True
             self._sock = eventlet.listen(self.bind_addr, backlog=BACKLOG, reuse_port=False)
@@ -132,9 +128,7 @@ class Server(WebServer):
             return  # none is left
 
     def stop(self) -> None:
-        """End. The entrypoints have called `drain`."""
-        if self._watching is not None:
-            self._watching.kill()
+        """Do nothing: the entrypoints have called `drain`."""
 
     def get_wsgi_app(self) -> WsgiApp:
         return self.app
