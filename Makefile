@@ -8,9 +8,10 @@ PAIRS ?= 5
 SECONDS ?= 6
 WORKERS ?= 3
 BASE_URL ?= http://127.0.0.1:$(PORT)
+STYLE ?= broker
 VENV := .venv
 BIN := $(VENV)/bin
-export PORT
+export PORT STYLE
 
 .DEFAULT_GOAL := help
 .PHONY: help needs-stack needs-test needs-model needs-bench demo run stack shell check test faults mutants model bench lint style types postman openapi asyncapi idl diagrams docs clean
@@ -67,15 +68,17 @@ postman: postman/node_modules  ## run the Postman suite against BASE_URL=... and
 	@cd postman && npx --no-install newman run nameko-hw.postman_collection.json --env-var baseUrl=$(BASE_URL) \
 		--reporters cli,htmlextra --reporter-htmlextra-export report.html
 
-openapi: $(VENV)/run  ## write docs/openapi.json anew
+openapi: $(VENV)/run  ## write docs/openapi.json and docs/internal.openapi.json anew
 	@$(BIN)/nameko-hw openapi > docs/openapi.json.new && mv docs/openapi.json.new docs/openapi.json
+	@$(BIN)/nameko-hw openapi --internal > docs/openapi.json.new && mv docs/openapi.json.new docs/internal.openapi.json
 
-asyncapi: $(VENV)/run  ## write docs/asyncapi.json anew
-	@$(BIN)/nameko-hw asyncapi > docs/asyncapi.json.new && mv docs/asyncapi.json.new docs/asyncapi.json
+asyncapi: $(VENV)/run  ## write docs/asyncapi.json and docs/events.asyncapi.json anew
+	@STYLE=broker $(BIN)/nameko-hw asyncapi > docs/asyncapi.json.new && mv docs/asyncapi.json.new docs/asyncapi.json
+	@STYLE=events $(BIN)/nameko-hw asyncapi > docs/asyncapi.json.new && mv docs/asyncapi.json.new docs/events.asyncapi.json
 
 idl: docs/lint/node_modules  ## lint the OpenAPI and AsyncAPI documents in docs/
-	@cd docs/lint && npm run --silent openapi -- ../openapi.json ../idl/*.openapi.yaml
-	@cd docs/lint && npm run --silent asyncapi -- ../asyncapi.json ../idl/*.asyncapi.yaml
+	@cd docs/lint && npm run --silent openapi -- ../openapi.json ../internal.openapi.json
+	@cd docs/lint && npm run --silent asyncapi -- ../asyncapi.json ../events.asyncapi.json
 
 diagrams: docs/tools/node_modules  ## draw docs/diagrams/*.mmd anew (needs Chromium: CHROMIUM=/usr/bin/chromium)
 	@cd docs/tools && npm run --silent draw

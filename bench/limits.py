@@ -17,9 +17,9 @@ from services.billing.domain import Kind as MovementKind
 from services.billing.store import MOVE
 from services.contracts import OrderPaid, Outcome
 from services.kit.amqp.publisher import ConfirmedChannel, Message
+from services.kit.amqp.transport import JSON
 from services.kit.db.database import PREFER_INDEXES
 from services.kit.db.statements import PreparedStatement
-from services.kit.outbox.relay import JSON
 from services.kit.outbox.statements import MARK_PUBLISHED
 from services.local.net import HOST
 from services.local.postgres import USER, program

@@ -1,16 +1,20 @@
-"""What the services tell each other: events, and what RPCs take, return and raise. Read this first.
+"""What the services tell each other: events, and what calls take, return and raise. Read this first.
 
 The services share nothing but this module and the kit, whose `InvalidArgument` and `NotNow` an RPC may raise as well.
 Events are facts in the past tense. Each is published to the topic exchange `<source>.events` with its type as routing
 key, as Nameko names them.
 
-Billing serves the RPCs `open_accounts`, `pay_all` and `refuse`, and `open_account`, `pay` and `get_account` for those
-who call by hand; users serves `known_users`. Readers of an event, an argument or an answer ignore the fields that they
-do not know, so that a newer and an older version can run side by side.
+There are three styles of interaction. In the style `broker` billing serves the RPCs `open_accounts`, `pay_all` and
+`refuse`, and `open_account`, `pay` and `get_account` for those who call by hand; users serves `known_users`. In the
+style `http` the same is asked by PUTs under the id of the order or the user (`PaymentRequest` and what follows it). In
+the style `events` nobody asks: `OrderPlaced` and `PaymentAccepted` or `PaymentRefused` take their place.
+
+Readers of an event, an argument or an answer ignore the fields that they do not know, so that a newer and an older
+version can run side by side.
 """
 
 from enum import StrEnum
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 from uuid import UUID
 
 from nameko.exceptions import deserialize_to_instance
@@ -70,14 +74,67 @@ class OrderRejected(Event):
     price: Amount
 
 
-EVENTS: tuple[type[Event], ...] = (UserRegistered, OrderPaid, OrderRejected)
+class AccountOpened(Event):
+    """The user has an account in billing."""
+
+    SOURCE = "billing"
+    TYPE = "account_opened"
+
+    user_id: UUID
+
+
+class OrderPlaced(Event):
+    """A client wants this, and nobody has paid for it yet."""
+
+    SOURCE = "orders"
+    TYPE = "order_placed"
+
+    order_id: UUID
+    user_id: UUID
+    price: Amount
+
+
+class PaymentAccepted(Event):
+    """Billing took the price of the order from the user's account, and did not need to be asked."""
+
+    SOURCE = "billing"
+    TYPE = "payment_accepted"
+
+    order_id: UUID
+    user_id: UUID
+    price: Amount
+
+
+class PaymentRefused(Event):
+    """Billing took nothing for the order. `reason` is an Outcome that is no acceptance."""
+
+    SOURCE = "billing"
+    TYPE = "payment_refused"
+
+    order_id: UUID
+    user_id: UUID
+    price: Amount
+    reason: str
+
+
+#: Events of all styles; `nameko-hw asyncapi` says which of them a style has.
+EVENTS: tuple[type[Event], ...] = (
+    UserRegistered,
+    AccountOpened,
+    OrderPlaced,
+    PaymentAccepted,
+    PaymentRefused,
+    OrderPaid,
+    OrderRejected,
+)
 
 
 class Outcome(StrEnum):
     """What becomes of a payment.
 
-    ACCEPTED and INSUFFICIENT_FUNDS are decided by `pay_all`, REFUSED by `refuse`, for a payment whose caller knows that
-    there is no such user. These three are stored with the operation: asking again returns the same one.
+    ACCEPTED and INSUFFICIENT_FUNDS are decided by billing, REFUSED too, for a payment whose caller knows that there is
+    no such user, or that has waited long enough for its account. These three are stored with the operation: asking
+    again returns the same one.
 
     Nothing is stored for the others. ACCOUNT_NOT_FOUND and BUSY are temporary: ask again. MISMATCH is final: the
     operation id was used before with other values.
@@ -99,6 +156,47 @@ class Payment(BaseModel):
     operation_id: UUID
     user_id: UUID
     amount: Amount
+
+
+class PaymentRequest(BaseModel):
+    """The body of PUT /internal/billing/payments/{order_id}, and of .../refusals/{order_id}."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    user_id: UUID
+    amount: Amount
+
+
+class PaymentState(BaseModel):
+    """The answer to both."""
+
+    order_id: UUID
+    outcome: str
+
+
+class UserKnown(BaseModel):
+    """The answer to GET /internal/users/{user_id}: whether there is such a user."""
+
+    is_known: bool
+
+
+class ContactRequest(BaseModel):
+    """The body of PUT /internal/notifications/contacts/{user_id}, and of the answer."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    email: Email
+
+
+class LetterRequest(BaseModel):
+    """The body of PUT /internal/notifications/letters/{order_id}, and of the answer; `event_id` is the event's."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    event_id: UUID
+    user_id: UUID
+    kind: Literal["order_paid", "order_rejected"]
+    price: Amount
 
 
 class AccountState(TypedDict):

@@ -1,5 +1,7 @@
-"""The shop as a whole: its services, what they serve, and what the kit needs to know of it."""
+"""The shop as a whole: its services, its styles, what they serve, and what the kit needs to know of it."""
 
+import os
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,17 @@ from services.contracts import AccountNotFound
 from services.kit import container
 from services.kit.product import Product
 from services.kit.web.problems import not_found
+from services.ops.errors import CommandError
 
 SERVICES = ("users", "billing", "orders", "notifications")
 
 #: The first part of a path, and the service that answers there. The documentation is the same in all of them, so users
 #: serves it.
 ROUTES = {name: name for name in SERVICES} | dict.fromkeys(("", "docs", "openapi.json"), "users")
+
+#: The first two parts of a path that only services call, in the style `http`.
+INTERNAL = "/internal/"
+INTERNAL_ROUTES = {f"internal/{name}": name for name in SERVICES}
 
 SHOP = Product(
     name="nameko-hw",
@@ -28,10 +35,49 @@ class Container(container.Container):
     product = SHOP
 
 
-def service_class(name: str) -> Any:
-    """Return the Nameko service called `name`."""
-    module = import_module(f"services.{name}.service")
-    return getattr(module, f"{name.capitalize()}Service")
+@dataclass(frozen=True)
+class Style:
+    """A style of interaction: a module of that name in each service. `transport` is that of the outboxes."""
+
+    name: str
+    transport: str
+
+    @property
+    def has_broker(self) -> bool:
+        return self.transport == "amqp"
+
+
+STYLES = {
+    name: Style(name, transport) for name, transport in (("http", "http"), ("broker", "amqp"), ("events", "amqp"))
+}
+DEFAULT_STYLE = "broker"
+
+
+class NoSuchStyle(CommandError):
+    """STYLE is none of the three; the message is one line that names them."""
+
+
+def chosen_style() -> Style:
+    """Return the style that the environment variable STYLE names. Raises NoSuchStyle."""
+    name = os.environ.get("STYLE") or DEFAULT_STYLE
+    if name not in STYLES:
+        raise NoSuchStyle(f"STYLE: {name!r} is no style: it should be one of {', '.join(STYLES)}")
+    return STYLES[name]
+
+
+def module_of(service: str, style: Style) -> str:
+    """Return the module that `nameko run` starts."""
+    return f"services.{service}.{style.name}"
+
+
+def service_class(name: str, style: Style) -> Any:
+    """Return the Nameko service called `name` in this style."""
+    return getattr(import_module(module_of(name, style)), f"{name.capitalize()}Service")
+
+
+def base_class(name: str) -> Any:
+    """Return what the service called `name` is in all styles."""
+    return getattr(import_module(f"services.{name}.service"), name.capitalize())
 
 
 def services_with(table: type) -> list[str]:

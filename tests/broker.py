@@ -8,13 +8,16 @@ from typing import Any
 
 from kombu import Connection, Queue
 
-from services.contracts import EVENTS
+from services.contracts import OrderPaid, OrderRejected, UserRegistered
 from services.kit.amqp.queues import handler_queue
 from services.local.stack import Stack
 from tests.books import rows
 
-#: The queue of each event: notifications handles them all.
-HANDLERS = {event.TYPE: Queue(handler_queue("notifications", f"on_{event.TYPE}", event)) for event in EVENTS}
+#: The queue of each event in the style broker: notifications handles them all.
+HANDLERS = {
+    event.TYPE: Queue(handler_queue("notifications", f"on_{event.TYPE}", event))
+    for event in (UserRegistered, OrderPaid, OrderRejected)
+}
 
 
 @contextmanager

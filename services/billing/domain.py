@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from services.contracts import Amount
+from services.contracts import Amount, Outcome, PaymentAccepted, PaymentRefused
 
 CASH, REVENUE = "cash", "revenue"
 
@@ -39,6 +39,14 @@ def entries(kind: Kind, user_id: UUID) -> tuple[str, str]:
             return str(user_id), CASH
         case Kind.PAYMENT:
             return str(user_id), REVENUE
+
+
+def event_of(order_id: UUID, user_id: UUID, price: int, outcome: Outcome) -> PaymentAccepted | PaymentRefused:
+    """Return the event that tells what became of the payment for an order."""
+    if outcome == Outcome.ACCEPTED:
+        return PaymentAccepted(order_id=order_id, user_id=user_id, price=price)
+    reason = Outcome.ACCOUNT_NOT_FOUND if outcome == Outcome.REFUSED else outcome
+    return PaymentRefused(order_id=order_id, user_id=user_id, price=price, reason=reason)
 
 
 class Money(BaseModel):

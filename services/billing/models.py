@@ -6,6 +6,9 @@ from uuid import UUID, uuid4
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from services.kit.inbox.table import InboxRow
+from services.kit.outbox.table import OutboxRow, TransportRow
+
 
 class Base(DeclarativeBase):
     """The database of billing."""
@@ -54,3 +57,28 @@ class Operation(Base):
     balance: Mapped[int | None]
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class WaitingPayment(Base):
+    """A payment that an event asks for, and that could not be decided: there is no account yet, or it is locked."""
+
+    __tablename__ = "waiting_payments"
+    __table_args__ = (Index("waiting_payments_due", "retry_at"), Index("waiting_payments_of_user", "user_id"))
+
+    order_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID]
+    amount: Mapped[int]
+    since: Mapped[datetime] = mapped_column(server_default=func.now())
+    retry_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class OutboxEvent(OutboxRow, Base):
+    """The events of billing."""
+
+
+class OutboxTransport(TransportRow, Base):
+    """How they are published."""
+
+
+class InboxEvent(InboxRow, Base):
+    """The events that failed."""

@@ -1,12 +1,15 @@
-"""The entrypoints of billing."""
+"""What the three styles of billing have in common: what people do with their accounts.
 
+How billing hears of users and orders is in `broker.py`, `http.py` and `events.py`.
+"""
+
+from collections.abc import Sequence
 from uuid import UUID
 
 from services.billing import models, store
 from services.billing.domain import AccountView, Kind, Money, OperationView, ReceiptView
 from services.billing.store import Moved, Movement
-from services.contracts import AccountState, Amount, OperationMismatch, Outcome, Payment
-from services.kit.amqp.rpc import rpc
+from services.contracts import Outcome, Payment
 from services.kit.busy import Busy
 from services.kit.db.database import Database
 from services.kit.errors import KeyReused
@@ -17,64 +20,12 @@ from services.kit.web.problems import RETRY_AFTER, Problem, not_found
 ACCOUNT = "/billing/accounts/<uuid:user_id>"
 
 
-class BillingService:
+class Billing:
     """Keeps the accounts. Each operation happens once, however often it is asked for."""
 
     name = "billing"
     db = Database(models.Base)
     busy = Busy()
-
-    @rpc
-    def open_account(self, user_id: UUID) -> AccountState:
-        """Open the user's account, once, and return its state."""
-        self.open_accounts(user_ids=[user_id])
-        return self.get_account(user_id=user_id)
-
-    @rpc
-    def open_accounts(self, user_ids: list[UUID]) -> list[str]:
-        """Open the accounts of these users, each once, in one statement; return the ids of those that are open now."""
-        with self.db.autocommit() as connection:
-            return [str(user_id) for user_id in store.open_accounts(connection, user_ids)]
-
-    @rpc
-    def pay(self, operation_id: UUID, user_id: UUID, amount: Amount) -> str:
-        """Take `amount` for an order, once for each `operation_id`; return the Outcome, as `pay_all` does.
-
-        Raises OperationMismatch for an id that was used with other values.
-        """
-        payment = Payment(operation_id=operation_id, user_id=user_id, amount=amount)
-        [outcome] = self.pay_all(payments=[payment], wait=True)
-        if outcome == Outcome.MISMATCH:
-            raise OperationMismatch(f"operation {operation_id} was used before with other values")
-        return outcome
-
-    @rpc
-    def pay_all(self, payments: list[Payment], wait: bool = False) -> list[str]:
-        """Carry out payments, each once for its operation id; return their Outcomes, in the same order.
-
-        An account that somebody else holds is waited for, LOCK_TIMEOUT_S at the most, if `wait` says so; otherwise its
-        payments are left out, and hold up nobody. Each statement of `store.move` is a transaction by itself: a death
-        between two of them leaves some payments carried out, whose outcomes are found when they are asked for again.
-        """
-        with self.db.autocommit() as connection:
-            outcomes = store.move(connection, [Movement.of_payment(payment) for payment in payments], wait)
-        return [outcome_of(one) for one in outcomes]
-
-    @rpc
-    def refuse(self, operation_id: UUID, user_id: UUID, amount: Amount) -> str:
-        """Refuse a payment for good, because there is no such user; return the Outcome that is stored from now on.
-
-        It is another one if the payment was decided before. A request to pay that the broker delivers late finds it.
-        """
-        payment = Payment(operation_id=operation_id, user_id=user_id, amount=amount)
-        with self.db.autocommit() as connection:
-            return outcome_of(store.refuse(connection, Movement.of_payment(payment)))
-
-    @rpc
-    def get_account(self, user_id: UUID) -> AccountState:
-        """Return the state of the user's account. Raises AccountNotFound."""
-        with self.db.get_session() as session:
-            return account_state(store.get_account(session, user_id))
 
     @http("GET", ACCOUNT, answers={200: AccountView, 404: None}, summary="Show an account")
     def show_account(self, user_id: UUID) -> Reply:
@@ -131,13 +82,27 @@ class BillingService:
         return Reply(200, Page[OperationView](items=lines, next=next_))
 
 
-def outcome_of(moved: Moved | KeyReused) -> str:
-    """Return the Outcome as it goes over the wire."""
-    return str(Outcome.MISMATCH if isinstance(moved, KeyReused) else moved.outcome)
+class AskedBilling(Billing):
+    """What the styles have in common in which billing is asked to pay."""
 
+    def _pay_all(self, payments: Sequence[Payment], wait: bool) -> list[str]:
+        """Carry out payments, each once for its operation id; return their Outcomes, in the same order.
 
-def account_state(account: models.Account) -> AccountState:
-    return {"user_id": str(account.user_id), "balance": account.balance}
+        Each statement of `store.move` is a transaction by itself: a death between two of them leaves some payments
+        carried out, whose outcomes are found when they are asked for again.
+        """
+        with self.db.autocommit() as connection:
+            outcomes = store.move(connection, [Movement.of_payment(payment) for payment in payments], wait)
+        return [str(store.outcome_of(one)) for one in outcomes]
+
+    def _refuse(self, payment: Payment) -> str:
+        """Refuse a payment for good, because there is no such user; return the Outcome that is stored from now on."""
+        with self.db.autocommit() as connection:
+            return str(store.outcome_of(store.refuse(connection, Movement.of_payment(payment))))
+
+    def _open_accounts(self, user_ids: Sequence[UUID]) -> Sequence[UUID]:
+        with self.db.autocommit() as connection:
+            return store.open_accounts(connection, user_ids)
 
 
 def receipt(moved: Moved, movement: Movement) -> ReceiptView:

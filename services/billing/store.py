@@ -4,7 +4,8 @@ A function that takes a `Connection` of `db.autocommit` commits each statement; 
 its transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -12,12 +13,15 @@ from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from services.billing import models
 from services.billing.domain import Kind, change, entries
 from services.billing.models import Account, Operation
 from services.contracts import AccountNotFound, Outcome, Payment
 from services.kit.db.idempotency import Claim, Claimed
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import KeyReused, TryAgain
+from services.kit.event import Event
+from services.kit.outbox.table import OutgoingEvent, StatementWithEvents
 from services.kit.web.pages import PageQuery, newest_first
 
 
@@ -42,6 +46,14 @@ class Movement(NamedTuple):
         return cls.of(Kind.PAYMENT, payment.user_id, payment.amount, payment.operation_id)
 
 
+class WaitingPayment(NamedTuple):
+    """A payment that waits for its account, as a row."""
+
+    order_id: UUID
+    user_id: UUID
+    amount: int
+
+
 class Moved(NamedTuple):
     """The outcome of a movement, the operation that has it, and the balance right after it, if money was moved.
 
@@ -58,8 +70,8 @@ class Moved(NamedTuple):
 #: Movements of one account are decided in their order, up to and including the first that is refused. Those after it
 #: are left for the next statement, which knows what the account can still pay. Nothing is decided, and nothing stored,
 #: for an account that is not there, or that could not be locked.
-MOVE_SQL = """
-    with asked as (
+MOVING = """
+    asked as (
         select *, sum(change) over (partition by user_id order by number) as total from {movements}
     ), locked as (
         select user_id, balance from accounts where user_id = any(array(select user_id from asked))
@@ -85,14 +97,22 @@ MOVE_SQL = """
         from (select distinct on (user_id) user_id, balance_after from decided
               where has_its_turn and balance_after >= 0 order by user_id, number desc) as last
         where accounts.user_id = last.user_id
-    )
+    )"""
+MOVED = """
     select id, outcome, balance from moved
     union all
     select id, case when exists (select from accounts where accounts.user_id = asked.user_id)
                     then 'busy' else 'account_not_found' end, null
     from asked where user_id not in (select user_id from locked)"""
-MOVE = PreparedStatement("move", MOVE_SQL.replace("<SKIP LOCKED>", " skip locked"), movements=Movement)
-MOVE_WAITING = PreparedStatement("move_waiting", MOVE_SQL.replace("<SKIP LOCKED>", ""), movements=Movement)
+MOVING_FREE = MOVING.replace("<SKIP LOCKED>", " skip locked")
+MOVE = PreparedStatement("move", f"with {MOVING_FREE} {MOVED}", movements=Movement)
+MOVE_WAITING = PreparedStatement(
+    "move_waiting", f"with {MOVING.replace('<SKIP LOCKED>', '')} {MOVED}", movements=Movement
+)
+MOVE_AND_TELL = StatementWithEvents("move_and_tell", MOVED, before=MOVING_FREE, by_outcome=True, movements=Movement)
+
+#: What was decided before is told again, by new events, to whoever seems not to have heard.
+TELL = StatementWithEvents("tell_of_payments", "select id from operations where id = any({ids})", ids="uuid[]")
 
 REFUSE = PreparedStatement(
     "refuse",
@@ -107,8 +127,39 @@ OPEN = PreparedStatement(
     "open_accounts",
     """
     insert into accounts (user_id, balance)
-    select distinct user_id, 0 from unnest({ids}) as given (user_id) order by user_id on conflict do nothing""",
+    select distinct user_id, 0 from unnest({ids}) as given (user_id) order by user_id on conflict do nothing
+    returning user_id""",
     ids="uuid[]",
+)
+
+#: It follows OPEN, and is as good as one statement with it: who asks for an account asks again until this is done.
+TELL_OPEN = StatementWithEvents(
+    "tell_of_accounts", "select user_id as id from accounts where user_id = any({ids})", ids="uuid[]"
+)
+
+LET_WAIT = PreparedStatement(
+    "let_payments_wait",
+    """
+    insert into waiting_payments (order_id, user_id, amount) select order_id, user_id, amount from {payments}
+    order by order_id on conflict do nothing""",
+    payments=WaitingPayment,
+)
+
+#: Replicas that try the same payment find that it was decided; the pause is there to save them the work.
+WAITING_DUE = PreparedStatement(
+    "waiting_payments_due",
+    """
+    update waiting_payments set retry_at = now() + {pause}
+    where order_id in (select order_id from waiting_payments where retry_at <= now()
+                       order by retry_at limit {most} for update skip locked)
+    returning order_id, user_id, amount, since < now() - {patience} as is_overdue""",
+    most="integer",
+    pause="interval",
+    patience="interval",
+)
+
+STOP_WAITING = PreparedStatement(
+    "stop_payments_waiting", "delete from waiting_payments where order_id = any({ids})", ids="uuid[]"
 )
 
 #: What was decided before is found as for any other request with an Idempotency-Key.
@@ -129,30 +180,139 @@ def get_account(session: Session, user_id: UUID) -> Account:
     return account
 
 
-def move(connection: Connection, movements: Sequence[Movement], wait: bool) -> list[Moved | KeyReused]:
+class Telling(NamedTuple):
+    """The event of each outcome that each movement may have, and for how long only this process may publish it."""
+
+    events: Mapping[tuple[UUID, str], OutgoingEvent]
+    lease_s: float
+
+    def of(self, movements: Sequence[Movement]) -> dict[str, Any]:
+        """Return the parameters of MOVE_AND_TELL for `movements`."""
+        ids = {movement.id for movement in movements}
+        return {"events": {key: one for key, one in self.events.items() if key[0] in ids}, "lease_s": self.lease_s}
+
+
+def move(
+    connection: Connection, movements: Sequence[Movement], wait: bool = False, telling: Telling | None = None
+) -> list[Moved | KeyReused]:
     """Carry out movements, each once, and return their outcomes, in the same order.
 
     KeyReused is the outcome of one whose id or key was used with other values. An account that somebody else holds is
-    waited for, LOCK_TIMEOUT_S at the most, if `wait` says so; its movements are BUSY otherwise.
+    waited for, LOCK_TIMEOUT_S at the most, if `wait` says so; its movements are BUSY otherwise. With `telling`, each
+    movement that is decided by this has the event of its outcome written with it.
     """
+    statement = MOVE_AND_TELL if telling else MOVE_WAITING if wait else MOVE
     asked: dict[UUID, Movement] = {}
     for movement in movements:
         asked.setdefault(movement.id, movement)
     outcomes: dict[UUID, Moved | KeyReused] = {}
     while rest := [movement for movement in asked.values() if movement.id not in outcomes]:
         try:
-            rows = (MOVE_WAITING if wait else MOVE).run(connection, movements=rest)
+            rows = statement.run(connection, movements=rest, **(telling.of(rest) if telling else {}))
             outcomes |= {row.id: Moved(Outcome(row.outcome), row.id, row.balance) for row in rows}
         except IntegrityError:  # nothing is done: some were decided before
             if not (decided := find_decided(connection, rest)):
                 raise
-            outcomes |= decided
+            outcomes |= {id_: _not_new(one) for id_, one in decided.items()}
         except TryAgain:  # rolled back
             # MOVE_WAITING: the account stayed locked. MOVE: another transaction is inserting the same id. What was
             # decided before is found all the same.
             busy = {movement.id: Moved(Outcome.BUSY, movement.id) for movement in rest}
-            outcomes |= busy | find_decided(connection, rest)
+            outcomes |= busy | {id_: _not_new(one) for id_, one in find_decided(connection, rest).items()}
     return [outcomes[one.id] if one == asked[one.id] else KeyReused() for one in movements]
+
+
+def move_and_tell(
+    connection: Connection,
+    movements: Sequence[Movement],
+    event_of: Callable[[Movement, Outcome], Event],
+    lease_s: float,
+) -> tuple[list[Moved | KeyReused], list[OutgoingEvent]]:
+    """Carry out movements as `move` does, each with an event; tell again what was decided before.
+
+    Return the outcomes, and the events that were written.
+    """
+    events = {
+        (one.id, str(outcome)): OutgoingEvent.of(event_of(one, outcome))
+        for one in movements
+        for outcome in (Outcome.ACCEPTED, Outcome.INSUFFICIENT_FUNDS)
+    }
+    outcomes = move(connection, movements, telling=Telling(events, lease_s))
+    written, again = [], {}
+    for movement, moved in zip(movements, outcomes, strict=True):
+        outcome = outcome_of(moved)
+        if isinstance(moved, KeyReused) or not moved.is_new:
+            again[movement.id] = OutgoingEvent.of(event_of(movement, outcome))
+        elif (movement.id, str(outcome)) in events:
+            written.append(events[movement.id, str(outcome)])
+    if again:
+        TELL.run(connection, ids=list(again), events=again, lease_s=lease_s)
+    return outcomes, written + list(again.values())
+
+
+def outcome_of(moved: Moved | KeyReused) -> Outcome:
+    """Return the Outcome of a payment, as it goes over the wire."""
+    return Outcome.MISMATCH if isinstance(moved, KeyReused) else moved.outcome
+
+
+def open_and_tell(
+    connection: Connection, events: Mapping[UUID, Event], lease_s: float
+) -> tuple[set[UUID], list[OutgoingEvent]]:
+    """Open accounts, or find them open, with an event for each, by its user; return which are new, and the events."""
+    outgoing = {user_id: OutgoingEvent.of(event) for user_id, event in events.items()}
+    new = set(OPEN.run(connection, ids=list(events)).scalars())
+    TELL_OPEN.run(connection, ids=list(events), events=outgoing, lease_s=lease_s)
+    return new, list(outgoing.values())
+
+
+def refuse_and_tell(
+    connection: Connection,
+    movement: Movement,
+    event_of: Callable[[Movement, Outcome], Event],
+    lease_s: float,
+) -> list[OutgoingEvent]:
+    """Refuse a movement as `refuse` does, then tell what is stored; return the event.
+
+    Who dies in between finds the movement refused when it comes again.
+    """
+    event = OutgoingEvent.of(event_of(movement, outcome_of(refuse(connection, movement))))
+    TELL.run(connection, ids=[movement.id], events={movement.id: event}, lease_s=lease_s)
+    return [event]
+
+
+def let_wait(connection: Connection, payments: Sequence[WaitingPayment]) -> None:
+    """Keep payments that cannot be decided now."""
+    LET_WAIT.run(connection, payments=payments)
+
+
+def waiting_of(connection: Connection, user_ids: Sequence[UUID]) -> list[WaitingPayment]:
+    """Return the payments that wait for the accounts of these users."""
+    columns = models.WaitingPayment
+    found = select(columns.order_id, columns.user_id, columns.amount).where(columns.user_id.in_(user_ids))
+    return [WaitingPayment(*row) for row in connection.execute(found)]
+
+
+def waiting_due(
+    connection: Connection, most: int, pause_s: float, patience_s: float
+) -> tuple[list[WaitingPayment], set[UUID]]:
+    """Return up to `most` payments that are to be tried again, and which of them have waited for `patience_s`.
+
+    Nobody tries them again for `pause_s`.
+    """
+    rows = WAITING_DUE.run(
+        connection, most=most, pause=timedelta(seconds=pause_s), patience=timedelta(seconds=patience_s)
+    ).all()
+    due = [WaitingPayment(row.order_id, row.user_id, row.amount) for row in rows]
+    return due, {row.order_id for row in rows if row.is_overdue}
+
+
+def stop_waiting(connection: Connection, order_ids: Sequence[UUID]) -> None:
+    """Forget payments that waited, and are decided now."""
+    STOP_WAITING.run(connection, ids=list(order_ids))
+
+
+def _not_new(found: Moved | KeyReused) -> Moved | KeyReused:
+    return found if isinstance(found, KeyReused) else found._replace(is_new=False)
 
 
 def refuse(connection: Connection, movement: Movement) -> Moved | KeyReused:

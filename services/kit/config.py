@@ -1,5 +1,6 @@
 """The settings of `config.yaml`, checked before anything starts."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -24,6 +25,7 @@ class Settings(BaseModel):
     WEB_SERVER_ADDRESS: str | None  # None: somebody else listens, and calls `Server.app`
     SERVICE_CONTAINER_CLS: str
     DB_URIS: dict[str, str]
+    SERVICE_URLS: dict[str, str | None]  # of those that are called by HTTP; None or empty: not known
     max_workers: Count
     REQUEST_TIMEOUT_S: Seconds
     WORKER_WAIT_S: Seconds
@@ -43,8 +45,10 @@ class Settings(BaseModel):
     OUTBOX_KEEP_S: Seconds
     INBOX_INTERVAL_S: Seconds
     INBOX_LEASE_S: Seconds
+    ACCOUNT_WAIT_S: Seconds
     EVENT_BATCH: Count
     EVENT_RETRY_PAUSES_S: Annotated[list[Seconds], Field(min_length=1, max_length=20)]
+    MAX_CALLS: Count
     MAX_CONNECTIONS: Count
     BODY_LIMIT_BYTES: Annotated[int, Field(ge=1024, le=2**30)]
     LOGGING: dict[str, Any]
@@ -76,6 +80,14 @@ class Settings(BaseModel):
                 raise ValueError(f"{key} should be a URL like postgresql+psycopg2://user:password@host:5432/database")
         return uris
 
+    @field_validator("SERVICE_URLS")
+    @classmethod
+    def _are_http(cls, urls: dict[str, str | None]) -> dict[str, str | None]:
+        for service, url in urls.items():
+            if url and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
+                raise ValueError(f"{service} should be a URL like http://host:8000")
+        return urls
+
     @model_validator(mode="after")
     def _are_in_proportion(self) -> "Settings":
         for longer, shorter in (
@@ -84,6 +96,7 @@ class Settings(BaseModel):
             ("DRAIN_TIMEOUT_S", "REQUEST_TIMEOUT_S"),
             ("OUTBOX_LEASE_S", "PUBLISH_TIMEOUT_S"),
             ("INBOX_LEASE_S", "DB_TIMEOUT_S"),
+            ("ACCOUNT_WAIT_S", "OUTBOX_LEASE_S"),
         ):
             if getattr(self, longer) <= getattr(self, shorter):
                 raise ValueError(f"{longer} should be above {shorter}")

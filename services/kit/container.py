@@ -3,7 +3,8 @@
 import gc
 import logging
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from eventlet import Timeout
 from nameko.containers import ServiceContainer
@@ -13,8 +14,10 @@ from services.kit.db.connecting import with_driver
 from services.kit.dns import install
 from services.kit.metrics import metrics_of
 from services.kit.product import Product
+from services.kit.web.client import HttpClient
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 GC_THRESHOLD = (5_000, 10, 10)  # a request makes some hundred objects that the collector looks at, and few cycles
 
@@ -29,14 +32,14 @@ class Container(ServiceContainer):
     product = Product()
 
     def __init__(self, service_cls: type, config: dict[str, Any]) -> None:
-        try:
-            self.settings = check(config)
-        except BadConfiguration as error:
-            sys.exit(str(error))
+        self.settings = _or_exit(check, config)
         install()
         self.metrics = metrics_of(self.product.name)
         urls = {key: with_driver(url) for key, url in self.settings.DB_URIS.items()}
         super().__init__(service_cls, {**config, "DB_URIS": urls})
+        for extension in self.subextensions:
+            if isinstance(extension, HttpClient):
+                _or_exit(extension.check, self.settings)
 
     def start(self) -> None:
         super().start()
@@ -52,6 +55,14 @@ class Container(ServiceContainer):
         except TooSlow:
             log.warning("%s: not drained in time", self.service_name)
             self.kill()
+
+
+def _or_exit(check_: Callable[[Any], T], value: Any) -> T:
+    """Return what a check returns; end with one line if the configuration is bad."""
+    try:
+        return check_(value)
+    except BadConfiguration as error:
+        sys.exit(str(error))
 
 
 class TooSlow(Exception):

@@ -17,6 +17,10 @@ class CallFailed(Unavailable):
     """Another service gave an answer that is none: the outcome is unknown, and somebody should look at it."""
 
 
+class Refused(Unavailable):
+    """The other side refuses a message for good; others that were sent with it may have arrived."""
+
+
 class DatabaseAway(sqlalchemy.exc.OperationalError):
     """The database is away, silent, shutting down, full or read-only: what was sent may have been committed or not."""
 

@@ -12,6 +12,7 @@ from services.local.net import HOST, free_port, wait_for
 from services.local.supervisor import dies_with_parent
 from services.ops.errors import CommandError
 from services.scenario import Scenario
+from services.shop import chosen_style
 
 START_S = 45
 STOP_S = 30
@@ -19,6 +20,7 @@ STOP_S = 30
 
 def play(folder: Path) -> int:
     """Start embedded mode in `folder`, play the scenario, stop it; return 0 only if all eight steps hold."""
+    chosen_style()  # a wrong one ends the demo before it starts anything
     port = free_port()
     url = f"http://{HOST}:{port}"
     server = subprocess.Popen(

@@ -1,4 +1,6 @@
-"""Embedded mode: the four services, the broker and the gateway in one process, beside a PostgreSQL of its own.
+"""Embedded mode: the four services, the gateway and, if the style has one, the broker in one process.
+
+PostgreSQL runs beside it.
 
 Run by `nameko-hw run`, which calls `eventlet.monkey_patch()` before it imports this.
 """
@@ -14,9 +16,9 @@ import eventlet
 from eventlet import wsgi
 from eventlet.event import Event
 from nameko.runners import ServiceRunner
-from sqlalchemy import create_engine, text
 from werkzeug.wrappers import Request
 
+from services.kit.outbox.handover import publish_again
 from services.kit.outbox.table import OutboxRow
 from services.kit.web import health
 from services.kit.web import server as web
@@ -24,62 +26,86 @@ from services.kit.web.documentation import Documentation
 from services.kit.web.protocol import protocol_of
 from services.local import broker
 from services.local.gateway import Gateway, ready
+from services.local.net import HOST
 from services.local.postgres import Postgres
 from services.ops.migrate import upgrade
-from services.shop import SERVICES, SHOP, service_class, services_with
+from services.shop import INTERNAL_ROUTES, SERVICES, SHOP, Style, service_class, services_with
 
 log = logging.getLogger(__name__)
 
 
-def serve(listener: socket.socket, folder: Path, config: dict[str, Any], on_ready: Any) -> None:
-    """Serve on `listener` until SIGINT or SIGTERM; the data stays in `folder` between runs."""
+def serve(listener: socket.socket, folder: Path, config: dict[str, Any], style: Style, on_ready: Any) -> None:
+    """Serve in `style` on `listener` until SIGINT or SIGTERM; the data stays in `folder` between runs."""
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.ready() or stop.send())
     with Postgres(folder / "postgres") as postgres:
         postgres.ensure_databases(SERVICES)
         for service in SERVICES:
-            upgrade(service, postgres.url(service))
-        publish_again(postgres)
+            upgrade(service, postgres.url(service), style)
+        if style.has_broker:  # it lives in memory, and has lost what it had not delivered when the last run ended
+            for service in services_with(OutboxRow):
+                publish_again(postgres.url(service))
+        internal = eventlet.listen((HOST, 0))
+        url = f"http://{HOST}:{internal.getsockname()[1]}"
         runner = ServiceRunner(
             {
                 **config,
                 "AMQP_URI": broker.URI,
                 "WEB_SERVER_ADDRESS": None,
+                "SERVICE_URLS": dict.fromkeys(SERVICES, url),
                 "DB_URIS": {f"{service}:Base": postgres.url(service) for service in SERVICES},
             }
         )
         for service in SERVICES:
-            runner.add_service(service_class(service))
+            runner.add_service(service_class(service, style))
         runner.start()
-        server = eventlet.spawn(
-            wsgi.server,
-            listener,
-            gateway_of(runner),
-            max_size=config["MAX_CONNECTIONS"],
-            protocol=protocol_of(SHOP.name),
-            log_output=False,
-            debug=False,
-            socket_timeout=config["REQUEST_TIMEOUT_S"],
-            keepalive=60,
-        )
+        apps = apps_of(runner)
+        servers = [listening(listener, gateway_of(apps), config)]
+        if not style.has_broker:
+            servers.append(listening(internal, internal_gateway_of(apps), config))
         died = [eventlet.spawn(container.wait) for container in runner.containers]
         for one in died:
             one.link(lambda _: stop.ready() or stop.send())
         on_ready()
         stop.wait()
-        server.kill()
+        for server in servers:
+            server.kill()
         runner.stop()
 
 
-def gateway_of(runner: ServiceRunner) -> Gateway:
-    """Return the four services behind one WSGI application."""
-    servers = {
+def listening(listener: socket.socket, gateway: Gateway, config: dict[str, Any]) -> Any:
+    """Return the green thread that serves `gateway` on `listener`."""
+    return eventlet.spawn(
+        wsgi.server,
+        listener,
+        gateway,
+        max_size=config["MAX_CONNECTIONS"],
+        protocol=protocol_of(SHOP.name),
+        log_output=False,
+        debug=False,
+        socket_timeout=config["REQUEST_TIMEOUT_S"],
+        keepalive=60,
+    )
+
+
+def apps_of(runner: ServiceRunner) -> dict[str, web.Server]:
+    """Return the web servers of the services, which do not listen, by the names of the services."""
+    return {
         container.service_name: extension
         for container in runner.containers
         for extension in container.subextensions
         if isinstance(extension, web.Server)
     }
+
+
+def internal_gateway_of(servers: dict[str, web.Server]) -> Gateway:
+    """Return what the services call each other by."""
+    return Gateway({name: server.app for name, server in servers.items()}, own={}, routes=INTERNAL_ROUTES)
+
+
+def gateway_of(servers: dict[str, web.Server]) -> Gateway:
+    """Return the four services behind one WSGI application."""
 
     def asks(server: web.Server) -> Callable[[], bool]:
         return lambda: bool(server.health.ready().status_code == 200)
@@ -94,16 +120,3 @@ def gateway_of(runner: ServiceRunner) -> Gateway:
             "/metrics": lambda environ, start: health.show_metrics(Request(environ))(environ, start),
         },
     )
-
-
-def publish_again(postgres: Postgres) -> None:
-    """Have every event that the outboxes still hold published again.
-
-    The broker of this mode lives in memory: when the last run ended, it lost what it had not delivered. What was
-    handled already is a duplicate to its handler.
-    """
-    for service in services_with(OutboxRow):
-        engine = create_engine(postgres.url(service), hide_parameters=True)
-        with engine.begin() as connection:
-            connection.execute(text("update outbox set published_at = null, claimed_until = '-infinity'"))
-        engine.dispose()

@@ -16,7 +16,7 @@ from services.kit.web.health import live
 from services.kit.web.problems import RETRY_AFTER, Problem, nothing_here, unavailable
 from services.kit.web.protocol import protocol_of
 from services.local.net import HOST
-from services.shop import ROUTES, SHOP
+from services.shop import INTERNAL_ROUTES, ROUTES, SHOP
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +35,20 @@ WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class Gateway:
-    """A WSGI application that hands each request to the application of its service."""
+    """A WSGI application that hands each request to the application of its service.
 
-    def __init__(self, apps: dict[str, WsgiApp], own: dict[str, WsgiApp]) -> None:
+    `routes` has the service of each first part of a path, or of the first two; `own` the paths that it answers itself.
+    """
+
+    def __init__(self, apps: dict[str, WsgiApp], own: dict[str, WsgiApp], routes: dict[str, str] = ROUTES) -> None:
         self.apps = apps
         self.own = own
+        self.routes = routes
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
-        service = ROUTES.get(path[1:].partition("/")[0])
+        first, *others = path[1:].split("/")
+        service = self.routes.get(first) or self.routes.get("/".join([first, *others[:1]]))
         app = self.apps[service] if service else self.own.get(path, not_routed)
         return app(environ, start_response)
 
@@ -114,7 +119,7 @@ class Backend:
         headers["Content-Length"] = str(len(body))
         query = request.environ.get("QUERY_STRING")
         path = request.environ["RAW_PATH_INFO"] + (f"?{query}" if query else "")
-        may_repeat = request.method in ("GET", "HEAD") or "Idempotency-Key" in request.headers
+        may_repeat = request.method in ("GET", "HEAD", "PUT") or "Idempotency-Key" in request.headers
         failure: Exception = ConnectionRefusedError()  # unless a replica may have seen it
         for port in self._in_turn():
             try:
@@ -154,8 +159,18 @@ class Backend:
             return {}
 
 
-def serve(listener: Any, ports: dict[str, list[int]], timeout_s: float, body_limit: int, connections: int) -> None:
-    """Serve the gateway on `listener` until the process is ended; run under `eventlet.monkey_patch()`."""
+def serve(
+    listener: Any,
+    ports: dict[str, list[int]],
+    timeout_s: float,
+    body_limit: int,
+    connections: int,
+    is_internal: bool = False,
+) -> None:
+    """Serve the gateway on `listener` until the process is ended; run under `eventlet.monkey_patch()`.
+
+    The internal one is for services only, and forwards nothing else than what they call.
+    """
     backends = {service: Backend(service, ports_, timeout_s, body_limit) for service, ports_ in ports.items()}
     gateway = Gateway(
         dict(backends),
@@ -164,6 +179,7 @@ def serve(listener: Any, ports: dict[str, list[int]], timeout_s: float, body_lim
             "/health/live": lambda environ, start: live(Request(environ))(environ, start),
             "/health/ready": ready({service: backend.is_ready for service, backend in backends.items()}),
         },
+        routes=INTERNAL_ROUTES if is_internal else ROUTES,
     )
     wsgi.server(
         listener,

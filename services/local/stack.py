@@ -1,4 +1,4 @@
-"""Stack mode: one process for each service, real RabbitMQ and PostgreSQL, and a gateway on one port."""
+"""Stack mode: one process for each service, real PostgreSQL and RabbitMQ, if the style has one, and a gateway."""
 
 import json
 import os
@@ -18,10 +18,11 @@ from services.local.server import CannotStart
 from services.local.supervisor import Supervisor, flushed
 from services.ops.migrate import upgrade
 from services.ops.running import ENVIRONMENT_FILE
-from services.shop import SERVICES
+from services.shop import SERVICES, Style, chosen_style, module_of
 
 ROOT = Path(__file__).parents[2]
 GATEWAY = "gateway"  # its name in the supervisor, beside those of the services
+INTERNAL = "internal-gateway"  # ... of the one between services that have replicas and speak HTTP
 READY_S = 60
 RETRY_S = 2.0  # after a server has failed to start
 NAMEKO = str(Path(sys.executable).parent / "nameko")
@@ -33,7 +34,7 @@ def database_variable(service: str) -> str:
 
 
 class Stack:
-    """The whole system under a supervisor; `folder` keeps its data, logs and addresses.
+    """The whole system in one style under a supervisor; `folder` keeps its data, logs and addresses.
 
     It uses the servers that AMQP_URI and the four *_DATABASE_URL in the environment name, or else private ones.
     `settings` are further environment variables for the services; `nameko` is how Nameko's command is called.
@@ -47,12 +48,16 @@ class Stack:
         replicas: int = 1,
         say: Callable[[str], object] = flushed,
         nameko: Sequence[str] = (NAMEKO,),
+        style: Style | None = None,
     ) -> None:
         self.folder = folder
+        self.style = style or chosen_style()
         self.port = port
         self.settings = settings or {}
         self.ports = {service: [free_port() for _ in range(replicas)] for service in SERVICES}
-        self.rabbitmq = None if os.environ.get("AMQP_URI") else RabbitMQ(folder / "rabbitmq")
+        self.internal_port = free_port() if replicas > 1 and not self.style.has_broker else None
+        own_broker = self.style.has_broker and not os.environ.get("AMQP_URI")
+        self.rabbitmq = RabbitMQ(folder / "rabbitmq") if own_broker else None
         self.postgres = None if given_databases() else Postgres(folder / "postgres")
         self.supervisor = Supervisor(say=say)
         self.say = say
@@ -79,11 +84,19 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """Return the environment variables by which the services and the commands find the servers."""
         return {
-            "AMQP_URI": self.amqp_uri,
+            "STYLE": self.style.name,
+            **({"AMQP_URI": self.amqp_uri} if self.style.has_broker else self.service_urls()),
             **{database_variable(service): self.database_url(service) for service in SERVICES},
             # eventlet's own note, see services/__init__.py
             "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands,ignore::Warning:nameko.containers",
             **self.settings,
+        }
+
+    def service_urls(self) -> dict[str, str]:
+        """Return the environment variables by which services find each other, where they speak HTTP."""
+        return {
+            f"{service.upper()}_URL": f"http://127.0.0.1:{self.internal_port or port}"
+            for service, [port, *_] in self.ports.items()
         }
 
     def environment_of(self, service: str) -> dict[str, str]:
@@ -114,35 +127,41 @@ class Stack:
             self.postgres.ensure_databases(SERVICES)
             self.say(f"PostgreSQL: {self.postgres.url('<service>')}")
         for service in SERVICES:
-            upgrade(service, self.database_url(service))
+            upgrade(service, self.database_url(service), self.style)
 
     def _start_services(self) -> None:
         for service, ports in self.ports.items():
             for number, port in enumerate(ports, start=1):
                 self.supervisor.add(
                     name_of(service, number),
-                    [*self.nameko, "run", "--config", "config.yaml", f"services.{service}.service"],
+                    [*self.nameko, "run", "--config", "config.yaml", module_of(service, self.style)],
                     env={**self.environment_of(service), "WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
                     cwd=ROOT,
                     log=self.folder / "logs" / f"{name_of(service, number)}.log",
                 )
-        targets = [f"{service}={port}" for service, ports in self.ports.items() for port in ports]
-        self.supervisor.add(
-            GATEWAY,
-            [sys.executable, "-m", "services.ops.cli", "gateway", "--port", str(self.port), *targets],
-            env=self.environment(),
-            cwd=ROOT,
-            log=self.folder / "logs" / "gateway.log",
-        )
+        self._add_gateway(GATEWAY, self.port)
+        if self.internal_port:
+            self._add_gateway(INTERNAL, self.internal_port, "--internal")
         self.environment_file.write_text(json.dumps(self.environment(), indent=2))
         self.supervisor.start()
         wait_for(self.is_ready, READY_S, f"the services to be ready; their logs are in {self.folder / 'logs'}")
 
+    def _add_gateway(self, name: str, port: int, *options: str) -> None:
+        targets = [f"{service}={port}" for service, ports in self.ports.items() for port in ports]
+        self.supervisor.add(
+            name,
+            [sys.executable, "-m", "services.ops.cli", "gateway", "--port", str(port), *options, *targets],
+            env=self.environment(),
+            cwd=ROOT,
+            log=self.folder / "logs" / f"{name}.log",
+        )
+
     def is_ready(self) -> bool:
         """Return whether every replica of every service and the gateway are ready, and all see the broker."""
+        broker = "up" if self.style.has_broker else None
         backends = [Backend(service, [port], timeout_s=5) for service, ports in self.ports.items() for port in ports]
         return (
-            all(one.health().get("broker") == "up" for one in backends)
+            all((health := one.health()) and health.get("broker") == broker for one in backends)
             and Backend(GATEWAY, [self.port], timeout_s=5).is_ready()
         )
 

@@ -1,8 +1,10 @@
 """Notifications: letters, stored rather than sent, and the addresses that they go to.
 
-Owns        the tables `letters`, `contacts` and `inbox`
-HTTP        POST /notifications, GET /notifications
-Calls       nobody
-Events out  none
-Events in   user_registered, order_paid, order_rejected
+Owns      the tables `letters` and `contacts`, and its inbox
+HTTP      POST /notifications, GET /notifications
+broker    hears user_registered, order_paid, order_rejected, and what the style events has left: payment_accepted,
+          payment_refused
+http      stores letters and addresses, each by a PUT
+events    hears user_registered, payment_accepted, payment_refused, and what the style broker has left: order_paid,
+          order_rejected
 """

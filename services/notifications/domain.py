@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from services.contracts import Email, Line, OrderPaid, OrderRejected
+from services.contracts import Email, Line, OrderPaid, OrderRejected, PaymentAccepted, PaymentRefused
 
 Body = Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=10_000)]
 
@@ -20,12 +20,12 @@ class Kind(StrEnum):
     MESSAGE = "message"  # anything else that somebody had to say
 
 
-def paid_letter(event: OrderPaid) -> tuple[str, str]:
+def paid_letter(event: OrderPaid | PaymentAccepted) -> tuple[str, str]:
     """Return subject and body of the letter of happiness, for an order that was paid."""
     return "Your order is paid", f"Order {event.order_id} for {money(event.price)} is paid. Thank you!"
 
 
-def rejected_letter(event: OrderRejected) -> tuple[str, str]:
+def rejected_letter(event: OrderRejected | PaymentRefused) -> tuple[str, str]:
     """Return subject and body of the letter of grief, for an order that could not be paid."""
     return "Your order was rejected", (
         f"Order {event.order_id} for {money(event.price)} was rejected: "

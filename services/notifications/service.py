@@ -1,11 +1,13 @@
-"""The entrypoints of notifications."""
+"""What the three styles of notifications have in common: letters are stored, listed, and written by hand.
 
+How notifications hears of orders and users is in `broker.py`, `http.py` and `events.py`.
+"""
+
+from collections.abc import Sequence
 from uuid import uuid4
 
-from services.contracts import OrderPaid, OrderRejected, UserRegistered
-from services.kit.amqp.events import event_handler
+from services.contracts import OrderPaid, OrderRejected, PaymentAccepted, PaymentRefused, UserRegistered
 from services.kit.db.database import Database
-from services.kit.inbox.provider import Inbox
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, UserPageQuery
 from services.notifications import models, store
@@ -13,35 +15,28 @@ from services.notifications.domain import Kind, LetterView, NewMessage, paid_let
 from services.notifications.store import MessageRequest, NewContact, NewLetter
 
 
-class NotificationsService:
-    """Stores a letter for every order that was paid or rejected for lack of money.
-
-    Each handler returns whether each of its events was new to it.
-    """
+class Notifications:
+    """Stores a letter for every order that was paid or rejected for lack of money, once for each order."""
 
     name = "notifications"
     db = Database(models.Base)
-    inbox = Inbox(models.InboxEvent)
 
-    @event_handler(OrderPaid)
-    def on_order_paid(self, events: list[OrderPaid]) -> list[bool]:
-        """Store the letters of happiness."""
+    def _add_paid(self, events: Sequence[OrderPaid | PaymentAccepted]) -> list[bool]:
+        """Store the letters of happiness; return for each whether it was new."""
         with self.db.autocommit() as connection:
             return store.add_letters(
                 connection, [NewLetter.of(Kind.ORDER_PAID, one, *paid_letter(one)) for one in events]
             )
 
-    @event_handler(OrderRejected)
-    def on_order_rejected(self, events: list[OrderRejected]) -> list[bool]:
-        """Store the letters of grief."""
+    def _add_rejected(self, events: Sequence[OrderRejected | PaymentRefused]) -> list[bool]:
+        """Store the letters of grief; return for each whether it was new."""
         with self.db.autocommit() as connection:
             return store.add_letters(
                 connection, [NewLetter.of(Kind.ORDER_REJECTED, one, *rejected_letter(one)) for one in events]
             )
 
-    @event_handler(UserRegistered)
-    def on_user_registered(self, events: list[UserRegistered]) -> list[bool]:
-        """Remember where the users get letters, also those stored before this."""
+    def _add_contacts(self, events: Sequence[UserRegistered]) -> list[bool]:
+        """Remember where users get letters, also those stored before this; return for each whether it was new."""
         with self.db.autocommit() as connection:
             return store.add_contacts(connection, [NewContact(event.user_id, event.email) for event in events])
 

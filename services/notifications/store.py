@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
-from services.contracts import OrderPaid, OrderRejected
+from services.contracts import OrderPaid, OrderRejected, PaymentAccepted, PaymentRefused
 from services.kit.db.idempotency import Claim, or_raise
 from services.kit.db.statements import PreparedStatement
 from services.kit.web.pages import UserPageQuery, newest_first
@@ -30,7 +30,9 @@ class NewLetter(NamedTuple):
     body: str
 
     @classmethod
-    def of(cls, kind: Kind, event: OrderPaid | OrderRejected, subject: str, body: str) -> "NewLetter":
+    def of(
+        cls, kind: Kind, event: OrderPaid | OrderRejected | PaymentAccepted | PaymentRefused, subject: str, body: str
+    ) -> "NewLetter":
         return cls(event.event_id, event.order_id, event.user_id, kind, subject, body)
 
 

@@ -14,6 +14,7 @@ from services.contracts import EVENTS
 from services.kit.amqp.events import EventHandler
 from services.kit.amqp.queues import handler_queue
 from services.kit.amqp.rpc import TRANSIENT, Rpc, RpcProxy
+from services.kit.event import Event
 from services.kit.outbox.provider import Outbox
 from services.ops.asyncapi_messages import (
     JSON,
@@ -24,7 +25,9 @@ from services.ops.asyncapi_messages import (
     reply_message,
     request_message,
 )
-from services.ops.openapi import CLASSES, entrypoints
+from services.ops.errors import CommandError
+from services.ops.openapi import classes, entrypoints
+from services.shop import Style
 
 PERSISTENT = 2
 
@@ -35,37 +38,48 @@ Events are facts. A service writes an event to its outbox together with the chan
 holds both. It publishes the event with confirms and `mandatory`, perhaps more than once; a handler acts once for each
 `event_id`. An event whose handler fails is kept, with the reason, in the inbox of the handler's own database, and tried
 again from there.
+"""
+ABOUT_RPC = """\
 RPC is Nameko's: a request goes to the exchange with the method as routing key, the reply comes to the routing key in
 `reply_to` with the request's `correlation_id`. Both are AMQP properties, written here as `$message.header`.
 A caller that gets no reply within its deadline does not know the outcome, and asks again with the same ids.
 """
 
 
-def document() -> str:
-    """Return the document as JSON text."""
-    return json.dumps(as_dict(), indent=2, ensure_ascii=False) + "\n"
+def document(style: Style) -> str:
+    """Return the document of a style as JSON text."""
+    return json.dumps(as_dict(style), indent=2, ensure_ascii=False) + "\n"
 
 
-def as_dict() -> dict[str, Any]:
-    """Return the document."""
+def as_dict(style: Style) -> dict[str, Any]:
+    """Return the document. Raises CommandError for a style in which nothing crosses a broker."""
+    if not style.has_broker:
+        raise CommandError(f"in the style {style.name} nothing crosses a broker; see `nameko-hw openapi --internal`")
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
     messages: dict[str, Any] = {}
-    for event in EVENTS:
+    services = classes(style)
+    for event in events_of(services):
         messages[event.TYPE] = event_message(event)
         channels[f"{event.SOURCE}.events.{event.TYPE}"] = exchange_channel(
             get_event_exchange(event.SOURCE, {}), event.TYPE, [event.TYPE], first_line(event)
         )
-    for service in CLASSES:
+    for service in services:
         for part in (events_out(service), events_in(service), calls_served(service), calls_made(service)):
             for kind, name, described in part:
                 {"channel": channels, "operation": operations, "message": messages}[kind][name] = described
-    channels[f"{get_rpc_exchange({}).name}.reply"]["messages"] = references(
-        [f"{service.name}.{one.__name__}.reply" for service in CLASSES for one, _ in entrypoints(service, Rpc)]
-    )
+    if replies := [
+        f"{service.name}.{one.__name__}.reply" for service in services for one, _ in entrypoints(service, Rpc)
+    ]:
+        channels[f"{get_rpc_exchange({}).name}.reply"]["messages"] = references(replies)
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "nameko-hw", "version": "1.0.0", "description": ABOUT, "license": {"name": "Apache-2.0"}},
+        "info": {
+            "title": f"nameko-hw, style {style.name}",
+            "version": "1.0.0",
+            "description": ABOUT + ABOUT_RPC * bool(replies),
+            "license": {"name": "Apache-2.0"},
+        },
         "defaultContentType": JSON,
         "servers": {
             "broker": {
@@ -84,24 +98,32 @@ def as_dict() -> dict[str, Any]:
 Part = Iterator[tuple[str, str, dict[str, Any]]]
 
 
+def events_of(services: list[Any]) -> list[type[Event]]:
+    """Return the events that these services publish."""
+    return [event for service in services for event in published(service)]
+
+
+def published(service: Any) -> list[type[Event]]:
+    """Return the events that the relay of a service's outbox publishes, those that another style has left included."""
+    outboxes = [one for _, one in inspect.getmembers(service) if isinstance(one, Outbox)]
+    return [event for one in outboxes for event in EVENTS if event.SOURCE == service.name and event not in one.ignores]
+
+
 def events_out(service: Any) -> Part:
     """Describe what the relay of a service's outbox publishes."""
-    if not any(isinstance(one, Outbox) for one in vars(service).values()):
-        return
-    for event in EVENTS:
-        if event.SOURCE == service.name:
-            yield (
-                "operation",
-                f"{service.name}.publish.{event.TYPE}",
-                operation(
-                    "send",
-                    f"{event.SOURCE}.events.{event.TYPE}",
-                    event.TYPE,
-                    f"The relay of {service.name} publishes it until the broker has confirmed and routed it",
-                    deliveryMode=PERSISTENT,
-                    mandatory=True,
-                ),
-            )
+    for event in published(service):
+        yield (
+            "operation",
+            f"{service.name}.publish.{event.TYPE}",
+            operation(
+                "send",
+                f"{event.SOURCE}.events.{event.TYPE}",
+                event.TYPE,
+                f"The relay of {service.name} publishes it until the broker has confirmed and routed it",
+                deliveryMode=PERSISTENT,
+                mandatory=True,
+            ),
+        )
 
 
 def events_in(service: Any) -> Part:
@@ -168,7 +190,7 @@ def calls_served(service: Any) -> Part:
 
 def calls_made(service: Any) -> Part:
     """Describe the RPC methods that a service calls, which its source has as `self.<proxy>.<method>(`."""
-    for attribute, proxy in vars(service).items():
+    for attribute, proxy in inspect.getmembers(service):
         if isinstance(proxy, RpcProxy):
             for method in sorted(set(re.findall(rf"self\.{attribute}\.(\w+)\(", inspect.getsource(service)))):
                 name = f"{proxy.target}.{method}"

@@ -24,6 +24,7 @@ EXAMPLES: dict[str, Any] = {
     "price": 300,
     "amount": 300,
     "email": "ada@example.com",
+    "reason": "insufficient_funds",
     "open_account": {"user_id": "70c5c707-9d4f-497c-898a-8964cfa81748", "balance": 0},
     "get_account": {"user_id": "70c5c707-9d4f-497c-898a-8964cfa81748", "balance": 300},
     "pay": "accepted",

@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--port", type=port_number, default=os.environ.get("PORT") or DEFAULT_PORT, help="default: $PORT or 8000"
         )
+    gateway_.add_argument("--internal", action="store_true", help="forward what services call, and nothing else")
     gateway_.add_argument("target", nargs="+", help="service=port, several of one service are replicas")
     add("shell", shell, "open `nameko shell` against the running stack")
     one = add("migrate", on_databases("migrate"), "bring the databases of the configuration to the newest version")
@@ -76,7 +77,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("action", choices=["list", "show", "replay", "drop"])
     one.add_argument("id", nargs="*", help="of a dead letter, as `list` prints it")
     one.add_argument("--all", action="store_true", help="all dead letters")
-    add("openapi", openapi, "print the OpenAPI document of the HTTP API")
+    one = add("openapi", openapi, "print the OpenAPI document of the HTTP API")
+    one.add_argument("--internal", action="store_true", help="of what services ask each other in the style http")
     add("asyncapi", asyncapi, "print the AsyncAPI document of what crosses the broker")
     return top
 
@@ -132,11 +134,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     from services.local.embedded import serve
     from services.ops.configuration import configuration
+    from services.shop import chosen_style
 
     config = configuration()
+    style = chosen_style()
     logging.config.dictConfig(config["LOGGING"])
     listener = listen(arguments.port)
-    serve(listener, folder("embedded"), config, on_ready=lambda: welcome(listener.getsockname()[1]))
+    serve(listener, folder("embedded"), config, style, on_ready=lambda: welcome(listener.getsockname()[1]))
 
 
 def folder(name: str) -> Path:
@@ -188,6 +192,7 @@ def gateway(arguments: argparse.Namespace) -> None:
         config["REQUEST_TIMEOUT_S"],
         config["BODY_LIMIT_BYTES"],
         config["MAX_CONNECTIONS"],
+        arguments.internal,
     )
 
 
@@ -212,14 +217,16 @@ def shell(arguments: argparse.Namespace) -> None:
 
 def openapi(arguments: argparse.Namespace) -> None:
     from services.ops.openapi import document
+    from services.shop import STYLES, chosen_style
 
-    print(document(), end="")
+    print(document(STYLES["http"], internal=True) if arguments.internal else document(chosen_style()), end="")
 
 
 def asyncapi(arguments: argparse.Namespace) -> None:
     from services.ops.asyncapi import document
+    from services.shop import chosen_style
 
-    print(document(), end="")
+    print(document(chosen_style()), end="")
 
 
 if __name__ == "__main__":

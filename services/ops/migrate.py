@@ -4,13 +4,22 @@ from importlib import import_module
 from pathlib import Path
 
 from services.kit.db import migrations
+from services.kit.outbox.handover import hand_over
+from services.kit.outbox.table import OutboxRow
+from services.shop import Style, services_with
 
 SERVICES_FOLDER = Path(__file__).parents[1]
 
 
-def upgrade(service: str, url: str) -> None:
-    """Bring the database of `service` to the newest version; see `kit/db/migrations`."""
+def upgrade(service: str, url: str, style: Style | None = None) -> int:
+    """Bring the database of `service` to the newest version, and hand its outbox over to the transport of `style`.
+
+    Return how many events are due again, because another transport had published them; see `kit/outbox/handover.py`.
+    """
     migrations.upgrade(service, url, *of(service))
+    if style is None or service not in services_with(OutboxRow):
+        return 0
+    return hand_over(url, style.transport)
 
 
 def of(service: str) -> tuple[Path, object]:

@@ -15,17 +15,20 @@ from services.ops.configuration import configuration, database_urls
 from services.ops.dead_letters import DeadLetters
 from services.ops.errors import CommandError
 from services.ops.migrate import upgrade
-from services.shop import SERVICES
+from services.shop import SERVICES, chosen_style
 
 
 def migrate(arguments: argparse.Namespace) -> None:
     """Bring databases to the newest version: those of the configuration, never those of a stack that runs."""
     config = configuration()
+    style = chosen_style()
     for service in arguments.service or SERVICES:
         if service not in SERVICES:
             raise CommandError(f"there is no service {service!r}: it should be one of {', '.join(SERVICES)}")
-        upgrade(service, with_driver(config["DB_URIS"][f"{service}:Base"]))
+        again = upgrade(service, with_driver(config["DB_URIS"][f"{service}:Base"]), style)
         print(f"{service}: at the newest version")
+        if again:
+            print(f"{service}: the style is {style.name} now; {again} events are published again")
 
 
 def audit(arguments: argparse.Namespace) -> int:

@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from services.kit.web.entrypoint import IDEMPOTENCY_KEY, KEY_PATTERN, Http, Route
+from services.kit.web.prefer import PREFER, PREFERENCE_APPLIED
 from services.kit.web.problems import CONTENT_TYPE, REPLAYED, ProblemView
-from services.shop import SERVICES, service_class
+from services.shop import DEFAULT_STYLE, INTERNAL, SERVICES, STYLES, Style, base_class, service_class
 
-CLASSES = tuple(service_class(name) for name in SERVICES)
 REF = "#/components/schemas/{model}"
 LIMITS = {"ge": "minimum", "le": "maximum"}  # behind a validator pydantic does not translate its own words
 
@@ -23,6 +23,11 @@ Users, billing, orders and notifications behind one base URL.
 Amounts are integers in the minor unit of one currency. Times are RFC 3339, in UTC. Errors are problems
 (RFC 9457) with a stable `type`. Every POST takes an `Idempotency-Key`: the same key with the same values has
 one effect and gets the first answer again, with `Idempotent-Replayed: true`.
+"""
+ABOUT_INTERNAL = """\
+What services ask each other in the style `http`. No gateway and no ingress forwards these paths.
+
+Each PUT is under an id that its caller has chosen, so it may be sent again: it is carried out once.
 """
 PROBLEMS = {
     400: "Not well-formed: the JSON, the body or a header",
@@ -41,29 +46,36 @@ PROBLEMS = {
 ANSWERS = {200: "Done", 201: "Created", 202: "Stored, but the outcome of the payment is not known yet"}
 
 
-def routes() -> list[tuple[str, Route]]:
-    """Return every HTTP route of every service, with the name of its method."""
-    found = [(method.__name__, http.route) for service in CLASSES for method, http in entrypoints(service, Http)]
-    return sorted(found, key=lambda one: (one[1].path, one[1].method))
+def classes(style: Style) -> list[Any]:
+    """Return the four Nameko services of a style."""
+    return [service_class(name, style) for name in SERVICES]
+
+
+def routes(style: Style, internal: bool = False) -> list[tuple[str, Route]]:
+    """Return every HTTP route for clients, or for the other services, with the name of its method."""
+    found = [(method.__name__, http.route) for service in classes(style) for method, http in entrypoints(service, Http)]
+    wanted = [one for one in found if one[1].path.startswith(INTERNAL) == internal]
+    return sorted(wanted, key=lambda one: (one[1].path, one[1].method))
 
 
 def entrypoints(service: Any, kind: type[Any]) -> list[tuple[Callable[..., Any], Any]]:
     """Return the methods of a service with an entrypoint of this kind, each with its entrypoint."""
+    methods = {name: method for cls in reversed(service.__mro__) for name, method in vars(cls).items()}
     return [
         (method, entrypoint)
-        for method in vars(service).values()
+        for method in methods.values()
         for entrypoint in getattr(method, ENTRYPOINT_EXTENSIONS_ATTR, ())
         if isinstance(entrypoint, kind)
     ]
 
 
-def document() -> str:
-    """Return the document as JSON text."""
-    return json.dumps(as_dict(), indent=2, ensure_ascii=False) + "\n"
+def document(style: Style = STYLES[DEFAULT_STYLE], internal: bool = False) -> str:
+    """Return the document as JSON text: of the API for clients, the same in all styles, or of the internal one."""
+    return json.dumps(as_dict(style, internal), indent=2, ensure_ascii=False) + "\n"
 
 
-def as_dict() -> dict[str, Any]:
-    all_routes = routes()
+def as_dict(style: Style, internal: bool = False) -> dict[str, Any]:
+    all_routes = routes(style, internal)
     bodies = {route.body for _, route in all_routes if route.body}
     answers = {model for _, route in all_routes for model in route.answers.values() if model} | {ProblemView}
     models: list[Any] = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
@@ -75,14 +87,14 @@ def as_dict() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "nameko-hw",
+            "title": "nameko-hw, between the services" if internal else "nameko-hw",
             "version": "1.0.0",
-            "description": ABOUT,
+            "description": ABOUT_INTERNAL if internal else ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
         "security": [],
-        "tags": [{"name": service.name, "description": first_sentence(service)} for service in CLASSES],
+        "tags": [{"name": name, "description": first_sentence(base_class(name))} for name in SERVICES],
         "paths": paths,
         "components": {"schemas": definitions["$defs"]},
     }
@@ -100,7 +112,7 @@ def operation(name: str, route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": name,
         "summary": route.summary,
-        "tags": [route.path.split("/")[1]],
+        "tags": [route.path.removeprefix(INTERNAL).strip("/").split("/")[0]],
         "parameters": parameters(route),
         "responses": dict(sorted(responses.items())),
     }
@@ -131,6 +143,11 @@ def answer(status: int, route: Route, model: type[BaseModel] | None, refs: dict[
         }
     if status in (201, 202) and route.path != "/notifications":
         headers["Location"] = {"description": "The path of what was created", "schema": {"type": "string"}}
+    if route.waits:
+        headers[PREFERENCE_APPLIED] = {
+            "description": "The wait that was applied, in seconds, if the request preferred one",
+            "schema": {"type": "string", "pattern": "^wait=[0-9]+$"},
+        }
     described: dict[str, Any] = {
         "description": ANSWERS[status],
         "content": {"application/json": {"schema": refs[model, "serialization"]}},
@@ -143,7 +160,7 @@ def problem(status: int, refs: dict[Any, Any]) -> dict[str, Any]:
 
 
 def parameters(route: Route) -> list[dict[str, Any]]:
-    """Describe the values in the path and in the query, and the Idempotency-Key of a POST."""
+    """Describe the values in the path and in the query, the Idempotency-Key of a POST, and the wait."""
     found: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
         for name in re.findall(r"<uuid:(\w+)>", route.path)
@@ -164,6 +181,16 @@ def parameters(route: Route) -> list[dict[str, Any]]:
                 "in": "header",
                 "description": "One effect for each key, however often the request is sent; quoted or bare",
                 "schema": {"type": "string", "pattern": f"^({KEY_PATTERN})$"},
+            }
+        )
+    if route.waits:
+        found.append(
+            {
+                "name": PREFER,
+                "in": "header",
+                "description": "`wait=N` waits up to N seconds for the outcome (RFC 7240); anything else is ignored",
+                "schema": {"type": "string"},
+                "example": "wait=5",
             }
         )
     return found

@@ -6,7 +6,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, false, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from services.kit.outbox.table import OutboxRow
+from services.kit.inbox.table import InboxRow
+from services.kit.outbox.table import OutboxRow, TransportRow
 from services.kit.recovery import PendingRow
 
 
@@ -47,3 +48,11 @@ class Order(PendingRow, Base):
 
 class OutboxEvent(OutboxRow, Base):
     """The events of orders."""
+
+
+class OutboxTransport(TransportRow, Base):
+    """How they are published."""
+
+
+class InboxEvent(InboxRow, Base):
+    """The events that failed."""

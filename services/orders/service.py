@@ -1,35 +1,29 @@
-"""The entrypoints of orders. The flow of an order is `create_order`, `_settle`, `_settle_all` and `_end`."""
+"""What the three styles of orders have in common. The flow of an order is `create_order`, `_settle` and `_record`.
 
-from collections.abc import Mapping, Sequence
+`_settle` is what a style is: how it learns what became of the payment. See `broker.py`, `http.py` and `events.py`.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
 from uuid import UUID, uuid4
 
 from eventlet import Timeout
 from nameko.dependency_providers import Config
 
 from services.contracts import Outcome
-from services.kit.amqp.rpc import RpcFailed, RpcProxy
-from services.kit.batching import batched
-from services.kit.busy import Busy
+from services.kit.batching import BatchedMethod, batched
 from services.kit.db.database import Database
-from services.kit.errors import TEMPORARY, KeyReused, Unavailable
-from services.kit.event import Event
+from services.kit.errors import TEMPORARY, CallFailed, KeyReused, Unavailable
 from services.kit.outbox.provider import Outbox
-from services.kit.recovery import NotYet, Recovery, is_outage
+from services.kit.recovery import NotYet, Recovery
 from services.kit.timers import every
+from services.kit.waiting import Ends
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, UserPageQuery
 from services.kit.web.problems import RETRY_AFTER, not_found
 from services.orders import models, store
-from services.orders.domain import (
-    NewOrder,
-    OrderView,
-    Reason,
-    Status,
-    apply_outcome,
-    event_for,
-    payment_for,
-)
-from services.orders.store import OrderRequest, StoredOrder
+from services.orders.domain import NewOrder, OrderView, Reason, Status, apply_outcome, event_for
+from services.orders.store import OrderRequest, Recorded, StoredOrder
 
 
 class AccountBusy(NotYet):
@@ -40,138 +34,133 @@ class NoAccount(NotYet):
     """Billing has no account of this user, perhaps not yet: nothing was paid, and the order waits."""
 
 
-class OrdersService:
-    """Takes orders, asks billing to pay for them, and publishes that they were paid, or rejected for lack of money."""
+class Orders:
+    """Takes orders, has billing pay for them, and tells how they ended."""
 
     name = "orders"
     config = Config()
     db = Database(models.Base)
-    outbox = Outbox(models.OutboxEvent)
     recovery = Recovery(models.Order, OrderView, ended=(Status.PAID, Status.REJECTED))
-    billing = RpcProxy("billing")
-    users = RpcProxy("users")
-    busy = Busy()
+    ends = Ends(models.Order, OrderView, ended=(Status.PAID, Status.REJECTED))
 
     @http(
-        "POST", "/orders", body=NewOrder, answers={201: OrderView, 202: OrderView, 404: None}, summary="Place an order"
+        "POST",
+        "/orders",
+        body=NewOrder,
+        answers={201: OrderView, 202: OrderView, 404: None},
+        summary="Place an order",
+        waits=True,
     )
-    def create_order(self, key: str | None, body: NewOrder) -> Reply:
+    def create_order(self, key: str | None, body: NewOrder, wait_s: float | None) -> Reply:
         """Store the order as pending, then settle it; 202 while the outcome of the payment is not known."""
-        order, is_new, promised = self._store.one(OrderRequest(uuid4(), uuid4(), key, body.user_id, body.price))
+        request = OrderRequest(uuid4(), uuid4(), key, body.user_id, body.price, self._promises_at_once(wait_s))
+        stored = self._store.one(request)
+        order = stored.order
         if order.status == Status.PENDING:
             try:
-                with Timeout(self._patience_s(), Unavailable("the outcome is not known in time")):
+                with Timeout(self._patience_s(wait_s), Unavailable("the outcome is not known in time")):
                     order = self._settle(order)
             except TEMPORARY:
-                order, promised = self._promise(order)  # and `recover` asks billing again
-        if order.reason == Reason.ACCOUNT_NOT_FOUND and not promised:
-            raise not_found("account of this user", replayed=not is_new)
-        status, headers = (202, RETRY_AFTER) if order.status == Status.PENDING else (201, {})
-        return Reply(status, order, headers | {"Location": f"/orders/{order.id}"}, replayed=not is_new)
+                pass  # `recover` settles it
+        later = partial(self._answer_later, stored) if order.status == Status.PENDING else None
+        return answer(order, stored.is_new, stored.promised, later)
 
-    def _patience_s(self) -> float:
-        """Return how long a request waits for its order: longer than an RPC takes, and with time left to answer 202."""
-        return float(self.config["RPC_TIMEOUT_S"] + self.config["REQUEST_TIMEOUT_S"]) / 2
-
-    @batched()
-    def _store(self, requests: Sequence[OrderRequest]) -> Sequence[StoredOrder | KeyReused]:
-        with self.db.autocommit() as connection:
-            return store.store_orders(connection, requests, self.config["RECOVERY_AFTER_S"])
+    _store: BatchedMethod  # OrderRequest -> StoredOrder: store the order as pending, or find what its key has stored
 
     def _settle(self, order: OrderView) -> OrderView:
-        """Settle the order together with others; in a round of its account if that is busy; alone if it has none."""
-        try:
-            return self._settle_together.one(order)
-        except AccountBusy:
-            return self._settle_busy.one(order)
-        except NoAccount:
-            return self._refuse(order)
+        """Return the order as it ends; any of TEMPORARY while that is not known, and `recover` will find out."""
+        raise NotImplementedError
 
-    @batched(again=(RpcFailed,))
-    def _settle_together(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
-        return self._settle_all(orders, wait=False)
+    def _settle_due(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
+        """Settle orders that a crash or an outage left pending; return the order or an exception for each."""
+        raise NotImplementedError
 
-    @batched(key=lambda order: order.user_id, again=(RpcFailed,))
-    def _settle_busy(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
-        """Settle orders of one account that somebody else holds, in rounds of their own, which may wait for it.
+    def _promises_at_once(self, wait_s: float | None) -> bool:
+        """Return whether an order is stored as promised, because it is going to be answered 202."""
+        return False
 
-        If the wait fails, no request waits for this account for a second, as each would occupy a worker.
-        """
-        account = orders[0].user_id
-        if account in self.busy:
-            return [AccountBusy()] * len(orders)
-        results = self._settle_all(orders, wait=True)
-        if any(isinstance(result, AccountBusy) for result in results):
-            self.busy.add(account)
-        return results
+    def _patience_s(self, wait_s: float | None) -> float:
+        """Return how long a worker waits for an order: longer than a call takes, and with time left to answer 202."""
+        patience_s = float(self.config["RPC_TIMEOUT_S"] + self.config["REQUEST_TIMEOUT_S"]) / 2
+        return patience_s if wait_s is None else min(patience_s, wait_s)
 
-    def _settle_all(self, orders: Sequence[OrderView], wait: bool) -> list[OrderView | Exception]:
-        """Ask billing, which pays for an order once; then record how the orders ended, with the events that say so."""
-        outcomes = self.billing.pay_all(payments=[payment_for(order) for order in orders], wait=wait)
-        if len(outcomes) != len(orders):
-            raise RpcFailed(f"billing returned {len(outcomes)} outcomes for {len(orders)} payments")
-        results = [read_outcome(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
-        ended = [result for result in results if isinstance(result, OrderView)]
-        events = {order.id: event for order in ended if (event := event_for(order))}
-        now = iter(self._end(ended, events))
-        return [next(now) if isinstance(result, OrderView) else result for result in results]
+    def _answer_later(self, stored: StoredOrder, wait_s: float) -> Reply:
+        """Wait for the end of a pending order, without a worker; promise it, if the end does not come in time."""
+        if wait_s and (ended := self.ends.wait(stored.order.id, wait_s)):
+            return answer(ended, stored.is_new, stored.promised)
+        if stored.promised:
+            return answer(*stored)
+        order, promised = self._promise.one(stored.order.id)
+        return answer(order, stored.is_new, promised)
 
-    def _end(self, orders: Sequence[OrderView], events: Mapping[UUID, Event]) -> Sequence[OrderView]:
-        """Record how orders ended, with their events, in one statement; return the orders as they are now."""
-        if not orders:
-            return []
+    @batched()
+    def _promise(self, ids: Sequence[UUID]) -> Sequence[tuple[OrderView, bool]]:
+        """Record that pending orders are promised to their clients by a 202; return the orders as they are now."""
         with self.db.autocommit() as connection:
-            now, written = store.end_orders(connection, orders, events, self.outbox.lease_s)
-        self.outbox.publish_soon(written)
-        return now
-
-    def _refuse(self, order: OrderView) -> OrderView:
-        """Refuse an order whose user does not exist. If the user does, the account is on its way, and the order waits.
-
-        Only the users service creates user ids, so an id that it does not know now will never be one.
-        """
-        if self.users.known_users(user_ids=[str(order.user_id)]):
-            raise NoAccount()
-        result = read_outcome(order, self.billing.refuse(**payment_for(order)))
-        if isinstance(result, Exception):
-            raise result
-        return self._end([result], events={})[0]
-
-    def _promise(self, order: OrderView) -> tuple[OrderView, bool]:
-        """Record that a pending order is promised to its client by a 202; return the order as it is now."""
-        with self.db.autocommit() as connection:
-            return store.promise(connection, order.id)
+            return store.promise(connection, ids)
 
     @every("RECOVERY_INTERVAL_S")
     def recover(self) -> None:
         """Settle the orders that a crash or an outage left pending; any number of replicas may do so at once."""
         self.recovery.run(self._settle_due)
 
-    def _settle_due(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
-        results: list[OrderView | Exception] = self._settle_together.many(orders)
-        for index, order in enumerate(orders):
-            if isinstance(results[index], NoAccount):
-                try:
-                    results[index] = self._refuse(order)
-                except Exception as error:
-                    results[index] = error
-                    if is_outage(error):
-                        break  # the others without an account wait as well
-        return results
-
-    @http("GET", "/orders/<uuid:order_id>", answers={200: OrderView, 404: None}, summary="Show an order")
-    def get_order(self, order_id: UUID) -> Reply:
+    @http(
+        "GET",
+        "/orders/<uuid:order_id>",
+        answers={200: OrderView, 404: None},
+        summary="Show an order",
+        waits=True,
+    )
+    def get_order(self, order_id: UUID, wait_s: float | None) -> Reply:
         with self.db.get_session() as session:
             order = store.get(session, order_id)
         if order is None:
             raise not_found("such order")
-        return Reply(200, OrderView.model_validate(order))
+        shown = Reply(200, OrderView.model_validate(order))
+        if order.status != Status.PENDING or not wait_s:
+            return shown
+
+        def later(wait_s: float) -> Reply:
+            ended = self.ends.wait(order_id, wait_s)
+            return Reply(200, ended) if ended else shown
+
+        return Reply(200, shown.body, later=later)
 
     @http("GET", "/orders", query=UserPageQuery, answers={200: Page[OrderView]}, summary="List orders, newest first")
     def list_orders(self, query: UserPageQuery) -> Reply:
         with self.db.get_session() as session:
             orders, next_ = store.newest(session, query)
         return Reply(200, Page[OrderView](items=[OrderView.model_validate(order) for order in orders], next=next_))
+
+
+class AskingOrders(Orders):
+    """What the styles have in common in which orders asks billing, and then tells how an order ended."""
+
+    outbox: Outbox
+
+    @batched()
+    def _store(self, requests: Sequence[OrderRequest]) -> Sequence[StoredOrder | KeyReused]:
+        with self.db.autocommit() as connection:
+            return store.store_orders(connection, requests, self.config["RECOVERY_AFTER_S"])
+
+    def _end(self, orders: Sequence[OrderView]) -> Sequence[Recorded]:
+        """Record how orders ended, with the events that say so, in one statement."""
+        if not orders:
+            return []
+        events = {order.id: event for order in orders if (event := event_for(order))}
+        with self.db.autocommit() as connection:
+            return store.end_orders(connection, orders, events, self.outbox.lease_s)
+
+
+def answer(order: OrderView, is_new: bool, promised: bool, later: Callable[[float], Reply] | None = None) -> Reply:
+    """Return what a client is told of its order: 201 if it has ended, 202 while it is pending.
+
+    404 if it was refused because there is no such user, and nobody was answered 202 before.
+    """
+    if order.reason == Reason.ACCOUNT_NOT_FOUND and not promised:
+        raise not_found("account of this user", replayed=not is_new)
+    status, headers = (202, RETRY_AFTER) if order.status == Status.PENDING else (201, {})
+    return Reply(status, order, headers | {"Location": f"/orders/{order.id}"}, replayed=not is_new, later=later)
 
 
 def read_outcome(order: OrderView, outcome: str) -> OrderView | Exception:
@@ -184,4 +173,4 @@ def read_outcome(order: OrderView, outcome: str) -> OrderView | Exception:
         case Outcome.ACCEPTED | Outcome.INSUFFICIENT_FUNDS | Outcome.REFUSED | Outcome.MISMATCH:
             return apply_outcome(order, Outcome(outcome))
         case _:
-            return RpcFailed(f"billing returned an outcome that is not known here: {outcome!r}")
+            return CallFailed(f"billing returned an outcome that is not known here: {outcome!r}")

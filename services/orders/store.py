@@ -4,15 +4,15 @@ A function that takes a `Connection` of `db.autocommit` commits each statement; 
 its transaction.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, Row, or_, select
 from sqlalchemy.orm import Session
 
-from services.kit.db.idempotency import Claim
+from services.kit.db.idempotency import Claim, Claimed
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import KeyReused
 from services.kit.event import Event
@@ -33,6 +33,7 @@ class OrderRequest(NamedTuple):
     idempotency_key: str | None
     user_id: UUID
     price: int
+    promised: bool = False
 
 
 class StoredOrder(NamedTuple):
@@ -43,6 +44,13 @@ class StoredOrder(NamedTuple):
     promised: bool
 
 
+class Recorded(NamedTuple):
+    """An order as it is now, and the event that was written with its end."""
+
+    order: OrderView
+    events: Sequence[OutgoingEvent] = ()
+
+
 class EndedOrder(NamedTuple):
     """An order with its final status."""
 
@@ -51,12 +59,23 @@ class EndedOrder(NamedTuple):
     reason: Reason | None
 
 
-CLAIM = Claim(
+PENDING = {"status": "'pending'", "retry_at": "now() + {retry_after}"}
+CLAIM = Claim(Order, OrderRequest, same=("user_id", "price"), also=PENDING, retry_after="interval")
+PLACE = Claim(
     Order,
     OrderRequest,
     same=("user_id", "price"),
-    also={"status": "'pending'", "retry_at": "now() + {retry_after}"},
+    also=PENDING,
+    statement=StatementWithEvents,
+    name="place_orders",
     retry_after="interval",
+)
+
+#: The order is placed again, with an event of its own: whoever hears it finds done what was done.
+PLACE_AGAIN = StatementWithEvents(
+    "place_orders_again",
+    "select id from orders where id = any({ids}) and status not in ('paid', 'rejected')",
+    ids="uuid[]",
 )
 
 #: An order that somebody else holds is left out, and left to recovery. An order ends once: the update passes over those
@@ -75,9 +94,12 @@ END = StatementWithEvents(
 )
 
 PROMISE = PreparedStatement(
-    "promise_order",
-    "update orders set promised = true where id = {order_id} and status not in ('paid', 'rejected')",
-    order_id="uuid",
+    "promise_orders",
+    """
+    update orders set promised = true
+    where id = any(array(select id from orders where id = any({ids}) order by id for update))
+        and status not in ('paid', 'rejected')""",
+    ids="uuid[]",
 )
 
 
@@ -86,30 +108,64 @@ def store_orders(
 ) -> list[StoredOrder | KeyReused]:
     """Store each request as a pending order, or find the order that it, or its key, has stored."""
     claimed = CLAIM.run(connection, requests, retry_after=timedelta(seconds=retry_after_s))
-    return [
-        one
-        if isinstance(one, KeyReused)
-        else StoredOrder(OrderView.model_validate(one.row), one.is_new, one.row.promised)  # type: ignore[union-attr]
-        for one in claimed
-    ]
+    return [_stored(one) for one in claimed]
+
+
+def place_orders(
+    connection: Connection,
+    requests: Sequence[OrderRequest],
+    events: Mapping[UUID, Event],
+    retry_after_s: float,
+    lease_s: float,
+) -> tuple[list[StoredOrder | KeyReused], list[OutgoingEvent]]:
+    """Store each request as `store_orders` does, with its event; return also the events that were written."""
+    outgoing = {id_: OutgoingEvent.of(event) for id_, event in events.items()}
+    claimed = PLACE.run(
+        connection, requests, events=outgoing, lease_s=lease_s, retry_after=timedelta(seconds=retry_after_s)
+    )
+    stored = [_stored(one) for one in claimed]
+    written = [outgoing[one.order.id] for one in stored if isinstance(one, StoredOrder) and one.order.id in outgoing]
+    return stored, written
+
+
+def _stored(claimed: Claimed | KeyReused) -> StoredOrder | KeyReused:
+    if isinstance(claimed, KeyReused):
+        return claimed
+    row: Row[Any] = claimed.row  # type: ignore[assignment]  # nothing else in the table is unique
+    return StoredOrder(OrderView.model_validate(row), claimed.is_new, row.promised)
+
+
+def place_again(connection: Connection, events: Mapping[UUID, Event], lease_s: float) -> list[OutgoingEvent]:
+    """Write new events of those orders that are still pending, by their ids; return the events that were written."""
+    outgoing = {id_: OutgoingEvent.of(event) for id_, event in events.items()}
+    rows = PLACE_AGAIN.run(connection, ids=list(events), events=outgoing, lease_s=lease_s)
+    return [outgoing[row.id] for row in rows]
 
 
 def end_orders(
     connection: Connection, orders: Sequence[OrderView], events: Mapping[UUID, Event], lease_s: float
-) -> tuple[list[OrderView], Iterable[OutgoingEvent]]:
+) -> list[Recorded]:
     """Give pending orders their final status, and write the event of each, if it has one.
 
-    Return the orders as they are now, and the events that this call wrote. An order that had ended keeps its status; a
-    locked one stays pending.
+    Return the orders as they are now, with the events that this call wrote. An order that had ended keeps its status;
+    a locked one stays pending.
     """
     outgoing = {id_: OutgoingEvent.of(event) for id_, event in events.items()}
-    rows = [EndedOrder(order.id, order.status, order.reason) for order in orders]
-    ended = {row.id for row in END.run(connection, ended=rows, events=outgoing, lease_s=lease_s)}
+    ended = end(connection, [EndedOrder(order.id, order.status, order.reason) for order in orders], outgoing, lease_s)
     others = find(connection, [order.id for order in orders if order.id not in ended])
-    return (
-        [others.get(order.id, order) for order in orders],
-        [event for id_, event in outgoing.items() if id_ in ended],
-    )
+    return [
+        Recorded(order, [outgoing[order.id]] if order.id in outgoing else [])
+        if order.id in ended
+        else Recorded(others.get(order.id, order))
+        for order in orders
+    ]
+
+
+def end(
+    connection: Connection, orders: Sequence[EndedOrder], events: Mapping[UUID, OutgoingEvent], lease_s: float
+) -> set[UUID]:
+    """Give pending orders their final status, with their events; return the ids of those that have got it by this."""
+    return {row.id for row in END.run(connection, ended=orders, events=events, lease_s=lease_s)}
 
 
 def find(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, OrderView]:
@@ -120,14 +176,14 @@ def find(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, OrderView]:
     return {row.id: OrderView.model_validate(row) for row in rows}
 
 
-def promise(connection: Connection, order_id: UUID) -> tuple[OrderView, bool]:
-    """Record that a pending order is promised to its client by a 202, unless the order has ended meanwhile.
+def promise(connection: Connection, ids: Sequence[UUID]) -> list[tuple[OrderView, bool]]:
+    """Record that pending orders are promised to their clients by a 202, unless they have ended meanwhile.
 
-    Return the order as it is now, and whether it is promised.
+    Return the orders as they are now, and whether each is promised.
     """
-    PROMISE.run(connection, order_id=order_id)
-    row = connection.execute(select(Order.__table__).where(Order.id == order_id)).one()
-    return OrderView.model_validate(row), row.promised
+    PROMISE.run(connection, ids=list(ids))
+    rows = {row.id: row for row in connection.execute(select(Order.__table__).where(Order.id.in_(ids)))}
+    return [(OrderView.model_validate(rows[id_]), rows[id_].promised) for id_ in ids]
 
 
 def get(session: Session, order_id: UUID) -> Order | None:

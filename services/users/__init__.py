@@ -1,9 +1,8 @@
 """Users and their e-mail addresses.
 
-Owns        the tables `users` and `refused_users`, and its outbox
-HTTP        POST /users, GET /users/{id}
-Calls       billing.open_accounts, until it answers
-Serves      known_users by RPC
-Events out  user_registered
-Events in   none
+Owns      the tables `users` and `refused_users`, its outbox and inbox
+HTTP      POST /users, GET /users/{id}
+broker    calls billing.open_accounts until it answers; serves known_users; tells user_registered
+http      asks billing for an account, and has notifications keep the address; says whether it knows a user
+events    tells user_registered; hears account_opened
 """

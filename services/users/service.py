@@ -1,18 +1,19 @@
-"""The entrypoints of users."""
+"""What the three styles of users have in common. `_register` is what a style is: how the account is opened."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from uuid import UUID, uuid4
 
 from nameko.dependency_providers import Config
 
 from services.contracts import UserRegistered
-from services.kit.amqp.rpc import RpcFailed, RpcProxy, rpc
-from services.kit.batching import batched
 from services.kit.db.database import Database
 from services.kit.errors import TEMPORARY
 from services.kit.outbox.provider import Outbox
+from services.kit.outbox.table import OutgoingEvent
 from services.kit.recovery import Recovery
 from services.kit.timers import every
+from services.kit.waiting import Ends
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.problems import FieldError, Problem, not_found
 from services.users import models, store
@@ -20,60 +21,79 @@ from services.users.domain import NewUser, Status, UserView
 from services.users.store import UserRequest
 
 
-class UsersService:
+class Users:
     """Creates users, and sees to it that each gets an account in billing."""
 
     name = "users"
     config = Config()
     db = Database(models.Base)
-    outbox = Outbox(models.OutboxEvent)
+    outbox: Outbox
     recovery = Recovery(models.User, UserView, ended=(Status.ACTIVE,))
-    billing = RpcProxy("billing")
+    ends = Ends(models.User, UserView, ended=(Status.ACTIVE,))
 
-    @http("POST", "/users", body=NewUser, answers={201: UserView, 409: None}, summary="Create a user")
-    def create_user(self, key: str | None, body: NewUser) -> Reply:
-        """Store the user and its event, then open the account; `pending` until billing answers."""
+    @http("POST", "/users", body=NewUser, answers={201: UserView, 409: None}, summary="Create a user", waits=True)
+    def create_user(self, key: str | None, body: NewUser, wait_s: float | None) -> Reply:
+        """Store the user and its event, then have the account opened; `pending` until billing has it."""
         request = UserRequest(uuid4(), key, body.name, body.email)
         event = UserRegistered(user_id=request.id, email=request.email)
         with self.db.get_session() as session:
             user, is_new, events = store.store_user(
                 session, request, event, self.config["RECOVERY_AFTER_S"], self.outbox.lease_s
             )
-        self.outbox.publish_soon(events)
         if user is None:
             raise email_taken(replayed=not is_new)
         if user.status == Status.PENDING:
             try:
-                user = self._open_accounts.one(user)
+                user = self._register(user, events)
             except TEMPORARY:
-                pass  # it stays pending, and `recover` asks billing again
-        return Reply(201, user, {"Location": f"/users/{user.id}"}, replayed=not is_new)
+                pass  # `recover` asks again
+        later = partial(self._answer_later, user, is_new) if user.status == Status.PENDING else None
+        return answer(user, is_new, later)
 
-    @batched(again=(RpcFailed,))
-    def _open_accounts(self, users: Sequence[UserView]) -> Sequence[UserView]:
-        """Ask billing, which opens an account once; then record that the users are active."""
-        self.billing.open_accounts(user_ids=[str(user.id) for user in users])
-        with self.db.autocommit() as connection:
-            return store.activate(connection, users)
+    def _register(self, user: UserView, events: Sequence[OutgoingEvent]) -> UserView:
+        """Publish the events, which are committed; return the user, active; any of TEMPORARY while it is pending."""
+        raise NotImplementedError
 
-    @rpc
-    def known_users(self, user_ids: list[UUID]) -> list[str]:
-        """Return those of `user_ids` that are users. A user is one from the moment at which it is stored."""
-        with self.db.autocommit() as connection:
-            return [str(user_id) for user_id in store.known(connection, user_ids)]
+    def _register_due(self, users: Sequence[UserView]) -> Sequence[UserView | Exception]:
+        """Finish users that a crash or an outage left pending; return the user or an exception for each."""
+        raise NotImplementedError
+
+    def _answer_later(self, user: UserView, is_new: bool, wait_s: float) -> Reply:
+        """Wait until the user is active, without a worker."""
+        return answer((self.ends.wait(user.id, wait_s) if wait_s else None) or user, is_new)
 
     @every("RECOVERY_INTERVAL_S")
     def recover(self) -> None:
         """Finish the users that a crash or an outage left pending; any number of replicas may do so at once."""
-        self.recovery.run(self._open_accounts.many)
+        self.recovery.run(self._register_due)
 
-    @http("GET", "/users/<uuid:user_id>", answers={200: UserView, 404: None}, summary="Show a user")
-    def get_user(self, user_id: UUID) -> Reply:
+    @http("GET", "/users/<uuid:user_id>", answers={200: UserView, 404: None}, summary="Show a user", waits=True)
+    def get_user(self, user_id: UUID, wait_s: float | None) -> Reply:
         with self.db.get_session() as session:
             user = store.get(session, user_id)
         if user is None:
             raise not_found("such user")
-        return Reply(200, UserView.model_validate(user))
+        shown = Reply(200, UserView.model_validate(user))
+        if user.status != Status.PENDING or not wait_s:
+            return shown
+
+        def later(wait_s: float) -> Reply:
+            active = self.ends.wait(user_id, wait_s)
+            return Reply(200, active) if active else shown
+
+        return Reply(200, shown.body, later=later)
+
+
+class AskingUsers(Users):
+    """What the styles have in common in which users asks billing, and then knows that the account is open."""
+
+    def _activate(self, users: Sequence[UserView]) -> Sequence[UserView]:
+        with self.db.autocommit() as connection:
+            return store.activate(connection, users)
+
+
+def answer(user: UserView, is_new: bool, later: Callable[[float], Reply] | None = None) -> Reply:
+    return Reply(201, user, {"Location": f"/users/{user.id}"}, replayed=not is_new, later=later)
 
 
 def email_taken(replayed: bool) -> Problem:

@@ -4,7 +4,7 @@ A function that takes a `Connection` of `db.autocommit` commits each statement; 
 its transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -16,6 +16,7 @@ from services.contracts import UserRegistered
 from services.kit.db.idempotency import Claim, or_raise, take_turns
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import KeyReused
+from services.kit.event import Event
 from services.kit.outbox.table import OutgoingEvent, StatementWithEvents
 from services.users.domain import Status, UserView
 from services.users.models import RefusedUser, User
@@ -59,8 +60,14 @@ ACTIVATE = PreparedStatement(
     "activate_users",
     """
     update users set status = 'active', trouble = null from unnest({ids}) as given (id)
-    where users.id = given.id and users.status <> 'active'""",
+    where users.id = given.id and users.status <> 'active'
+    returning users.*""",
     ids="uuid[]",
+)
+
+#: The user is told of again, by a new event: whoever hears it finds done what was done.
+REGISTER_AGAIN = StatementWithEvents(
+    "register_users_again", "select id from users where id = any({ids}) and status <> 'active'", ids="uuid[]"
 )
 
 KNOWN = PreparedStatement("known_users", "select id from users where id = any({ids})", ids="uuid[]")
@@ -101,6 +108,18 @@ def activate(connection: Connection, users: Sequence[UserView]) -> list[UserView
     """Record that billing has the accounts of `users`; return them as they are now. Doing it again changes nothing."""
     ACTIVATE.run(connection, ids=[user.id for user in users])
     return [user.model_copy(update={"status": Status.ACTIVE}) for user in users]
+
+
+def activate_ids(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, UserView]:
+    """Record that billing has the accounts of these users; return those for which this is new."""
+    return {row.id: UserView.model_validate(row) for row in ACTIVATE.run(connection, ids=list(ids))}
+
+
+def register_again(connection: Connection, events: Mapping[UUID, Event], lease_s: float) -> list[OutgoingEvent]:
+    """Write new events of those users that are still pending, by their ids; return the events that were written."""
+    outgoing = {id_: OutgoingEvent.of(event) for id_, event in events.items()}
+    rows = REGISTER_AGAIN.run(connection, ids=list(events), events=outgoing, lease_s=lease_s)
+    return [outgoing[row.id] for row in rows]
 
 
 def get(session: Session, user_id: UUID) -> User | None:

@@ -15,7 +15,13 @@ from tests.chart.values_table import CHART, readme, rows
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 #: What the chart itself sets, in other ways than by `config`.
-OWN = {"AMQP_URI", "WEB_SERVER_ADDRESS", "DRAIN_TIMEOUT_S", *(database_variable(service) for service in SERVICES)}
+OWN = {
+    "AMQP_URI",
+    "WEB_SERVER_ADDRESS",
+    "DRAIN_TIMEOUT_S",
+    *(f"{service.upper()}_URL" for service in SERVICES if service != "orders"),
+    *(database_variable(service) for service in SERVICES),
+}
 
 
 @pytest.mark.parametrize(

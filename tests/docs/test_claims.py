@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from services.contracts import EVENTS
 from services.ops.cli import parser
 from services.orders.store import END
-from services.shop import SERVICES, SHOP, service_class
+from services.shop import INTERNAL, SERVICES, SHOP, STYLES, Style, service_class
 from tests.docs.idl import DOCS, OPENAPI, ROOT, load
 from tests.docs.lines import lines_of, pages
 from tests.faults.points import Point, all_points
@@ -118,7 +119,7 @@ def test_the_table_of_the_api_has_every_route() -> None:
     }
     served = {
         (method.upper(), re.sub(r"\{\w+\}", "{}", path))
-        for path, methods in load(OPENAPI["broker"])["paths"].items()
+        for path, methods in load(OPENAPI["clients"])["paths"].items()
         for method in methods
     }
     assert told == {route for route in served if not re.match(r"/(health|metrics|docs|openapi|$)", route[1])}
@@ -159,7 +160,7 @@ def test_what_is_said_to_be_in_a_file_is_there(page: Path) -> None:
         lines_of(ROOT / file, name)
 
 
-POINTS = all_points()
+POINTS = sorted({point for style in STYLES.values() for point in all_points(style)}, key=str)
 
 
 def crash_rows() -> list[tuple[set[str], set[str], set[str]]]:
@@ -167,7 +168,9 @@ def crash_rows() -> list[tuple[set[str], set[str], set[str]]]:
     found = []
     for cell, *_ in rows(ARCHITECTURE, "crash point"):
         services, _, what = cell.partition(": ")
-        kinds = {kind for kind in ("commit", "statement", "publish", "acknowledge") if kind in what.partition("`")[0]}
+        kinds = {
+            kind for kind in ("commit", "statement", "publish", "call", "acknowledge") if kind in what.partition("`")[0]
+        }
         found.append((set(SERVICES) if services == "all" else set(services.split(", ")), kinds, set(code_in(what))))
     return found
 
@@ -193,21 +196,24 @@ def test_every_row_is_a_crash_point(row: tuple[set[str], set[str], set[str]]) ->
         assert its, function
 
 
+@pytest.mark.parametrize("style", STYLES.values(), ids=lambda style: style.name)
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_says_what_it_serves(service: str) -> None:
+def test_a_service_says_what_it_serves(service: str, style: Style) -> None:
     text = str(__import__(f"services.{service}", fromlist=["x"]).__doc__)
-    told = dict(re.findall(r"^(HTTP|Serves|Events (?:in|out)|Events)\s+(.*(?:\n {4,}.*)*)", text, re.M))
+    told = dict(re.findall(r"^(HTTP|http|broker|events)\s+(.*(?:\n {4,}.*)*)", text, re.M))
     rpcs, events, routes = set(), set(), set()
-    for name in dir(service_class(service)):
-        for entrypoint in getattr(getattr(service_class(service), name), "nameko_entrypoints", ()):
-            kind = type(entrypoint).__mro__
-            rpcs |= {name} if any(one.__name__ == "Rpc" for one in kind) else set()
+    for name in dir(service_class(service, style)):
+        for entrypoint in getattr(getattr(service_class(service, style), name), "nameko_entrypoints", ()):
+            kinds = {one.__name__ for one in type(entrypoint).__mro__}
+            rpcs |= {name} if "Rpc" in kinds else set()
             events |= {entrypoint.event.TYPE} if hasattr(entrypoint, "event") else set()
-            routes |= {entrypoint.method} if any(one.__name__ == "HttpRequestHandler" for one in kind) else set()
-    words = {key: set(re.findall(r"\w+", value)) for key, value in told.items()}
-    assert rpcs == words.get("Serves", set()) & (rpcs | set(dir(service_class(service))))
-    assert events == words.get("Events in", set()) - {"none"}
-    assert routes == words["HTTP"] & {"GET", "POST"}
+            if "HttpRequestHandler" in kinds and not entrypoint.url.startswith(INTERNAL):
+                routes |= {entrypoint.method}
+    served = set(re.findall(r"\w+", told[style.name].partition("serves ")[2]))
+    assert rpcs == served & (rpcs | set(vars(service_class(service, STYLES["broker"]))))
+    heard = set(re.findall(r"\w+", told[style.name].partition("hears ")[2].partition("; tells")[0]))
+    assert events == heard & {event.TYPE for event in EVENTS}
+    assert routes == set(re.findall(r"\w+", told["HTTP"])) & {"GET", "POST"}
 
 
 def test_the_figures_of_the_bench_are_those_of_its_results() -> None:

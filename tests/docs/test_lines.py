@@ -51,7 +51,10 @@ def test_the_readme_is_short_links_to_lines_and_quotes_the_flow() -> None:
     readme = (ROOT / "README.md").read_text()
     assert 150 <= len(readme.splitlines()) <= 200
     assert len(LINK.findall(readme)) > 10
-    assert [quote["path"] for quote in QUOTE.finditer(readme)] == ["services/orders/service.py"]
+    assert [quote["path"] for quote in QUOTE.finditer(readme)] == [
+        "services/orders/service.py",
+        "services/orders/broker.py",
+    ]
 
 
 @pytest.mark.parametrize(

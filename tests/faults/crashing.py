@@ -1,12 +1,12 @@
 """Nameko's command in a process that dies right before or right after a crash point, or loses the reply of its work.
 
-It runs in place of `nameko`: `python -m tests.faults.crashing run --config config.yaml services.orders.service`. The
+It runs in place of `nameko`: `python -m tests.faults.crashing run --config config.yaml services.orders.broker`. The
 services do not know of it. Its plan is a file with a line for each harm: the phase, the file, and the lines of the
 point. The harms are done in this order, each once; after a death the next process goes on with the plan.
 
 `before`, `after`: the process dies.
-`lost`: the commit or the publish takes effect, then its connection dies before the reply is read. An acknowledgement
-has no reply; it finds its connection dead.
+`lost`: the commit, the publish or the call takes effect, then its connection dies before the reply is read. An
+acknowledgement has no reply; it finds its connection dead.
 """
 
 import eventlet
@@ -24,12 +24,14 @@ from types import FrameType  # noqa: E402
 import nameko.cli.main  # noqa: E402
 import nameko_sqlalchemy.database  # noqa: E402
 import psycopg2  # noqa: E402
+import urllib3  # noqa: E402
 
 from services.kit.amqp.consumer import QueueConsumer  # noqa: E402
 from services.kit.amqp.publisher import ConfirmedChannel, PipelinedPublisher, Publisher  # noqa: E402
 from services.kit.db import database  # noqa: E402
 from services.kit.db.database import Autocommit  # noqa: E402
 from services.kit.db.statements import PreparedStatement  # noqa: E402
+from services.kit.web.client import HttpClient  # noqa: E402
 from services.local.stack import ROOT  # noqa: E402
 from tests.faults.sabotage import sabotage  # noqa: E402
 
@@ -112,6 +114,19 @@ def losing_confirms(plan: Path) -> None:
     ConfirmedChannel.wait_for_confirms, ConfirmedChannel.send = wait_and_lose, send_and_lose
 
 
+def losing_answers(plan: Path) -> None:
+    """Let the connection to another service die right after it has answered."""
+    send = HttpClient._send
+
+    def send_and_lose(self, *args, **kwargs):
+        answer = send(self, *args, **kwargs)
+        if is_planned(plan, "lost"):
+            raise urllib3.exceptions.ProtocolError("the answer was lost")
+        return answer
+
+    HttpClient._send = send_and_lose
+
+
 def losing_acknowledgements(plan: Path) -> None:
     """Let an acknowledgement find its connection dead."""
     acknowledge = QueueConsumer.ack_message
@@ -135,9 +150,11 @@ def main() -> None:
     crashable(PipelinedPublisher, "send", plan)
     crashable(PipelinedPublisher, "wait_for_confirms", plan)
     crashable(QueueConsumer, "ack_message", plan)
+    crashable(HttpClient, "call", plan)
     losing_commits(plan)
     losing_confirms(plan)
     losing_acknowledgements(plan)
+    losing_answers(plan)
     sabotage(os.environ.get("SABOTAGE", ""))
     nameko.cli.main.main()
 

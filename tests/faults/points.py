@@ -1,10 +1,10 @@
 """The crash points: every commit, publish and acknowledgement, found in the code itself.
 
 A point is a `with ...session() as session:`, whose end commits, or a `with ...autocommit() as connection:`, whose
-statement does; a statement that is run in a loop; a call of `publish`, `send` or `wait_for_confirms` of a publisher, or
-of `ack_message`. A service has the points of the functions and classes that can be reached by the names in its code,
-wherever below `services` they are. So a point that is added to the code is tested without a change here, and a place
-that nobody reaches is an error.
+statement does; a statement that is run in a loop; a call of `publish`, `send` or `wait_for_confirms` of a publisher, of
+`call` of a client, or of `ack_message`. A service, in one of the styles, has the points of the functions and classes
+that can be reached by the names in its code, wherever below `services` they are. So a point that is added to the code
+is tested without a change here, and a place that nobody reaches is an error.
 """
 
 import ast
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
 from services.local.stack import ROOT
-from services.shop import SERVICES
+from services.shop import DEFAULT_STYLE, SERVICES, STYLES, Style, module_of
 
 #: A statement in a loop is a transaction of its own, so that a process can die between two of them.
 STATEMENT = ("run",)
 PUBLISH = ("publish", "send", "wait_for_confirms")
+CALL = ("call",)
 ACKNOWLEDGE = ("ack_message",)
 SESSIONS = ("session", "get_session", "autocommit")
 CONTAINER = "services.kit.container"
@@ -48,7 +49,7 @@ class Point:
     file: str  # below the root of the project
     lines: Lines  # where it is entered and left
     work: Lines  # where the work is done whose reply may be lost
-    kind: str  # commit, statement, publish or acknowledge
+    kind: str  # commit, statement, publish, call or acknowledge
     name: str  # file, method and number
 
     def __str__(self) -> str:
@@ -121,16 +122,22 @@ class Code:
                 yield from self._resolved(*self.modules[module].imports[name])
 
 
-def all_points() -> list[Point]:
-    """Return every crash point of every service; AssertionError for a place that no service and no command reaches."""
+def all_points(style: Style = STYLES[DEFAULT_STYLE]) -> list[Point]:
+    """Return every crash point of every service in a style.
+
+    AssertionError for a place that no service reaches in any style, and no command.
+    """
     code = Code()
-    reached = {service: code.reached_from(f"services.{service}.service", CONTAINER) for service in SERVICES}
+    reached = {
+        (service, one): code.reached_from(module_of(service, one), CONTAINER)
+        for service in SERVICES
+        for one in STYLES.values()
+    }
     by_commands = code.reached_from(COMMANDS)
     found = []
     for name, place in sorted(_places(code)):
-        services = [service for service in SERVICES if name in reached[service]]
-        assert services or name in by_commands, f"nobody runs {place}"
-        found += [Point(service, *place) for service in services]
+        assert any(name in names for names in (*reached.values(), by_commands)), f"nobody runs {place}"
+        found += [Point(service, *place) for service in SERVICES if name in reached[service, style]]
     return found
 
 
@@ -168,6 +175,8 @@ def _in_function(function: ast.stmt) -> Iterator[tuple[str, Lines, Lines]]:
             yield "statement", *[Lines(node.lineno, node.end_lineno or node.lineno)] * 2
         elif _calls(node, PUBLISH) and "publisher" in ast.unparse(node.func):
             yield "publish", *[Lines(node.lineno, node.end_lineno or node.lineno)] * 2
+        elif _calls(node, CALL) and "client" in ast.unparse(node.func):
+            yield "call", *[Lines(node.lineno, node.end_lineno or node.lineno)] * 2
         elif _calls(node, ACKNOWLEDGE):
             yield "acknowledge", *[Lines(node.lineno, node.end_lineno or node.lineno)] * 2
 

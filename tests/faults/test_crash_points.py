@@ -86,13 +86,13 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def test_the_points_are_those_of_the_flow():
     names = {str(point) for point in all_points()}
     for expected in (
-        "orders: commit in services/orders/service.py:OrdersService._store#1",
-        "orders: commit in services/orders/service.py:OrdersService._end#1",
-        "billing: commit in services/billing/service.py:BillingService.pay_all#1",
-        "notifications: commit in services/notifications/service.py:NotificationsService.on_order_paid#1",
+        "orders: commit in services/orders/service.py:AskingOrders._store#1",
+        "orders: commit in services/orders/service.py:AskingOrders._end#1",
+        "billing: commit in services/billing/service.py:AskedBilling._pay_all#1",
+        "notifications: commit in services/notifications/service.py:Notifications._add_paid#1",
         "orders: publish in services/kit/amqp/rpc.py:RpcProxy.call#1",
         "billing: acknowledge in services/kit/amqp/rpc.py:RpcConsumer.handle_result#1",
-        "orders: publish in services/kit/outbox/relay.py:Relay._send#1",
+        "orders: publish in services/kit/amqp/transport.py:AmqpTransport.send#1",
         "notifications: acknowledge in services/kit/amqp/events.py:EventHandler._finish#1",
         "notifications: commit in services/kit/inbox/provider.py:Inbox.keep#1",
         "notifications: acknowledge in services/kit/amqp/events.py:EventHandler._keep#1",

@@ -22,8 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from services.billing import models as billing
 from services.billing import store as billing_store
 from services.billing.domain import Kind
-from services.billing.service import outcome_of
-from services.billing.store import Moved, Movement
+from services.billing.store import Moved, Movement, outcome_of
 from services.contracts import Outcome, Payment
 from services.kit.db.database import Autocommit
 from services.kit.errors import KeyReused
@@ -36,8 +35,8 @@ from services.ops import migrate
 from services.ops.migrate import upgrade
 from services.orders import models as orders
 from services.orders import store as orders_store
+from services.orders.broker import OrdersService
 from services.orders.domain import OrderView, Reason, Status, apply_outcome, event_for, rejected
-from services.orders.service import OrdersService
 from services.orders.store import OrderRequest
 from services.shop import SERVICES
 
@@ -331,8 +330,8 @@ def test_a_crash_before_the_commit_moves_nothing(billing_db: sessionmaker[Sessio
 
 def end(connection: Connection, ended: list[OrderView]) -> tuple[list[OrderView], list[OutgoingEvent]]:
     events = {order.id: event for order in ended if (event := event_for(order))}
-    now, written = orders_store.end_orders(connection, ended, events, 60)
-    return now, list(written)
+    recorded = orders_store.end_orders(connection, ended, events, 60)
+    return [one.order for one in recorded], [event for one in recorded for event in one.events]
 
 
 def test_an_order_ends_once(orders_db: sessionmaker[Session]):
@@ -401,10 +400,10 @@ def test_to_store_an_order_again_is_to_find_it_stored(orders_db: sessionmaker[Se
 def test_a_promise_is_kept_also_by_the_list(orders_db: sessionmaker[Session]):
     promised, forgotten, paid = (order for order, _, _ in place(orders_db, *[request() for _ in range(3)]))
     with Autocommit(orders_db.kw["bind"]) as connection:
-        assert orders_store.promise(connection, promised.id) == (promised, True)
+        assert orders_store.promise(connection, [promised.id]) == [(promised, True)]
         ended = [rejected(order, Reason.ACCOUNT_NOT_FOUND) for order in (promised, forgotten)]
         end(connection, [*ended, apply_outcome(paid, Outcome.ACCEPTED)])
-        now, was_promised = orders_store.promise(connection, paid.id)  # too late: it has ended
+        [(now, was_promised)] = orders_store.promise(connection, [paid.id])  # too late: it has ended
         assert (now.status, was_promised) == (Status.PAID, False)
     with orders_db() as session:
         for order, shown in ((promised, 1), (forgotten, 0), (paid, 1)):
@@ -456,7 +455,8 @@ def test_an_event_that_is_not_published_is_due_again_when_its_lease_has_ended(or
         assert lease_batch(connection, 10, 60) == first
         release(connection, [first[1].event_id], 0)
         assert lease_batch(connection, 10, 60) == [first[1]]
-        mark_published(connection, [event.event_id for event in first[:2]])
+        assert not mark_published(connection, [event.event_id for event in first[:2]], "http"), "it is not theirs"
+        assert mark_published(connection, [event.event_id for event in first[:2]], "amqp")
         assert count_waiting(connection)[0] == 1
 
 

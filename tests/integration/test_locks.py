@@ -26,11 +26,11 @@ from services.notifications.domain import Kind
 from services.ops.dead_letters import DeadLetters
 from services.ops.migrate import upgrade
 from services.orders import store as orders
+from services.orders.broker import OrdersService
 from services.orders.domain import OrderView, Status, event_for
-from services.orders.service import OrdersService
 from services.shop import SERVICES
 from services.users import store as users
-from services.users.service import UsersService
+from services.users.broker import UsersService
 
 THREADS = 16
 LOCK_S = 5

@@ -25,14 +25,14 @@ from services.notifications.domain import Kind
 from services.ops import audit, dead_letters
 from services.ops.migrate import upgrade
 from services.orders import store as orders
+from services.orders.broker import OrdersService
 from services.orders.domain import Status
-from services.orders.service import OrdersService
 from services.orders.store import OrderRequest
 from services.shop import SERVICES
 from services.users import store as users
+from services.users.broker import UsersService
 from services.users.domain import Status as UserStatus
 from services.users.domain import UserView
-from services.users.service import UsersService
 
 ROWS = 50_000
 FROM_NUMBERS = f"from generate_series(1, {ROWS}) as n"
@@ -173,7 +173,7 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
         {"orders_idempotency_key_key"},
     ),
     "the end of orders": ("orders", end, {"orders_pkey"}),
-    "a promise": ("orders", lambda s: orders.promise(s.connection(), USER), {"orders_pkey"}),
+    "a promise": ("orders", lambda s: orders.promise(s.connection(), [USER]), {"orders_pkey"}),
     "orders in trouble": ("orders", lambda s: note(OrdersService, s), {"orders_pkey"}),
     "an order": ("orders", lambda s: orders.get(s, USER), {"orders_pkey"}),
     "orders": ("orders", lambda s: orders.newest(s, page(False, False)), {"orders_newest"}),
@@ -184,7 +184,11 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
     "pending orders": ("orders", lambda s: count(OrdersService, s), {"orders_pending"}),
     "events to relay": ("orders", lambda s: outbox.lease_batch(s.connection(), 200, 15), {"outbox_waiting"}),
     "waiting events": ("orders", lambda s: outbox.count_waiting(s.connection()), {"outbox_waiting"}),
-    "events to mark": ("orders", lambda s: outbox.mark_published(s.connection(), [str(USER)]), {"outbox_event_id_key"}),
+    "events to mark": (
+        "orders",
+        lambda s: outbox.mark_published(s.connection(), [str(USER)], "amqp"),
+        {"outbox_event_id_key"},
+    ),
     "events to release": (
         "orders",
         lambda s: outbox.release(s.connection(), [str(USER)], 15),

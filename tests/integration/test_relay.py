@@ -12,6 +12,7 @@ from kombu import Connection, Exchange, Queue
 from sqlalchemy import Engine, create_engine, text
 
 from services.kit.amqp.publisher import Message, PipelinedPublisher, Publisher, RefusedByBroker
+from services.kit.amqp.transport import AmqpTransport
 from services.kit.db.database import Autocommit
 from services.kit.metrics import metrics_of
 from services.kit.outbox.relay import REMOVE_BATCH, Relay
@@ -85,9 +86,11 @@ def publisher(rabbitmq: RabbitMQ) -> Iterator[Publisher]:
 
 @pytest.fixture
 def relay(rabbitmq: RabbitMQ, engine: Engine) -> Iterator[Relay]:
-    publisher = started(rabbitmq, PipelinedPublisher)
-    yield Relay(publisher.container, cast(Any, SimpleNamespace(autocommit=lambda: Autocommit(engine))), publisher)
-    publisher.stop()
+    transport = AmqpTransport()
+    transport.publisher = started(rabbitmq, PipelinedPublisher)
+    container = transport.container = transport.publisher.container
+    yield Relay(container, cast(Any, SimpleNamespace(autocommit=lambda: Autocommit(engine))), transport)
+    transport.publisher.stop()
 
 
 def add(engine: Engine, number: int, type_: str = TAKEN, values: str = "null") -> None:

@@ -159,8 +159,8 @@ CHANGES = [
         "refused-counts-as-published",
         "an event that the broker refused is marked: its letter is lost",
         "kit/outbox/relay.py",
-        "                is_taken = False",
-        "                is_taken = True",
+        "            except Refused:\n                is_taken = False",
+        "            except Refused:\n                is_taken = True",
         ("unit/kit/test_relay.py",),
     ),
     Change(

@@ -187,4 +187,29 @@ CHANGES = [
         "with Timeout(None,",
         ("unit/kit/test_container.py",),
     ),
+    Change(
+        "waits-in-the-worker",
+        "requests that wait keep busy the workers that end what they wait for",
+        "kit/web/entrypoint.py",
+        "                return function(service, **arguments)\n",
+        "                reply = function(service, **arguments)\n"
+        "                return reply.later(timeout_s) if reply.later else reply\n",
+        ("unit/kit/test_prefer.py::test_a_request_that_waits_leaves_its_worker_to_others",),
+    ),
+    Change(
+        "waits-without-a-deadline",
+        "an answer that waits for a silent database does not come",
+        "kit/web/entrypoint.py",
+        "with Timeout(left_s + LAST_S,",
+        "with Timeout(None,",
+        ("unit/kit/test_prefer.py",),
+    ),
+    Change(
+        "waits-never-forgotten",
+        "each request that has waited in vain is asked for until the service ends",
+        "kit/waiting.py",
+        "        finally:\n            self._waiting.pop(done, None)\n",
+        "        finally:\n            pass\n",
+        ("unit/kit/test_waiting.py",),
+    ),
 ]

@@ -10,10 +10,11 @@ import pytest
 from services.contracts import Outcome
 from services.kit.amqp.rpc import RpcFailed, RpcUnavailable
 from services.kit.busy import Busy
-from services.kit.errors import TryAgain, Unavailable
+from services.kit.errors import CallFailed, TryAgain, Unavailable
 from services.kit.web.problems import Problem
+from services.orders.broker import OrdersService
 from services.orders.domain import NewOrder, OrderView, Status, apply_outcome
-from services.orders.service import AccountBusy, NoAccount, OrdersService, read_outcome
+from services.orders.service import AccountBusy, NoAccount, read_outcome
 from services.orders.store import StoredOrder
 
 CONFIG = {"RPC_TIMEOUT_S": 1, "REQUEST_TIMEOUT_S": 3}
@@ -44,8 +45,10 @@ def place(
     service.config = CONFIG
     service._store = SimpleNamespace(one=lambda request: stored)
     service._settle_together, service._settle_busy = SimpleNamespace(one=settle), SimpleNamespace(one=busy)
-    service._refuse, service._promise = refuse, promise
-    return OrdersService.create_order(service, 3, {"key": None, "body": NewOrder(user_id=PENDING.user_id, price=5)})
+    service._refuse, service._promise = refuse, SimpleNamespace(one=lambda id_: promise(PENDING))
+    body = NewOrder(user_id=PENDING.user_id, price=5)
+    reply = OrdersService.create_order(service, 3, {"key": None, "body": body, "wait_s": None})
+    return reply.later(0.0) if reply.later else reply
 
 
 @pytest.mark.parametrize(
@@ -112,8 +115,8 @@ def test_a_defect_is_seen_as_one_and_a_promise_that_is_not_written_down_is_not_g
         ("refused", Status.REJECTED),
         ("busy", AccountBusy),
         ("account_not_found", NoAccount),
-        ("from_the_future", RpcFailed),
-        (None, RpcFailed),
+        ("from_the_future", CallFailed),
+        (None, CallFailed),
     ],
 )
 def test_an_outcome_ends_the_order_or_leaves_it_pending(outcome, result):

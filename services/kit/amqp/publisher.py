@@ -28,7 +28,7 @@ from kombu.exceptions import KombuError
 from kombu.serialization import dumps
 from nameko.extensions import SharedExtension
 
-from services.kit.errors import Unavailable
+from services.kit.errors import Refused, Unavailable
 from services.kit.seams import Container
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Unencodable(Exception):
 REFUSALS = (IrrecoverableChannelError, ContentTooLarge, NotAllowed, FrameSyntaxError, Unencodable)
 
 
-class RefusedByBroker(Unavailable):
+class RefusedByBroker(Refused):
     """The broker refuses a message for good, or it cannot be encoded; others in the pipeline may have been sent."""
 
 

@@ -43,6 +43,7 @@ class Claim:
         same: Sequence[str],
         also: Mapping[str, str] | None = None,
         statement: type[PreparedStatement] = PreparedStatement,
+        name: str = "",
         **parameters: str,
     ) -> None:
         self._table = model.__table__
@@ -50,7 +51,7 @@ class Claim:
         fields = {**{name: name for name in request._fields}, **(also or {})}  # type: ignore[attr-defined]
         # always in the same sequence, to avoid deadlocks
         self.statement = statement(
-            f"claim_{model.__tablename__}",
+            name or f"claim_{model.__tablename__}",
             f"""
             insert into {model.__tablename__} ({", ".join(fields)})
             select {", ".join(fields.values())} from {{requests}} order by idempotency_key

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, CursorResult
 
 #: The type of an array's elements, by the annotation of a field.
-COLUMN_TYPES = {UUID: "uuid", int: "bigint", str: "text", bytes: "bytea"}
+COLUMN_TYPES = {UUID: "uuid", bool: "boolean", int: "bigint", str: "text", bytes: "bytea"}
 
 Type = str | type[tuple[Any, ...]]
 

@@ -10,23 +10,26 @@ from typing import Any
 
 from nameko.extensions import DependencyProvider
 
-from services.kit.amqp.publisher import PipelinedPublisher
 from services.kit.db.database import Database
+from services.kit.event import Event
 from services.kit.outbox.relay import Relay
 from services.kit.outbox.table import OutboxRow, OutgoingEvent
+from services.kit.outbox.transport import Transport
 
 
 class Outbox(DependencyProvider):
-    """Publishes the events of a service: `outbox = Outbox(models.OutboxEvent)`.
+    """Publishes the events of a service: `outbox = Outbox(models.OutboxEvent, AmqpTransport())`.
 
-    The only way into the table is a `StatementWithEvents` in the store of the service.
+    The only way into the table is a `StatementWithEvents` in the store of the service. The table may hold events of
+    types that nobody waits for any more: those that the service `ignores` are marked as published, and not sent.
     """
 
-    publisher = PipelinedPublisher()
     relay: Relay
 
-    def __init__(self, model: type[OutboxRow]) -> None:
+    def __init__(self, model: type[OutboxRow], transport: Transport, ignores: tuple[type[Event], ...] = ()) -> None:
         self.model = model
+        self.transport = transport
+        self.ignores = ignores
 
     def get_dependency(self, worker_ctx: Any) -> "Outbox":
         return self
@@ -40,9 +43,14 @@ class Outbox(DependencyProvider):
         """Publish events that are written and committed, from memory."""
         self.relay.publish_soon(list(events))
 
+    def publish_now(self, events: Iterable[OutgoingEvent]) -> None:
+        """Publish events that are written and committed, in this thread, which waits. What fails is published soon."""
+        self.relay.publish_now(list(events))
+
     def setup(self) -> None:
         [database] = [one for one in self.container.dependencies if isinstance(one, Database)]
-        self.relay = Relay(self.container, database, self.publisher)
+        ignored = frozenset(event.TYPE for event in self.ignores)
+        self.relay = Relay(self.container, database, self.transport, ignored)
 
     def start(self) -> None:
         self._thread = self.container.spawn_managed_thread(self.relay.run, identifier="outbox relay")

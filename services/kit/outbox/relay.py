@@ -3,8 +3,8 @@
 An event is published from memory right after its commit, under the lease that its row was written with. What a crash
 leaves in the table is due when its lease has ended, and is published by the relay of any replica.
 
-An event that no queue takes, or that the broker refuses, waits longer the older it is, and does not hold up others.
-While the broker is away, the relay sends one event at a time to find out whether it is back.
+An event that nobody takes, or that is refused, waits longer the older it is, and does not hold up others. While the
+receiver is away, the relay sends one event at a time to find out whether it is back.
 """
 
 import logging
@@ -14,49 +14,65 @@ from collections.abc import Sequence
 import eventlet
 from eventlet import Timeout
 from eventlet.event import Event as Wake
-from nameko.standalone.events import get_event_exchange
 
-from services.kit.amqp.publisher import Message, PipelinedPublisher, RefusedByBroker
 from services.kit.db.database import Database
-from services.kit.errors import TEMPORARY, Unavailable
+from services.kit.errors import TEMPORARY, Refused, Unavailable
 from services.kit.outage import Outage
 from services.kit.outbox.statements import count_waiting, lease_batch, mark_published, release, remove_old
 from services.kit.outbox.table import OutgoingEvent
+from services.kit.outbox.transport import Transport
 from services.kit.seams import Container
 
 log = logging.getLogger(__name__)
 
-JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
 REMOVE_EVERY_S, REMOVE_BATCH, REMOVE_BATCHES = 10, 1000, 100
 #: An event that was sent as a probe in an outage waits for so many intervals, so that the next probe is another event.
 PROBE_PAUSE = 5
-LOG_AGAIN_S = 60.0  # that no queue takes some events is logged once in this time
+LOG_AGAIN_S = 60.0  # that events wait is logged once in this time
 
 
 class Relay:
     """Publishes the events of one service's outbox. `run` it in a thread of its own."""
 
-    def __init__(self, container: Container, database: Database, publisher: PipelinedPublisher) -> None:
+    def __init__(
+        self, container: Container, database: Database, transport: Transport, ignored: frozenset[str] = frozenset()
+    ) -> None:
+        """Publish by `transport`; events of the `ignored` types, which nobody waits for, are marked and not sent."""
         self.service = container.service_name
-        self.exchange = get_event_exchange(self.service, container.config)
         self.settings = container.settings
         self.metrics = container.metrics
         self.database = database
-        self.publisher = publisher
+        self.transport = transport
+        self.ignored = ignored
         self._fresh: list[OutgoingEvent] = []  # committed, under our lease, not sent yet
         self._in_flight: list[OutgoingEvent] = []  # sent, in this order, not confirmed yet
+        self._taken: list[OutgoingEvent] = []  # published by `publish_now`, not marked yet
         self._wake = Wake()
         self._stopping = False
         self._poll_at = self._measure_at = self._remove_at = self._log_at = 0.0
         self._scanned_to = 0  # the id up to which old events have been looked for
-        self._batch = self.settings.OUTBOX_BATCH  # how many to lease; 1 while the broker is away, then more again
-        self._broker_outage = Outage(f"outbox of {self.service}", "the broker")
+        self._batch = self.settings.OUTBOX_BATCH  # how many to lease; 1 while the receiver is away, then more
+        self._outage = Outage(f"outbox of {self.service}", transport.receiver)
         self._database_outage = Outage(f"outbox of {self.service}", "its database")
 
     def publish_soon(self, events: Sequence[OutgoingEvent]) -> None:
         """Take over events that are committed under our lease. Nobody else publishes them unless we die."""
         self._fresh += events
         self._wake_up()
+
+    def publish_now(self, events: Sequence[OutgoingEvent]) -> None:
+        """Publish events as `publish_soon` does, but at once and in this thread; take over those that are not taken."""
+        for event in events:
+            try:
+                if self._outage.is_on:
+                    raise Unavailable(f"{self.transport.receiver} is away")
+                [is_taken] = self.transport.publish([event])
+            except Unavailable:
+                is_taken = False
+            if is_taken:
+                self._taken.append(event)  # the next round marks it
+            else:
+                self.publish_soon([event])
 
     def stop(self) -> None:
         """Let `run` return once everything in memory is published."""
@@ -111,10 +127,11 @@ class Relay:
             with self.database.autocommit() as connection:
                 events = lease_batch(connection, self._batch, self.settings.OUTBOX_LEASE_S)
             self._database_outage.end()
-            if events:
-                self._send(events)
+            self._mark_published([event for event in events if event.type in self.ignored])
+            if to_send := [event for event in events if event.type not in self.ignored]:
+                self._send(to_send)
                 self._wait_for_confirms()
-            if not events or self._broker_outage.is_on:
+            if not events or self._outage.is_on:
                 return
             if self._fresh or time.monotonic() >= self._poll_at:
                 self._poll_at = 0.0  # go on in the next round
@@ -124,38 +141,35 @@ class Relay:
         """Send events; `_wait_for_confirms` asks later whether they have arrived."""
         self._in_flight += events
         try:
-            self.publisher.send([self._message(event) for event in events])
+            self.transport.send(events)
         except Unavailable as error:
             sent, self._in_flight = self._in_flight, []
             self._send_alone_or_release(sent, error)
 
-    def _message(self, event: OutgoingEvent) -> Message:
-        return Message(
-            event.body.encode(), self.exchange, event.type, properties={"message_id": event.event_id}, encoded=JSON
-        )
-
     def _wait_for_confirms(self) -> None:
-        """Wait for the confirms; mark the events that the broker has taken, and release the others.
+        """Wait for the confirms; mark the events that have arrived, and release the others.
 
         This need not follow each `_send`: events that a crash leaves unmarked are published again, and their handlers
         find them done.
         """
+        published, self._taken = self._taken, []
+        self._mark_published(published)
         sent, self._in_flight = self._in_flight, []
         if not sent:
             return
         try:
-            taken = self.publisher.wait_for_confirms()
+            taken = self.transport.wait_for_confirms()
         except Unavailable as error:
             self._send_alone_or_release(sent, error)
             return
-        self._broker_outage.end()
+        self._outage.end()
         self._batch = min(2 * self._batch, self.settings.OUTBOX_BATCH)
         self._mark_published([event for event, is_taken in zip(sent, taken, strict=True) if is_taken])
         self._release_refused([event for event, is_taken in zip(sent, taken, strict=True) if not is_taken])
 
     def _send_alone_or_release(self, events: list[OutgoingEvent], error: Unavailable) -> None:
-        """Deal with events that may be lost: if one is refused find out which, otherwise wait for the broker."""
-        if isinstance(error, RefusedByBroker):
+        """Deal with events that may be lost: if one is refused find out which, otherwise wait for the receiver."""
+        if isinstance(error, Refused):
             self._send_alone(events)
         else:
             self._release_in_outage(events, error)
@@ -166,8 +180,8 @@ class Relay:
         refused: list[OutgoingEvent] = []
         for number, event in enumerate(events):
             try:
-                [is_taken] = self.publisher.publish([self._message(event)])
-            except RefusedByBroker:
+                [is_taken] = self.transport.publish([event])
+            except Refused:
                 is_taken = False
             except Unavailable as error:
                 self._release_in_outage(events[number:], error)
@@ -177,28 +191,37 @@ class Relay:
         self._release_refused(refused)
 
     def _mark_published(self, events: list[OutgoingEvent]) -> None:
-        """Mark the events that the broker has confirmed."""
+        """Mark events that are confirmed. They stay unmarked if the outbox was handed over to another transport."""
         if events:
             with self.database.autocommit() as connection:
-                mark_published(connection, [event.event_id for event in events])
+                is_ours = mark_published(connection, [event.event_id for event in events], self.transport.name)
+            if not is_ours and self._may_log():
+                log.warning("the outbox was handed over: what is published by %s is not marked", self.transport.name)
             self.metrics.events_published.labels(self.service).inc(len(events))
 
     def _release_refused(self, events: list[OutgoingEvent]) -> None:
-        """Release events that no queue takes or the broker refuses; each waits longer the older it is."""
+        """Release events that nobody takes, or that are refused; each waits longer the older it is."""
         if not events:
             return
         self._release(events, self.settings.OUTBOX_LEASE_S)
-        if time.monotonic() >= self._log_at:
-            self._log_at = time.monotonic() + LOG_AGAIN_S
+        if self._may_log():
             log.warning(
-                "%d events wait in the outbox: no queue takes them yet, or the broker refuses them: %s",
+                "%d events wait in the outbox: %s does not take them: %s",
                 len(events),
+                self.transport.receiver,
                 ", ".join(sorted({event.type[:50] for event in events})),
             )
 
+    def _may_log(self) -> bool:
+        """Return True once in LOG_AGAIN_S."""
+        may = time.monotonic() >= self._log_at
+        if may:
+            self._log_at = time.monotonic() + LOG_AGAIN_S
+        return may
+
     def _release_in_outage(self, events: list[OutgoingEvent], error: Unavailable) -> None:
-        """Release events while the broker is away: many at once, and one, which was sent as a probe, after a pause."""
-        self._broker_outage.begin(str(error))
+        """Release events while the receiver is away: many at once; a single one, which was a probe, after a pause."""
+        self._outage.begin(str(error))
         self._batch = 1
         self._release(events, 0 if len(events) > 1 else PROBE_PAUSE * self.settings.OUTBOX_INTERVAL_S)
 

@@ -22,10 +22,15 @@ LEASE = PreparedStatement(
     lease="interval",
 )
 
+#: A relay marks events only while the outbox is its transport's. The share lock makes a hand-over wait until this has
+#: ended, and the other way round, so that no mark is left from before a hand-over.
 MARK_PUBLISHED = PreparedStatement(
     "mark_events_published",
-    "update outbox set published_at = now() where event_id = any({event_ids})",
+    """
+    with ours as (select from outbox_transport where name = {transport} for share)
+    update outbox set published_at = now() where event_id = any({event_ids}) and exists (select from ours)""",
     event_ids="uuid[]",
+    transport="text",
 )
 
 #: A pause as long as the event is old doubles with each attempt, and needs no count of the attempts.
@@ -69,9 +74,9 @@ def lease_batch(connection: Connection, batch: int, lease_s: float) -> list[Outg
     return [OutgoingEvent(row.event_id, row.type, row.body) for row in rows]
 
 
-def mark_published(connection: Connection, event_ids: list[str]) -> None:
-    """Mark events that the broker has confirmed."""
-    MARK_PUBLISHED.run(connection, event_ids=event_ids)
+def mark_published(connection: Connection, event_ids: list[str], transport: str) -> bool:
+    """Mark events that have arrived by `transport`; return False if the outbox was handed over to another one."""
+    return MARK_PUBLISHED.run(connection, event_ids=event_ids, transport=transport).rowcount > 0
 
 
 def release(connection: Connection, event_ids: list[str], longest_pause_s: float) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Connection, CursorResult, Identity, Index, func, text
+from sqlalchemy import BigInteger, CheckConstraint, Connection, CursorResult, Identity, Index, func, text, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
@@ -31,6 +31,16 @@ class OutboxRow:
         return (Index("outbox_waiting", "claimed_until", "id", postgresql_where=text("published_at is null")),)
 
 
+class TransportRow:
+    """The one row that names the transport by which an outbox is published, for a service's models to inherit."""
+
+    __tablename__ = "outbox_transport"
+    __table_args__ = (CheckConstraint("is_only", name="outbox_transport_one_row"),)
+
+    is_only: Mapped[bool] = mapped_column(primary_key=True, server_default=true())
+    name: Mapped[str]
+
+
 class OutgoingEvent(NamedTuple):
     """An event on its way out of an outbox; `body` is its JSON."""
 
@@ -43,10 +53,11 @@ class OutgoingEvent(NamedTuple):
         return cls(str(event.event_id), event.TYPE, event.model_dump_json())
 
 
-class _EventOfRow(NamedTuple):
-    """An event, and the row that it is about."""
+class EventOfRow(NamedTuple):
+    """An event, and the row that it is about. With an `outcome` it is true only if the row has got that outcome."""
 
     row_id: UUID
+    outcome: str | None
     event_id: UUID
     type: str
     body: str
@@ -55,33 +66,44 @@ class _EventOfRow(NamedTuple):
 class StatementWithEvents(PreparedStatement):
     """A statement that changes rows and, with them, writes the events about it.
 
-    `sql` is an insert or an update that returns the `id` of each row that it has changed. An event is written if, and
-    only if, its row is among them. All of it is one statement, so no crash leaves a change without its event, or an
-    event without its change. (Richardson, "Microservices Patterns", 2018: transactional outbox.)
+    `sql` is an insert or an update that returns the `id` of each row that it has changed; `before` are the common table
+    expressions that it needs. An event is written if, and only if, its row is among the changed ones. With
+    `by_outcome`, `sql` also returns the `outcome` of each row, and only the event of that outcome is written. All of it
+    is one statement, so no crash leaves a change without its event, or an event without its change. (Richardson,
+    "Microservices Patterns", 2018: transactional outbox.)
     """
 
-    def __init__(self, name: str, sql: str, **parameters: Type) -> None:
+    def __init__(self, name: str, sql: str, before: str = "", by_outcome: bool = False, **parameters: Type) -> None:
+        its_row = "row_id = any(array(select id from changed))"
+        if by_outcome:
+            its_row = "(row_id, outcome) in (select id, outcome from changed)"
         super().__init__(
             name,
             f"""
-            with changed as ({sql}),
+            with {before + "," if before else ""}
+            changed as ({sql}),
             written as (
                 insert into outbox (event_id, type, body, claimed_until)
-                select event_id, type, cast(body as jsonb), now() + {{lease}} from {{events}}
-                where row_id = any(array(select id from changed))
+                select event_id, type, cast(body as jsonb), now() + {{lease}} from {{events}} where {its_row}
             )
             select * from changed""",
             **parameters,
-            events=_EventOfRow,
+            events=EventOfRow,
             lease="interval",
         )
 
     def run(self, connection: Connection, **values: Any) -> CursorResult[Any]:
         """Execute it and return the changed rows; `events` are OutgoingEvents by the id of the row that each is about.
 
-        The events are written under a lease of `lease_s` seconds: until then nobody else publishes them.
+        With `by_outcome` they are given by id and outcome. They are written under a lease of `lease_s` seconds: until
+        then nobody else publishes them.
         """
-        events: Mapping[UUID, OutgoingEvent] = values.pop("events")
+        events: Mapping[Any, OutgoingEvent] = values.pop("events")
         lease = timedelta(seconds=values.pop("lease_s"))
-        rows = [_EventOfRow(id_, *event) for id_, event in events.items()]  # type: ignore[arg-type]
+        rows = [
+            EventOfRow(row_id, outcome, UUID(event.event_id), event.type, event.body)
+            for (row_id, outcome), event in (
+                (key if isinstance(key, tuple) else (key, None), events[key]) for key in events
+            )
+        ]
         return super().run(connection, **values, events=rows, lease=lease)

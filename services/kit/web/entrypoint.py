@@ -5,6 +5,10 @@
 
 The method gets by name: the values in the path, `key` (the Idempotency-Key of a POST, or None), `body` and `query`.
 It runs in a Nameko worker. A request that finds no free worker in time is answered 503.
+
+A route that `waits` honours `Prefer: wait=N` (RFC 7240): its method also gets `wait_s`, and returns what waits as
+`Reply.later`, which runs after the worker has ended. A request that waited in a worker could keep busy the very worker
+that ends what it waits for.
 """
 
 import json
@@ -25,12 +29,14 @@ from werkzeug.wrappers import Request, Response
 
 from services.kit.errors import Unavailable
 from services.kit.seams import Container
+from services.kit.web.prefer import PREFER, applied, preferred_wait_s
 from services.kit.web.problems import REPLAYED, Problem, bad_field, from_exception, invalid
 from services.kit.web.server import PATH_VALUES, Server
 
 log = logging.getLogger(__name__)
 
 CLOSE = {"Connection": "close"}
+LAST_S = 1.0  # for what an answer still has to do when its wait is over
 IDEMPOTENCY_KEY = "Idempotency-Key"
 #: A key of 1 to 255 printable ASCII characters, bare, or as a String of RFC 9651.
 KEY_PATTERN = (
@@ -42,12 +48,17 @@ KEY_PATTERN = (
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer with a JSON body. `replayed` means that the Idempotency-Key had been used before."""
+    """An answer with a JSON body. `replayed` means that the Idempotency-Key had been used before.
+
+    `later` is for an answer that is not final yet: it waits, for so many seconds at most, and returns the answer as it
+    is then. It is called once, with 0.0 if there is no time to wait, and has LAST_S more for a last statement.
+    """
 
     status: int
     body: BaseModel
     headers: dict[str, str] = field(default_factory=dict)
     replayed: bool = False
+    later: "Callable[[float], Reply] | None" = None
 
     def response(self) -> Response:
         headers = self.headers | ({REPLAYED: "true"} if self.replayed else {})
@@ -56,7 +67,11 @@ class Reply:
 
 @dataclass(frozen=True)
 class Route:
-    """What an entrypoint takes and answers. It is checked for each request, and described in the OpenAPI."""
+    """What an entrypoint takes and answers. It is checked for each request, and described in the OpenAPI.
+
+    `waits`: the answer of this route may be pending, and waits as long as the client prefers. The method gets `wait_s`:
+    how many seconds that is, counted from when the request has arrived, or None without a usable preference.
+    """
 
     method: str
     path: str
@@ -64,6 +79,7 @@ class Route:
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     summary: str = ""
+    waits: bool = False
 
 
 class Http(HttpRequestHandler):
@@ -84,7 +100,7 @@ class Http(HttpRequestHandler):
         """Answer one request within the deadlines of the configuration, also if the method fails."""
         started = time.monotonic()
         try:
-            response = self._run(self._arguments(request)).response()
+            response = self._answer(request)
         except Exception as error:
             problem = from_exception(error, self.container.product.problems)
             if problem.view.status == 500:  # neither a mistake of the client nor an outage
@@ -94,6 +110,25 @@ class Http(HttpRequestHandler):
             self.container.service_name, self.route.method, self.route.path, response.status_code
         ).observe(time.monotonic() - started)
         return response
+
+    def _answer(self, request: Request) -> Response:
+        arguments = self._arguments(request)
+        arrived = time.monotonic()
+        wait_s: float | None = None
+        if self.route.waits:
+            wait_s = arguments["wait_s"] = self._wait_s(request)
+        reply = self._run(arguments)
+        if reply.later:
+            left_s = max(0.0, arrived + (wait_s or 0.0) - time.monotonic())
+            with Timeout(left_s + LAST_S, Unavailable("the answer did not come in time")):
+                reply = reply.later(left_s)
+        response = reply.response()
+        response.headers.update({} if wait_s is None else applied(wait_s))
+        return response
+
+    def _wait_s(self, request: Request) -> float | None:
+        preferred = preferred_wait_s(request.headers.get(PREFER))
+        return None if preferred is None else min(float(preferred), self.container.settings.REQUEST_TIMEOUT_S)
 
     def _run(self, arguments: dict[str, Any]) -> Reply:
         settings = self.container.settings

@@ -42,6 +42,9 @@ def test_the_defaults_are_good():
         ("RECOVERY_AFTER_S", 1),
         ("OUTBOX_LEASE_S", 1),
         ("INBOX_LEASE_S", 1),
+        ("ACCOUNT_WAIT_S", 1),
+        ("MAX_CALLS", 0),
+        ("SERVICE_URLS", {"billing": "billing:8000"}),
         ("SPELLED_WRONG", 1),
     ],
 )
@@ -75,15 +78,56 @@ def test_a_secret_is_not_repeated(key, value):
 def test_every_setting_is_in_the_file_and_can_be_set_from_the_environment():
     text = (ROOT / "config.yaml").read_text()
     assert set(config()) == set(Settings.model_fields)
-    for name in set(Settings.model_fields) - {"SERVICE_CONTAINER_CLS", "DB_URIS", "LOGGING", "HEARTBEAT"}:
+    for name in set(Settings.model_fields) - {
+        "SERVICE_CONTAINER_CLS",
+        "DB_URIS",
+        "SERVICE_URLS",
+        "LOGGING",
+        "HEARTBEAT",
+    }:
         assert f"\n{name}: ${{{name.upper()}:" in text
+
+
+@pytest.mark.parametrize("service", ["orders", "users"])
+def test_a_service_that_calls_others_does_not_start_without_their_addresses(service):
+    started = subprocess.run(
+        [sys.executable, "-m", "nameko", "run", "--config", "config.yaml", f"services.{service}.http"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={
+            **os.environ,
+            "USERS_URL": "http://127.0.0.1:1",
+            "NOTIFICATIONS_URL": "http://127.0.0.1:1",
+            "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands",
+        },
+    )
+    assert started.returncode != 0
+    assert started.stderr.strip() == (
+        "config.yaml: SERVICE_URLS.billing: should be the address of billing, like http://billing:8000; set BILLING_URL"
+    )
+
+
+@pytest.mark.parametrize("command", ["run", "stack", "demo", "migrate", "asyncapi"])
+def test_a_style_that_is_none_stops_the_start_with_one_line(command, tmp_path: Path):
+    started = subprocess.run(
+        [sys.executable, "-m", "services.ops.cli", command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "STYLE": "soap", "NAMEKO_HW_FOLDER": str(tmp_path)},
+    )
+    assert started.returncode == 1
+    assert started.stderr.strip() == "nameko-hw: STYLE: 'soap' is no style: it should be one of http, broker, events"
 
 
 @pytest.mark.parametrize(
     "command",
     [
         ["-m", "services.ops.cli", "run", "--port", "0"],
-        ["-m", "nameko", "run", "--config", "config.yaml", "services.orders.service"],
+        ["-m", "nameko", "run", "--config", "config.yaml", "services.orders.broker"],
     ],
 )
 def test_a_service_does_not_start_on_a_wrong_setting(command, tmp_path: Path):

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from services.kit import outage
-from services.kit.amqp.publisher import Message, RefusedByBroker
-from services.kit.errors import DatabaseAway, Unavailable
+from services.kit.errors import DatabaseAway, Refused, Unavailable
 from services.kit.metrics import metrics_of
 from services.kit.outbox import relay as module
 from services.kit.outbox.relay import Relay
@@ -46,6 +45,7 @@ class World:
         self.db_fails = ""  # the next statement, "before" or "after" its commit
         self.broker_fails = ""  # "away" or "silent", until it is reset
         self.loses = False  # the next confirms, and the messages with them
+        self.transport = "amqp"  # what the database names
         self.unroutable: set[str] = set()
         self.refused: set[str] = set()
         self.has: set[str] = set()  # event ids that were confirmed
@@ -84,10 +84,11 @@ class World:
             row.claimed_until = self.now + lease_s
         return [row.event for row in free]
 
-    def mark_published(self, _: Any, ids: list[str]) -> None:
+    def mark_published(self, _: Any, ids: list[str], transport: str) -> bool:
         for one in ids:
             assert one in self.has, "an event is marked that the broker has not confirmed"
-            self.rows[one].published = True
+            self.rows[one].published = transport == self.transport
+        return transport == self.transport
 
     def release(self, _: Any, ids: list[str], longest_pause_s: float) -> None:
         for one in ids:
@@ -102,24 +103,27 @@ class World:
         return 0, 0
 
 
-class Publisher:
-    """Sends events to the broker of a world, as PipelinedPublisher does."""
+class Transport:
+    """Sends events to the broker of a world, as AmqpTransport does."""
+
+    name = "amqp"
+    receiver = "the broker"
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.in_flight: list[str] = []
         self.batches: list[int] = []
 
-    def send(self, messages: list[Message]) -> None:
-        self.batches.append(len(messages))
+    def send(self, events: list[OutgoingEvent]) -> None:
+        self.batches.append(len(events))
         self._fail_if_set()
-        self.in_flight += [message.properties["message_id"] for message in messages]
+        self.in_flight += [event.event_id for event in events]
 
     def wait_for_confirms(self) -> list[bool]:
         self._fail_if_set()
         if any(one in self.world.refused for one in self.in_flight):
             self.in_flight = []
-            raise RefusedByBroker("the channel is closed")
+            raise Refused("the channel is closed")
         self.world.got += self.in_flight
         if self.world.loses:
             self.world.loses, self.in_flight = False, []
@@ -129,8 +133,8 @@ class Publisher:
         self.in_flight = []
         return taken
 
-    def publish(self, messages: list[Message]) -> list[bool]:
-        self.send(messages)
+    def publish(self, events: list[OutgoingEvent]) -> list[bool]:
+        self.send(events)
         return self.wait_for_confirms()
 
     def _fail_if_set(self) -> None:
@@ -154,7 +158,7 @@ def simulated(world: World) -> Iterator[None]:
 
 
 def a_relay(world: World) -> Relay:
-    return Relay(CONTAINER, cast(Any, world), cast(Any, Publisher(world)))
+    return Relay(CONTAINER, cast(Any, world), cast(Any, Transport(world)))
 
 
 class Histories(RuleBasedStateMachine):
@@ -313,10 +317,10 @@ def test_once_the_broker_is_back_events_are_published_together_again(world):
     relay.publish_soon(world.insert(13))
     world.broker_fails = "away"
     relay.work()
-    world.broker_fails, relay.publisher.batches = "", []
+    world.broker_fails, cast(Any, relay.transport).batches = "", []
     world.now += 6
     relay.work()
-    assert relay.publisher.batches == [1, 2, 4, 4, 2]
+    assert cast(Any, relay.transport).batches == [1, 2, 4, 4, 2]
 
 
 def test_an_outage_of_the_database_is_logged_once_too(world, caplog):
@@ -366,15 +370,49 @@ def test_events_that_are_sent_alone_when_the_broker_goes_away_are_released_at_on
     relay = a_relay(world)
     relay.publish_soon(world.insert(4))
     world.refused = {"0"}
-    publish = relay.publisher.publish
+    publish = relay.transport.publish
 
-    def publish_two(messages: list[Message]) -> list[bool]:
-        if messages[0].properties["message_id"] == "2":
+    def publish_two(events: list[OutgoingEvent]) -> list[bool]:
+        if events[0].event_id == "2":
             world.broker_fails = "away"
-        return publish(messages)
+        return publish(events)
 
-    relay.publisher.publish = publish_two
+    relay.transport.publish = publish_two
     relay.work()
     assert [one for one, row in world.rows.items() if row.published] == ["1"]
     assert world.log[:2] == ["released 2", "released 1"], "events 2 and 3, and the refused one with a pause"
     assert world.rows["3"].claimed_until < world.now
+
+
+def test_what_is_published_after_a_hand_over_is_not_marked_and_this_is_logged_once(world, caplog):
+    relay = a_relay(world)
+    relay.publish_soon(world.insert(3))
+    world.transport = "http"
+    relay.work()
+    relay.publish_soon(world.insert(1))
+    relay.work(is_last=True)
+    assert len(world.got) == 4 and not any(row.published for row in world.rows.values())
+    assert caplog.messages == ["the outbox was handed over: what is published by amqp is not marked"]
+
+
+def test_events_that_nobody_waits_for_are_marked_and_not_sent(world):
+    relay = Relay(CONTAINER, cast(Any, world), cast(Any, Transport(world)), frozenset({"order_paid"}))
+    left = {event.event_id for event in world.insert(2)}
+    world.has |= left  # the fake asks for it
+    world.now += 16
+    relay.work()
+    assert world.got == [] and all(row.published for row in world.rows.values())
+
+
+def test_what_is_published_at_once_is_marked_by_the_next_round_and_what_fails_is_published_soon(world):
+    relay = a_relay(world)
+    relay.publish_now(world.insert(2))
+    assert world.got == ["0", "1"] and not world.rows["0"].published
+    relay.work()
+    assert world.rows["0"].published and world.got == ["0", "1"]
+    world.broker_fails = "away"
+    relay.publish_now(world.insert(1))
+    world.broker_fails = ""
+    world.now += 1
+    relay.work()
+    assert world.rows["2"].published

@@ -11,19 +11,34 @@ import pytest
 from werkzeug.test import Client, TestResponse
 
 from services.kit.web.entrypoint import Http
-from services.local.gateway import Backend
+from services.local.gateway import Backend, Gateway
 from services.local.net import HOST, free_port
 from services.local.stack import ROOT
-from services.ops.openapi import CLASSES, entrypoints
-from services.shop import ROUTES
+from services.ops.openapi import classes, entrypoints
+from services.shop import INTERNAL, INTERNAL_ROUTES, ROUTES, STYLES, Style
 from tests.client import tells_how_to_send_it_again
 
 
-def test_every_route_is_that_of_the_service_that_serves_it():
-    served = {
-        http.route.path.split("/")[1]: service.name for service in CLASSES for _, http in entrypoints(service, Http)
-    }
-    assert served and served.items() <= ROUTES.items()
+@pytest.mark.parametrize("style", STYLES.values(), ids=lambda style: style.name)
+def test_every_route_is_that_of_the_service_that_serves_it(style: Style):
+    paths = {http.route.path: service.name for service in classes(style) for _, http in entrypoints(service, Http)}
+    public = {path.split("/")[1]: name for path, name in paths.items() if not path.startswith(INTERNAL)}
+    internal = {"/".join(path.split("/")[1:3]): name for path, name in paths.items() if path.startswith(INTERNAL)}
+    assert public and public.items() <= ROUTES.items()
+    assert internal.items() <= INTERNAL_ROUTES.items() and bool(internal) == (style.name == "http")
+
+
+def test_what_services_call_each_other_by_is_not_reachable_from_outside():
+    def served(environ, start_response):
+        start_response("200 OK", [])
+        return [b""]
+
+    apps = dict.fromkeys(ROUTES.values(), served)
+    path = "/internal/billing/payments/8f0c1c2e-4a57-4b1e-9a5c-6d2f0e7b3a10"
+    answer = Client(Gateway(apps, own={})).put(path, json={})
+    assert answer.status_code == 404 and answer.json["type"].endswith(":not-found")
+    assert Client(Gateway(apps, own={}, routes=INTERNAL_ROUTES)).put(path).status_code == 200
+    assert Client(Gateway(apps, own={}, routes=INTERNAL_ROUTES)).get("/users/x").status_code == 404
 
 
 @pytest.fixture

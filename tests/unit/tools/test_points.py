@@ -54,11 +54,11 @@ def test_a_file_that_moves_takes_its_points_along(copy: Path, file: str):
 def test_a_new_file_that_is_used_adds_its_points(copy: Path):
     number = len(all_points())
     (copy / "kit" / "shouting.py").write_text(UNREACHED)
-    service = copy / "orders" / "service.py"
+    service = copy / "orders" / "broker.py"
     service.write_text(
         service.read_text()
         .replace("\nclass OrdersService", "\nfrom services.kit.shouting import Shouter\n\n\nclass OrdersService", 1)
-        .replace('name = "orders"', 'name = "orders"\n    shouter = Shouter()', 1)
+        .replace("busy = Busy()", "busy = Busy()\n    shouter = Shouter()", 1)
     )
     added = [str(point) for point in all_points() if "shouting" in point.file]
     assert added == ["orders: publish in services/kit/shouting.py:Shouter.shout#1"]

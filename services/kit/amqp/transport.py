@@ -1,0 +1,38 @@
+"""The transport of an outbox by the broker: an event is safe when the broker has confirmed and routed it."""
+
+from collections.abc import Sequence
+
+from nameko.extensions import Extension
+from nameko.standalone.events import get_event_exchange
+
+from services.kit.amqp.publisher import Message, PipelinedPublisher
+from services.kit.amqp.watch import BrokerWatch
+from services.kit.outbox.table import OutgoingEvent
+from services.kit.seams import Container
+
+JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
+
+
+class AmqpTransport(Extension):
+    """Publishes events to the exchange of their service, with confirms and `mandatory`."""
+
+    container: Container
+    name = "amqp"
+    receiver = "the broker"
+    publisher = PipelinedPublisher()
+    watch = BrokerWatch()
+
+    def send(self, events: Sequence[OutgoingEvent]) -> None:
+        self.publisher.send([self._message(event) for event in events])
+
+    def wait_for_confirms(self) -> list[bool]:
+        return self.publisher.wait_for_confirms()
+
+    def publish(self, events: Sequence[OutgoingEvent]) -> list[bool]:
+        return self.publisher.publish([self._message(event) for event in events])
+
+    def _message(self, event: OutgoingEvent) -> Message:
+        exchange = get_event_exchange(self.container.service_name, self.container.config)
+        return Message(
+            event.body.encode(), exchange, event.type, properties={"message_id": event.event_id}, encoded=JSON
+        )

@@ -1,0 +1,39 @@
+"""The hand-over of an outbox from one transport to another.
+
+An event that is marked as published may still wait in a queue of the broker. Who publishes by another transport from
+now on cannot know, so it publishes every event again that the outbox still holds; the handlers find done what was done.
+
+The database names the transport. A relay marks events only while that is its own: what a process of the old transport
+still publishes stays unmarked, and is published again by the new one. Both happen in one transaction, and the lock on
+the row of `outbox_transport` orders it before or after each mark.
+
+What a crash leaves: before the commit, nothing; after it, all of it.
+"""
+
+from sqlalchemy import create_engine, text
+
+NAME = text("update outbox_transport set name = :transport where name <> :transport")
+PUBLISH_AGAIN = text(
+    "update outbox set published_at = null, claimed_until = '-infinity' where published_at is not null"
+)
+
+
+def hand_over(url: str, transport: str) -> int:
+    """Have the outbox in the database at `url` published by `transport`; return how many events are due again."""
+    engine = create_engine(url, hide_parameters=True)
+    try:
+        with engine.begin() as connection:
+            was_other = connection.execute(NAME, {"transport": transport}).rowcount
+            return connection.execute(PUBLISH_AGAIN).rowcount if was_other else 0
+    finally:
+        engine.dispose()
+
+
+def publish_again(url: str) -> int:
+    """Have every event published again that the outbox still holds: its broker has forgotten them."""
+    engine = create_engine(url, hide_parameters=True)
+    try:
+        with engine.begin() as connection:
+            return connection.execute(PUBLISH_AGAIN).rowcount
+    finally:
+        engine.dispose()
