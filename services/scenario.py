@@ -21,7 +21,8 @@ import requests
 
 from services.shop import ROUTES, SERVICES
 
-LETTER_S = 10
+END_S = 20  # a user's account, the outcome of an order, its letter
+PAUSE_S = 0.05
 ANSWER_S = 15
 
 Json = dict[str, Any]
@@ -75,20 +76,20 @@ class Scenario:
         return 0 if held == len(steps) else 1
 
     def create_user(self) -> None:
-        self.user = self.post("/users", {"name": "Ada", "email": f"ada-{uuid4()}@example.com"}, 201)
+        self.user = self.create("/users", {"name": "Ada", "email": f"ada-{uuid4()}@example.com"}, 201)
         self.expect(self.user["status"] == "active", "the user is active")
         self.balance_is(0)
 
     def deposit(self) -> None:
-        self.post(f"/billing/accounts/{self.user['id']}/deposit", {"amount": 1000}, 200)
+        self.post(f"/billing/accounts/{self.user['id']}/deposit", {"amount": 1000}, (200,))
         self.balance_is(1000)
 
     def place_paid_order(self) -> None:
-        self.order = self.post("/orders", {"user_id": self.user["id"], "price": 300}, 201)
+        self.order = self.create("/orders", {"user_id": self.user["id"], "price": 300}, 201, 202)
         self.expect(self.order["status"] == "paid", "the order is paid")
 
     def place_rejected_order(self) -> None:
-        self.order = self.post("/orders", {"user_id": self.user["id"], "price": 701}, 201)
+        self.order = self.create("/orders", {"user_id": self.user["id"], "price": 701}, 201, 202)
         self.expect(self.order["status"] == "rejected", "the order is rejected")
         self.expect(self.order["reason"] == "insufficient_funds", "for lack of money")
 
@@ -97,27 +98,40 @@ class Scenario:
         self.expect(account["balance"] == balance, f"the balance is {balance}")
 
     def letter_is(self, kind: str) -> None:
-        """Wait for the letter of the order: it comes through the broker, after the order was answered."""
+        """Wait for the letter of the order, which comes after the order has ended."""
         path = f"/notifications?user_id={self.user['id']}"
-        deadline = time.monotonic() + LETTER_S
-        while not (letters := self.letters(path)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self.get(path)
+        letters = self.letters_in(self.ask(path, lambda page: any(one["email"] for one in self.letters_in(page))))
         self.expect([letter["kind"] for letter in letters] == [kind], f"there is one letter of the order, {kind}")
         self.expect(letters[0]["email"] == self.user["email"], "to the user's address")
 
-    def letters(self, path: str) -> list[Json]:
-        """Return the letters of the order that was placed last, without printing them."""
-        items = self.session.get(self.url(path), timeout=ANSWER_S).json()["items"]
-        return [letter for letter in items if letter["order_id"] == self.order["id"]]
+    def letters_in(self, page: Json) -> list[Json]:
+        """Return the letters of the order that was placed last."""
+        return [letter for letter in page["items"] if letter["order_id"] == self.order["id"]]
 
-    def post(self, path: str, body: Json, status: int) -> Json:
-        return self.show("POST", path, status, json=body, headers={"Idempotency-Key": str(uuid4())})
+    def create(self, path: str, body: Json, *statuses: int) -> Json:
+        """Create a user or an order, and return it as it ends; what is pending at first is asked for."""
+        created = self.post(path, body, statuses)
+        if created["status"] != "pending":
+            return created
+        return self.ask(f"{path}/{created['id']}", lambda now: now["status"] != "pending")
+
+    def ask(self, path: str, has_come: Callable[[Json], bool]) -> Json:
+        """Ask until what is waited for has come, for END_S seconds at most; print only the last request and answer."""
+        deadline = time.monotonic() + END_S
+        while time.monotonic() < deadline:
+            answer = self.session.get(self.url(path), timeout=ANSWER_S)
+            if answer.ok and has_come(answer.json()):
+                break
+            time.sleep(PAUSE_S)
+        return self.get(path)
+
+    def post(self, path: str, body: Json, statuses: tuple[int, ...]) -> Json:
+        return self.show("POST", path, statuses, json=body, headers={"Idempotency-Key": str(uuid4())})
 
     def get(self, path: str) -> Json:
-        return self.show("GET", path, 200)
+        return self.show("GET", path, (200,))
 
-    def show(self, method: str, path: str, status: int, **request: Any) -> Json:
+    def show(self, method: str, path: str, statuses: tuple[int, ...], **request: Any) -> Json:
         """Send a request, print it and its answer, and return the body of the answer."""
         self.say(f"   > {method} {path}")
         if "json" in request:
@@ -127,7 +141,7 @@ class Scenario:
         self.say(f"   < {answer.status_code} {answer.reason}")
         for line in json.dumps(body, indent=2).splitlines():
             self.say(f"     {line}")
-        self.expect(answer.status_code == status, f"the answer is {status}")
+        self.expect(answer.status_code in statuses, f"the answer is {' or '.join(map(str, statuses))}")
         return body
 
     def url(self, path: str) -> str:

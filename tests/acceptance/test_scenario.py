@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from services import scenario
 from services.local.stack import ROOT, Stack
 from services.scenario import Scenario
+from tests.acceptance.later import Later
 
 POSTMAN = ROOT / "postman"
 COLLECTION = POSTMAN / "nameko-hw.postman_collection.json"
 NEWMAN_S = 180
+FOR_EVER = 1_000_000
 
 
 @pytest.fixture(params=["embedded", "stack"])
@@ -56,6 +59,27 @@ def test_the_scenario_holds(url: str):
     lines: list[str] = []
     assert Scenario(url, say=lines.append).play() == 0
     assert lines[-1].strip() == "PASSED: 8 of 8 steps hold"
+    if not any('"pending"' in line for line in lines):  # then nothing is asked for a second time
+        assert sum(line.startswith("   > ") for line in lines) == 10
+
+
+def test_the_scenario_asks_for_what_is_pending(embedded: str):
+    lines: list[str] = []
+    with Later(embedded) as later:
+        assert Scenario(later.url, say=lines.append).play() == 0
+    assert lines.count("   < 202 ACCEPTED") == 2
+    asked_for = [line.split("/")[1] for line in lines if line.startswith("   > GET")]
+    assert (asked_for.count("users"), asked_for.count("orders")) == (1, 2)  # of many times, only the last is printed
+
+
+def test_the_scenario_fails_if_an_order_stays_pending(embedded: str, monkeypatch: pytest.MonkeyPatch):
+    with Later(embedded) as later:
+        playing = Scenario(later.url)
+        playing.create_user()
+        later.times = FOR_EVER
+        monkeypatch.setattr(scenario, "END_S", 0.2)
+        with pytest.raises(scenario.Unexpected, match="the order is paid"):
+            playing.place_paid_order()
 
 
 def test_the_postman_suite_passes_and_prints_what_it_sends_and_gets(url: str, tmp_path: Path):
@@ -66,6 +90,27 @@ def test_the_postman_suite_passes_and_prints_what_it_sends_and_gets(url: str, tm
     assert report["failures"] == []
     assert "insufficient_funds" in run.stdout and "/billing/accounts/" in run.stdout
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_the_postman_suite_asks_for_what_is_pending(embedded: str, tmp_path: Path):
+    with Later(embedded) as later:
+        run = newman(later.url, tmp_path)
+    assert run.returncode == 0, run.stdout[-5000:]
+    assert run.stdout.count("202 ACCEPTED") >= 5
+
+
+def test_the_postman_suite_fails_if_anything_stays_pending(embedded: str, tmp_path: Path):
+    with Later(embedded, times=FOR_EVER) as later:
+        run = newman(later.url, tmp_path, "--env-var", "deadlineS=0.3", "--env-var", "accountDeadlineS=0.3")
+    assert run.returncode != 0
+    report = json.loads((tmp_path / "report.json").read_text())["run"]
+    lost = {failure["error"]["test"] for failure in report["failures"]}
+    assert {
+        "the user is active",
+        "the order is no longer pending",
+        "the answer is final",
+        "the orders of the unknown user are over",
+    } <= lost
 
 
 def test_the_postman_suite_fails_where_nobody_serves(tmp_path: Path):

@@ -1,0 +1,88 @@
+"""The system as a client meets it when everything ends later: users and orders are pending at first."""
+
+import json
+from collections.abc import Callable, Iterable
+from threading import Thread
+from typing import Any
+from uuid import uuid4
+
+import requests
+from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.wrappers import Request, Response
+
+from services.local.net import HOST
+from tests.client import TIMEOUT_S, Json
+
+UNENDED = {"status": "pending", "reason": None}
+PASSED_ON = ("Content-Type", "Idempotency-Key")
+PASSED_BACK = ("Location", "Idempotent-Replayed")
+
+
+class Quiet(WSGIRequestHandler):
+    def log_request(self, *_: object) -> None:
+        pass
+
+
+class Later:
+    """A proxy before a system. What a client creates is pending the first `times` that it sees it.
+
+    An order of an unknown user is no exception: it is answered 202, and rejected later.
+    """
+
+    def __init__(self, url: str, times: int = 3) -> None:
+        self.system = url
+        self.times = times
+        self.seen: dict[str, int] = {}
+        self.strangers: dict[str, Json] = {}
+        self.server = make_server(HOST, 0, self.app, threaded=True, request_handler=Quiet)
+        self.url = f"http://{HOST}:{self.server.server_port}"
+        self.thread = Thread(target=self.server.serve_forever)
+
+    def __enter__(self) -> "Later":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        request = Request(environ)
+        answer = requests.request(
+            request.method,
+            self.system + request.full_path.rstrip("?"),
+            data=request.get_data(),
+            headers={name: request.headers[name] for name in PASSED_ON if name in request.headers},
+            timeout=TIMEOUT_S,
+        )
+        status, body = self.as_seen_now(request, answer.status_code, answer.json())
+        headers = {name: answer.headers[name] for name in PASSED_BACK if name in answer.headers}
+        headers["Content-Type"] = "application/json" if status < 400 else "application/problem+json"
+        if status in (201, 202) and request.path == "/orders":
+            headers["Location"] = f"/orders/{body['id']}"
+        return Response(json.dumps(body), status, headers)(environ, start_response)
+
+    def as_seen_now(self, request: Request, status: int, body: Json) -> tuple[int, Json]:
+        """The answer as it would be if the end came later."""
+        stranger = self.strangers.get(request.args.get("user_id", ""))
+        if request.path == "/orders" and request.method == "POST" and status == 404:
+            body, status = self.strangers_order(request), 201
+        elif request.path == "/orders" and stranger:
+            return status, body | {"items": [self.unended(stranger)]}
+        if status not in (200, 201) or request.path.split("/")[1] not in ("users", "orders") or "id" not in body:
+            return status, body
+        body = self.unended(body)
+        return 202 if status == 201 and body["status"] == "pending" and "price" in body else status, body
+
+    def strangers_order(self, request: Request) -> Json:
+        asked = request.get_json()
+        ended = {"status": "rejected", "reason": "account_not_found", "created_at": "2026-01-01T00:00:00Z"}
+        return self.strangers.setdefault(asked["user_id"], {"id": str(uuid4()), **asked, **ended})
+
+    def unended(self, body: Json) -> Json:
+        """A user or an order, pending as long as it has not been seen `times` times."""
+        self.seen[body["id"]] = self.seen.get(body["id"], 0) + 1
+        return (
+            body if self.seen[body["id"]] > self.times else body | {key: UNENDED[key] for key in UNENDED if key in body}
+        )
