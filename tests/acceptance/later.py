@@ -14,8 +14,8 @@ from services.local.net import HOST
 from tests.client import TIMEOUT_S, Json
 
 UNENDED = {"status": "pending", "reason": None}
-PASSED_ON = ("Content-Type", "Idempotency-Key")
-PASSED_BACK = ("Location", "Idempotent-Replayed")
+PASSED_ON = ("Content-Type", "Idempotency-Key", "Prefer")
+PASSED_BACK = ("Location", "Idempotent-Replayed", "Preference-Applied")
 
 
 class Quiet(WSGIRequestHandler):
@@ -26,7 +26,8 @@ class Quiet(WSGIRequestHandler):
 class Later:
     """A proxy before a system. What a client creates is pending the first `times` that it sees it.
 
-    An order of an unknown user is no exception: it is answered 202, and rejected later.
+    An order of an unknown user is no exception: it is answered 202, and rejected later. Clients that
+    prefer to wait see the end.
     """
 
     def __init__(self, url: str, times: int = 3) -> None:
@@ -56,7 +57,9 @@ class Later:
             headers={name: request.headers[name] for name in PASSED_ON if name in request.headers},
             timeout=TIMEOUT_S,
         )
-        status, body = self.as_seen_now(request, answer.status_code, answer.json())
+        status, body = answer.status_code, answer.json()
+        if "Preference-Applied" not in answer.headers:
+            status, body = self.as_seen_now(request, status, body)
         headers = {name: answer.headers[name] for name in PASSED_BACK if name in answer.headers}
         headers["Content-Type"] = "application/json" if status < 400 else "application/problem+json"
         if status in (201, 202) and request.path == "/orders":
