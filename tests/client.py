@@ -65,6 +65,13 @@ class Api:
     def order(self, user_id: str, price: Json, key: str | None = None) -> requests.Response:
         return self.post("/orders", {"user_id": user_id, "price": price}, key)
 
+    def ended_order(self, user_id: str, price: Json) -> Json:
+        """Place an order, and return it as it ends: in some styles it is pending at first."""
+        order = self.order(user_id, price).json()
+        path = f"/orders/{order['id']}"
+        wait_for(lambda: self.get(path).json()["status"] != "pending", LETTER_S, "the end of an order")
+        return self.get(path).json()
+
     def balance(self, user_id: str) -> int:
         answer = self.get(f"/billing/accounts/{user_id}")
         assert answer.status_code == 200, answer.text

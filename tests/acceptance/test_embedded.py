@@ -41,7 +41,7 @@ def test_it_stops_with_nothing_left_and_keeps_its_data(tmp_path: Path, number: s
     running = Embedded(tmp_path)
     with running, Api(running.url) as api:
         user_id = api.new_user(balance=70)["id"]
-        order = api.order(user_id, 30).json()
+        order = api.ended_order(user_id, 30)
         letters = api.letters(user_id, 1)
         assert processes_of(tmp_path)
         assert running.stop(number) == 0
@@ -63,8 +63,8 @@ def test_a_letter_is_not_lost_when_the_process_is_killed(tmp_path: Path):
         running.process.wait(10)
         wait_for(lambda: not processes_of(tmp_path), 20, "PostgreSQL to end with its parent")
     with running, Api(running.url) as api:
-        assert api.balance(user_id) == 80
         assert len(api.letters(user_id, 20)) == 20
+        assert api.balance(user_id) == 80
 
 
 def test_a_port_that_is_taken_is_named():

@@ -106,7 +106,7 @@ def test_a_service_that_dies_starts_again(stack: Stack, api: Api):
         wait_for(lambda name=service, old=pid: stack.supervisor.pid(name) not in (None, old), 20, f"a new {service}")
     wait_for(stack.is_ready, 60, "all services to be ready")
     user_id = api.new_user(balance=5)["id"]
-    assert api.order(user_id, 5).json()["status"] == "paid"
+    assert api.ended_order(user_id, 5)["status"] == "paid"
 
 
 def test_everything_listens_on_loopback_only(stack: Stack):
