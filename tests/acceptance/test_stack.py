@@ -11,6 +11,7 @@ import psutil
 
 from services.local.net import wait_for
 from services.local.stack import ROOT, Stack
+from services.shop import module_of
 from tests.books import one
 from tests.client import Api
 
@@ -94,7 +95,7 @@ def test_an_event_can_be_dispatched_by_hand(stack: Stack, api: Api):
 def test_each_service_is_run_by_nameko(stack: Stack):
     for service in stack.ports:
         command = psutil.Process(stack.supervisor.pid(service)).cmdline()
-        assert command[-4:] == ["run", "--config", "config.yaml", f"services.{service}.service"]
+        assert command[-4:] == ["run", "--config", "config.yaml", module_of(service, stack.style)]
         assert command[-5].endswith("nameko")
 
 
