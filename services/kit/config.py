@@ -1,7 +1,7 @@
 """The settings of `config.yaml`, checked before anything starts."""
 
-import re
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from sqlalchemy import make_url
@@ -84,7 +84,7 @@ class Settings(BaseModel):
     @classmethod
     def _are_http(cls, urls: dict[str, str | None]) -> dict[str, str | None]:
         for service, url in urls.items():
-            if url and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
+            if url and not _is_base_url(url):
                 raise ValueError(f"{service} should be a URL like http://host:8000")
         return urls
 
@@ -101,6 +101,16 @@ class Settings(BaseModel):
             if getattr(self, longer) <= getattr(self, shorter):
                 raise ValueError(f"{longer} should be above {shorter}")
         return self
+
+
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port  # raises ValueError if it is none
+    except ValueError:
+        return False
+    is_plain = url.isascii() and url.isprintable() and not set(" @?#") & set(url)
+    return is_plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
 
 
 def check(config: dict[str, Any]) -> Settings:

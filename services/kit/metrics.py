@@ -25,7 +25,10 @@ class Metrics:
             "http_request_seconds", "HTTP requests, by answer", ["method", "route", "status"], REQUEST_BUCKETS
         )
         self.rpcs = histogram(
-            "rpc_seconds", "RPCs as their caller sees them, by outcome", ["method", "outcome"], RPC_BUCKETS
+            "rpc_seconds",
+            "Calls to other services as their caller sees them, by outcome",
+            ["method", "outcome"],
+            RPC_BUCKETS,
         )
         self.broker_up = gauge("broker_up", "1 while the broker answers, else 0")
         self.broker_refusals = counter(

@@ -1,27 +1,34 @@
-"""Calls of other services by HTTP, bounded in time and in number.
+"""Calls to another service by HTTP, with a deadline, few at a time, and none for a while if there are no answers.
 
-A call is a GET, or a PUT under an id that its caller has chosen, so it may be sent again: what it asks for is done
-once. Whatever is not an answer leaves the outcome unknown, and the caller finds out by asking again.
+In a service class `billing = HttpProxy("billing")`, then `self.billing.put(path, body, "put_payment")`. An answer is a
+status below 500, and JSON. After anything else the outcome is unknown: CallUnavailable, or CallFailed if somebody
+should look at the answer. Every call is a GET, or a PUT under an id that the caller chose. So it may be sent twice, and
+the caller finds out what became of it by asking again under the same id.
 
-A callee that is silent must not take all workers of its callers (Nygard, "Release It!", 2018): a call has a deadline,
-only so many calls are under way to one service (bulkhead), and after some failures in a row no call is sent for a
-while, then one, to find out (circuit breaker).
+A service that is slow or silent does not take all workers of its callers. (Nygard, "Release It!", 2018: timeouts,
+bulkheads, circuit breakers.)
 
-What a crash leaves: a call that may be carried out, and nothing here. Whoever wanted it has a pending row, or an event
-in an outbox.
+urllib3 takes half the processor time of httpx, and closes a connection on which a call was interrupted. But its pool
+grows by one when the wait for a connection is interrupted, so callers wait for a slot, and never for the pool.
+
+What a crash leaves: nothing on disk here. A call that was under way may be carried out. What the caller committed
+before it, a pending order or an event in the outbox, makes somebody call again under the same id.
 """
 
 import json
 import logging
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
-import urllib3
 from eventlet import Timeout
 from eventlet.semaphore import Semaphore
-from nameko.extensions import DependencyProvider, Extension
+from nameko.extensions import DependencyProvider, SharedExtension
 from pydantic import BaseModel
+from urllib3 import connection_from_url
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError
+from urllib3.util import parse_url
 
 from services.kit.config import BadConfiguration, Settings
 from services.kit.errors import CallFailed, Unavailable
@@ -30,33 +37,80 @@ from services.kit.seams import Container
 
 log = logging.getLogger(__name__)
 
-SLOT_S = 0.5  # how long a call waits until fewer calls are under way
-FAILURES = 3  # in a row, after which no call is sent for a while
-ANSWER_LIMIT = 2**20  # bytes
-NO_ANSWER = (408, 429)  # and everything from 500 on
+SLOT_WAIT_S = 0.5
+ANSWER_LIMIT_BYTES = 2**20
+FAILURES = 3  # in a row, before calls fail at once
+NOT_NOW = (408, 429)  # like 5xx: the service cannot answer now
 
 
 class CallUnavailable(Unavailable):
-    """No usable answer came: the call may have been carried out, or not."""
+    """The service cannot answer now, or the call was not sent."""
+
+
+class NoAnswer(CallUnavailable):
+    """The deadline is over, or there was no connection, or it broke: nothing shows that the service is alive."""
 
 
 class Answer(NamedTuple):
-    """A status below 500, and the JSON of the body."""
+    """The answer to a call: a status below 500, and the JSON of the body."""
 
     status: int
     body: Any
 
 
-class HttpClient(Extension):
-    """Calls one other service, whose address SERVICE_URLS has."""
+class Circuit:
+    """Stops calls to a service after FAILURES in a row without an answer, for a pause that doubles from 0.5 s to 5 s.
+
+    Then one call is let through. An answer ends the outage, no answer begins the next pause.
+    """
+
+    def __init__(self, target: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._outage = Outage(f"calls to {target}", target)
+        self._clock = clock
+        self._failures = 0
+        self._pause_s = self._paused_until = 0.0
+        self._is_probing = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._outage.is_on
+
+    @contextmanager
+    def passed(self, call: str) -> Iterator[None]:
+        """Let a call through, or raise CallUnavailable. A NoAnswer inside is a failure, anything else is not."""
+        is_probe = self.is_open
+        if is_probe and (self._is_probing or self._clock() < self._paused_until):
+            raise CallUnavailable(f"{call} was not sent: the service is away")
+        self._is_probing |= is_probe
+        try:
+            yield
+        except NoAnswer as error:
+            self._failures += 1
+            if is_probe or (self._failures >= FAILURES and not self.is_open):
+                self._pause_s = next_pause_s(self._pause_s)
+                self._paused_until = self._clock() + self._pause_s
+                self._outage.begin(str(error))
+            raise
+        finally:
+            self._is_probing &= not is_probe
+
+    def answered(self) -> None:
+        """Note that the service is alive."""
+        self._failures, self._pause_s = 0, 0.0
+        self._outage.end()
+
+
+class HttpClient(SharedExtension):
+    """Calls the service `target`; there is one client for each in a container, whoever uses it."""
 
     container: Container
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self._failures = 0
-        self._pause_s = 0.0
-        self._closed_until = 0.0  # no call is sent before
+
+    @property
+    def sharing_key(self) -> Any:
+        return type(self), self.target
 
     def check(self, settings: Settings) -> None:
         """Raise BadConfiguration if the address of the service is not known."""
@@ -68,120 +122,89 @@ class HttpClient(Extension):
 
     def setup(self) -> None:
         settings = self.container.settings
-        at_once = max(1, min(settings.MAX_CALLS, settings.max_workers - 1))
-        url = urllib3.util.parse_url(settings.SERVICE_URLS[self.target] or "")
-        self._path = (url.path or "").rstrip("/")
-        self._pool = urllib3.connection_from_url(url.url, maxsize=at_once, block=False, retries=False)
-        self._slots = Semaphore(at_once)
-        self._outage = Outage(f"calls of {self.container.service_name}", self.target)
+        url = settings.SERVICE_URLS[self.target] or ""
+        self._prefix = (parse_url(url).path or "").rstrip("/")
+        self._limit = max(1, min(settings.MAX_CALLS, settings.max_workers - 1))  # some workers are left for the rest
+        self._slots = Semaphore(self._limit)
+        self._circuit = Circuit(self.target)
+        self._pool = connection_from_url(url, maxsize=self._limit, timeout=None)
 
     def stop(self) -> None:
         self._pool.close()
 
     def call(self, method: str, path: str, operation: str, body: BaseModel | None = None) -> Answer:
-        """Send a request and return its answer, within RPC_TIMEOUT_S.
+        """Send a request and return its answer, in RPC_TIMEOUT_S, or raise CallUnavailable or CallFailed.
 
-        `operation` is a name for the metrics. Raise CallUnavailable if there is no answer, CallFailed for one that
-        cannot be read.
+        `operation` is a constant that names the call in metrics.
         """
-        started, outcome = time.monotonic(), "replied"
+        call, outcome, started = f"{self.target}.{operation}", "replied", time.monotonic()
         try:
-            return self._call(method, path, body)
+            return read(call, *self._answer(method, path, body, call))
         except CallFailed as error:
-            outcome = "refused"  # the label of a metric, which it shares with RPCs
-            log.error("a call was not answered as it should, its outcome is unknown: %s", error)
+            outcome = "refused"
+            log.error("an answer cannot be used, its call's outcome is unknown: %s", error)
             raise
         except Unavailable as error:
             outcome = "failed"
-            if not self._outage.is_on:
-                log.warning("%s.%s has an unknown outcome: %s", self.target, operation, error)
+            if not self._circuit.is_open:  # which is logged when it begins
+                log.warning("a call got no answer: %s", error)
             raise
         finally:
-            self.container.metrics.rpcs.labels(
-                self.container.service_name, f"{self.target}.{operation}", outcome
-            ).observe(time.monotonic() - started)
+            observed = self.container.metrics.rpcs.labels(self.container.service_name, call, outcome)
+            observed.observe(time.monotonic() - started)
 
-    def _call(self, method: str, path: str, body: BaseModel | None) -> Answer:
+    def _answer(self, method: str, path: str, body: BaseModel | None, call: str) -> tuple[int, bytes]:
+        """Return the status and the body of an answer, whatever they are, or raise CallUnavailable."""
         timeout_s = self.container.settings.RPC_TIMEOUT_S
-        self._pass_breaker(timeout_s)
-        with Timeout(SLOT_S, CallUnavailable(f"too many calls of {self.target} are under way; nothing was sent")):
-            self._slots.acquire()
+        late = NoAnswer(f"{call} was not answered in {timeout_s:g} s")
+        with Timeout(timeout_s, late), self._slot(call), self._circuit.passed(call):
+            try:
+                answer = self._send_twice(method, path, body)
+            except HTTPError as error:
+                raise NoAnswer(f"{call}: {error}") from error
+            self._circuit.answered()
+            return answer
+
+    @contextmanager
+    def _slot(self, call: str) -> Iterator[None]:
+        if not self._slots.acquire(timeout=SLOT_WAIT_S):
+            raise CallUnavailable(f"{call} was not sent: {self._limit} calls are under way")
         try:
-            with Timeout(timeout_s, CallUnavailable(f"{self.target} did not answer in {timeout_s:g} s")):
-                status, raw = self._send_twice(method, path, body)
-        except CallUnavailable as error:
-            self._note_failure(error)
-            raise
+            yield
         finally:
             self._slots.release()
-        self._note_answer()
-        return self._read(status, raw)
-
-    def _pass_breaker(self, probe_s: float) -> None:
-        """Raise CallUnavailable while no call may be sent; let one pass when the pause is over."""
-        now = time.monotonic()
-        if now < self._closed_until:
-            raise CallUnavailable(f"{self.target} has not answered lately; nothing was sent")
-        if self._outage.is_on:
-            self._closed_until = now + probe_s  # this one finds out, and nobody else until it has
-
-    def _note_failure(self, error: Exception) -> None:
-        self._failures += 1
-        if self._failures >= FAILURES:
-            self._pause_s = next_pause_s(self._pause_s)
-            self._closed_until = time.monotonic() + self._pause_s
-            self._outage.begin(str(error))
-
-    def _note_answer(self) -> None:
-        self._failures, self._pause_s, self._closed_until = 0, 0.0, 0.0
-        self._outage.end()
 
     def _send_twice(self, method: str, path: str, body: BaseModel | None) -> tuple[int, bytes]:
-        """Send a request, and once more if its connection broke: a kept one may have died without being noticed."""
+        """Send a request. If there is no connection, or it breaks, send it once more, on a new one."""
         try:
             return self._send(method, path, body)
         except (ProtocolError, NewConnectionError):
-            pass
-        except HTTPError as error:
-            raise CallUnavailable(f"{self.target}: {type(error).__name__}") from error
-        try:
+            # The pool hands out first what it was given last, here the place of the connection that broke.
             return self._send(method, path, body)
-        except HTTPError as error:
-            raise CallUnavailable(f"{self.target}: {type(error).__name__}") from error
 
     def _send(self, method: str, path: str, body: BaseModel | None) -> tuple[int, bytes]:
         headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if body else {})
         content = body.model_dump_json().encode() if body else None
-        response = self._pool.urlopen(
-            method, self._path + path, content, headers, redirect=False, preload_content=False, timeout=None
-        )
-        is_read = False
-        try:
-            raw = response.read(ANSWER_LIMIT + 1)
-            is_read = len(raw) <= ANSWER_LIMIT
-        finally:
-            if is_read:
-                response.release_conn()
-            else:
-                response.close()
-        return response.status, raw
+        path = self._prefix + path
+        sent = self._pool.urlopen(method, path, content, headers, retries=False, redirect=False, preload_content=False)
+        with closing(sent) as response:  # a connection that was not read to its end is not used again
+            return response.status, response.read(ANSWER_LIMIT_BYTES + 1)
 
-    def _read(self, status: int, raw: bytes) -> Answer:
-        if status >= 500 or status in NO_ANSWER:
-            raise CallUnavailable(f"{self.target} answered {status}")
-        if len(raw) > ANSWER_LIMIT:
-            raise CallFailed(f"{self.target}: the answer is too long")
-        try:
-            return Answer(status, json.loads(raw))
-        except ValueError:
-            raise CallFailed(f"{self.target}: the answer {status} is not JSON") from None
+
+def read(call: str, status: int, body: bytes) -> Answer:
+    """Return the answer; raise CallUnavailable or CallFailed if there is none in it."""
+    if status >= 500 or status in NOT_NOW:
+        raise CallUnavailable(f"{call}: the answer is {status}")
+    if len(body) > ANSWER_LIMIT_BYTES:
+        raise CallFailed(f"{call}: the answer {status} is longer than {ANSWER_LIMIT_BYTES} bytes")
+    try:
+        return Answer(status, json.loads(body))
+    except (ValueError, RecursionError):
+        raise CallFailed(f"{call}: the answer {status} is not JSON") from None
 
 
 class HttpProxy(DependencyProvider):
-    """Another service: `billing = HttpProxy("billing")`, then `self.billing.put("/payments/7", payment, "payment")`.
-
-    An answer below 500 is returned. CallUnavailable and CallFailed leave the outcome unknown.
-    """
+    """Another service, as workers see it. CallUnavailable and CallFailed leave the outcome unknown."""
 
     def __init__(self, target: str) -> None:
         self.client = HttpClient(target)

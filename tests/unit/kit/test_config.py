@@ -44,7 +44,16 @@ def test_the_defaults_are_good():
         ("INBOX_LEASE_S", 1),
         ("ACCOUNT_WAIT_S", 1),
         ("MAX_CALLS", 0),
+        ("SERVICE_URLS", None),
+        ("SERVICE_URLS", {"billing": 8000}),
         ("SERVICE_URLS", {"billing": "billing:8000"}),
+        ("SERVICE_URLS", {"billing": "ftp://billing"}),
+        ("SERVICE_URLS", {"billing": "http://"}),
+        ("SERVICE_URLS", {"billing": "http://:8000"}),
+        ("SERVICE_URLS", {"billing": "http://billing:99999"}),
+        ("SERVICE_URLS", {"billing": "http://[::1"}),
+        ("SERVICE_URLS", {"billing": "http://billing/?of=mine"}),
+        ("SERVICE_URLS", {"billing": "http://billing\n"}),
         ("SPELLED_WRONG", 1),
     ],
 )
@@ -53,6 +62,11 @@ def test_a_wrong_value_is_named(key, value):
         check(config() | {key: value})
     assert key in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://billing:8000", "https://shop.test/billing/", "http://[::1]:8000", "", None])
+def test_an_address_of_a_service_may_be_empty(url):
+    assert check(config() | {"SERVICE_URLS": {"billing": url}}).SERVICE_URLS == {"billing": url}
 
 
 def test_a_missing_key_is_named():
@@ -67,6 +81,7 @@ def test_a_missing_key_is_named():
     [
         ("AMQP_URI", "http://user:hunter2@host"),
         ("DB_URIS", {"orders:Base": "postgres//user:hunter2@host"}),
+        ("SERVICE_URLS", {"billing": "http://user:hunter2@host"}),
     ],
 )
 def test_a_secret_is_not_repeated(key, value):
