@@ -39,10 +39,13 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Postg
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{folder}", "PYTHONWARNINGS": "ignore"}
-        make = (
-            "import notes, sqlalchemy; "
-            f"notes.Base.metadata.create_all(sqlalchemy.create_engine({postgres.url('notes')!r}))"
-        )
+        make = f"""
+import notes, sqlalchemy
+engine = sqlalchemy.create_engine({postgres.url("notes")!r})
+notes.Base.metadata.create_all(engine)
+with engine.begin() as connection:
+    connection.execute(sqlalchemy.insert(notes.OutboxTransport).values(name="amqp"))
+"""
         subprocess.run([sys.executable, "-c", make], check=True, env=environment, cwd=folder)
         with (folder / "notes.log").open("wb") as log:
             process = subprocess.Popen(

@@ -202,7 +202,7 @@ def test_a_dead_letter_is_replayed_with_all_its_attempts(engines: dict[str, Engi
         connection.execute(text("delete from inbox"))
         connection.execute(text(FAILED))
         connection.execute(text("update inbox set attempts = 4, next_attempt_at = null"))
-        letters = DeadLetters({"notifications": engines["notifications"].url.render_as_string(hide_password=False)})
+        letters = DeadLetters({name: one.url.render_as_string(hide_password=False) for name, one in engines.items()})
         assert len(list(letters.replay([]))) == 2 and list(letters.look([])) == []
         assert connection.execute(text("select attempts, next_attempt_at <= now() from inbox")).all() == [(0, True)] * 2
     for engine in letters.engines.values():
@@ -224,10 +224,10 @@ def test_an_order_that_somebody_holds_holds_up_no_other(engines: dict[str, Engin
         with engines["orders"].begin() as other:
             other.execute(text("select id from orders where id = :id for update"), {"id": pending[0].id})
             events = {order.id: event_for(order) for order in ended}
-            now, written_ = orders.end_orders(connection, ended, events, 60)
-            written = list(written_)
+            recorded = orders.end_orders(connection, ended, events, 60)
+        written = [event for one in recorded for event in one.events]
         assert len(written) == len(pending) - 1
-        assert [order.status for order in now] == [Status.PENDING] + [Status.PAID] * len(written)
+        assert [one.order.status for one in recorded] == [Status.PENDING] + [Status.PAID] * len(written)
 
 
 def test_a_key_whose_request_is_refused_many_times_at_once_has_one_answer(engines: dict[str, Engine]):

@@ -26,14 +26,14 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A server that shows times as somebody far from UTC would see them."""
     with Postgres(tmp_path_factory.mktemp("postgres"), settings={"timezone": "Asia/Tokyo"}) as server:
         server.ensure_databases(SERVICES)
-        for service in ("users", "orders"):
+        for service in ("users", "orders", "billing"):
             upgrade(service, server.url(service))
         yield server
 
 
 @pytest.fixture(autouse=True)
 def _no_events(postgres: Postgres) -> None:
-    for service in ("users", "orders"):
+    for service in ("users", "orders", "billing"):
         change(postgres, service, "truncate outbox")
 
 
