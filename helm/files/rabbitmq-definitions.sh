@@ -28,29 +28,36 @@ keys() { # NAME EXCHANGE PUBLISH BIND
 \"write\": \"$3\", \"read\": \"$4\"}"
 }
 
-# users: publishes its events, calls billing, and serves requests.
-user users '' \
-  '^(nameko-rpc|users[.]events|rpc-users|rpc[.]reply-users-.*)$' \
-  '^(nameko-rpc|users[.]events|rpc-users|rpc[.]reply-users-.*)$' \
-  '^(nameko-rpc|rpc-users|rpc[.]reply-users-.*)$'
+# What holds in both styles with a broker: `broker` and `events`.
+
+# users: publishes its events, calls billing, serves requests, and handles the events of billing.
+queues='rpc-users|rpc[.]reply-users-.*|evt-billing-account_opened--users[.].*'
+user users '' "^(nameko-rpc|(users|billing)[.]events|$queues)\$" "^(nameko-rpc|users[.]events|$queues)\$" \
+  "^(nameko-rpc|billing[.]events|$queues)\$"
 keys users nameko-rpc "^(billing[.](open_account|open_accounts)|$REPLY)\$" "^(users[.][*]|$REPLY)\$"
 keys users users.events '^user_registered$' ''
+keys users billing.events '' '^account_opened$'
 
-# orders: publishes its events, and calls billing and users.
-user orders '' \
-  '^(nameko-rpc|orders[.]events|rpc[.]reply-orders-.*)$' \
-  '^(nameko-rpc|orders[.]events|rpc[.]reply-orders-.*)$' \
-  '^(nameko-rpc|rpc[.]reply-orders-.*)$'
+# orders: publishes its events, calls billing and users, and handles the events of billing.
+queues='rpc[.]reply-orders-.*|evt-billing-payment_(accepted|refused)--orders[.].*'
+user orders '' "^(nameko-rpc|(orders|billing)[.]events|$queues)\$" "^(nameko-rpc|orders[.]events|$queues)\$" \
+  "^(nameko-rpc|billing[.]events|$queues)\$"
 keys orders nameko-rpc '^(billing[.](pay_all|pay|refuse)|users[.]known_users)$' "^$REPLY\$"
-keys orders orders.events '^order_(paid|rejected)$' ''
+keys orders orders.events '^order_(placed|paid|rejected)$' ''
+keys orders billing.events '' '^payment_(accepted|refused)$'
 
-# billing: serves requests.
-user billing '' '^(nameko-rpc|rpc-billing)$' '^(nameko-rpc|rpc-billing)$' '^(nameko-rpc|rpc-billing)$'
+# billing: serves requests, publishes its events, and handles those of users and orders.
+queues='rpc-billing|evt-users-user_registered--billing[.].*|evt-orders-order_placed--billing[.].*'
+user billing '' "^(nameko-rpc|(users|orders|billing)[.]events|$queues)\$" "^(nameko-rpc|billing[.]events|$queues)\$" \
+  "^(nameko-rpc|(users|orders)[.]events|$queues)\$"
 keys billing nameko-rpc "^$REPLY\$" '^billing[.][*]$'
+keys billing billing.events '^(account_opened|payment_(accepted|refused))$' ''
+keys billing users.events '' '^user_registered$'
+keys billing orders.events '' '^order_placed$'
 
-# notifications: handles the events of users and orders, and publishes nothing.
-queues='evt-(users|orders)-.*--notifications[.].*'
-user notifications '' "^((users|orders)[.]events|$queues)\$" "^$queues\$" "^((users|orders)[.]events|$queues)\$"
+# notifications: handles the events of all others, and publishes nothing.
+queues='evt-(users|orders|billing)-.*--notifications[.].*'
+user notifications '' "^((users|orders|billing)[.]events|$queues)\$" "^$queues\$" "^((users|orders|billing)[.]events|$queues)\$"
 
 user admin '"administrator"' '.*' '.*' '.*'
 

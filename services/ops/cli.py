@@ -212,6 +212,10 @@ def shell(arguments: argparse.Namespace) -> None:
     environment = running.environment()
     if not environment:
         raise CommandError("no stack is running: start it with `make stack` in another terminal")
+    if "AMQP_URI" not in environment:
+        from services.ops.http_shell import interact
+
+        return interact(environment)
     os.execve(NAMEKO, [NAMEKO, "shell", "--config", "config.yaml"], {**os.environ, **environment})
 
 

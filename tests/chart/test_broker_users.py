@@ -35,6 +35,12 @@ QUEUES = {
     "evt-users-user_registered--notifications.on_it": "notifications",
     "evt-orders-order_paid--notifications.on_it": "notifications",
     "evt-orders-order_paid--billing.on_it": None,
+    "evt-orders-order_placed--billing.on_it": "billing",
+    "evt-users-user_registered--billing.on_it": "billing",
+    "evt-billing-account_opened--users.on_it": "users",
+    "evt-billing-account_opened--orders.on_it": None,
+    "evt-billing-payment_accepted--orders.on_it": "orders",
+    "evt-billing-payment_refused--notifications.on_it": "notifications",
 }
 EXCHANGES = {"nameko-rpc", "users.events", "orders.events", "billing.events", "amq.topic", "amq.direct", ""}
 
@@ -47,6 +53,7 @@ MAY_PUBLISH = {
         ("nameko-rpc", REPLY),
     },
     "orders": {
+        ("orders.events", "order_placed"),
         ("orders.events", "order_paid"),
         ("orders.events", "order_rejected"),
         ("nameko-rpc", "billing.pay"),
@@ -54,15 +61,30 @@ MAY_PUBLISH = {
         ("nameko-rpc", "billing.refuse"),
         ("nameko-rpc", "users.known_users"),
     },
-    "billing": {("nameko-rpc", REPLY)},
+    "billing": {
+        ("nameko-rpc", REPLY),
+        ("billing.events", "account_opened"),
+        ("billing.events", "payment_accepted"),
+        ("billing.events", "payment_refused"),
+    },
     "notifications": set(),
 }
 #: All by which a user may bind its own queues; nobody may bind another's.
 MAY_BIND = {
-    "users": {("nameko-rpc", "users.*"), ("nameko-rpc", REPLY)},
-    "orders": {("nameko-rpc", REPLY)},
-    "billing": {("nameko-rpc", "billing.*")},
-    "notifications": {(exchange, key) for exchange in ("users.events", "orders.events") for key in BINDING_KEYS},
+    "users": {("nameko-rpc", "users.*"), ("nameko-rpc", REPLY), ("billing.events", "account_opened")},
+    "orders": {
+        ("nameko-rpc", REPLY),
+        ("billing.events", "payment_accepted"),
+        ("billing.events", "payment_refused"),
+    },
+    "billing": {
+        ("nameko-rpc", "billing.*"),
+        ("users.events", "user_registered"),
+        ("orders.events", "order_placed"),
+    },
+    "notifications": {
+        (exchange, key) for exchange in ("users.events", "orders.events", "billing.events") for key in BINDING_KEYS
+    },
 }
 
 
@@ -145,10 +167,10 @@ def test_a_user_reads_declares_and_empties_only_its_own_queues(topology, node: R
 @pytest.mark.parametrize(
     "user, declares",
     [
-        ("users", {"nameko-rpc", "users.events"}),
-        ("orders", {"nameko-rpc", "orders.events"}),
-        ("billing", {"nameko-rpc"}),
-        ("notifications", {"users.events", "orders.events"}),
+        ("users", {"nameko-rpc", "users.events", "billing.events"}),
+        ("orders", {"nameko-rpc", "orders.events", "billing.events"}),
+        ("billing", {"nameko-rpc", "users.events", "orders.events", "billing.events"}),
+        ("notifications", {"users.events", "orders.events", "billing.events"}),
     ],
 )
 def test_a_user_declares_only_the_exchanges_that_it_uses(topology, node: RabbitMQ, user: str, declares: set[str]):
