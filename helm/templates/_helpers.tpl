@@ -5,6 +5,16 @@
 {{- default $name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end }}
 
+{{/* "true" if the style has a broker, else empty: the style http has none. */}}
+{{- define "nameko-hw.hasBroker" -}}
+{{- if ne .Values.style "http" }}true{{ end -}}
+{{- end }}
+
+{{/* "true" if RabbitMQ is installed by this chart. */}}
+{{- define "nameko-hw.installsBroker" -}}
+{{- if and (ne .Values.style "http") .Values.rabbitmq.enabled }}true{{ end -}}
+{{- end }}
+
 {{/* What finds the pods of a component. (root, component) */}}
 {{- define "nameko-hw.selectorLabels" -}}
 app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
@@ -152,6 +162,20 @@ affinity:
 - name: AMQP_URI
   valueFrom:
     secretKeyRef: {name: {{ $secret }}, key: {{ .name }}-uri}
+{{- end }}
+{{- end }}
+
+{{/* Environment with what carries messages between the services: the broker, or their own addresses. (root, name) */}}
+{{- define "nameko-hw.messagingEnv" -}}
+- name: STYLE
+  value: {{ .root.Values.style }}
+{{- if include "nameko-hw.hasBroker" .root }}
+{{ include "nameko-hw.brokerEnv" . }}
+{{- else }}
+{{- range list "users" "billing" "notifications" }}
+- name: {{ upper . }}_URL
+  value: http://{{ include "nameko-hw.fullname" $.root }}-{{ . }}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -28,6 +28,13 @@ MATRIX: dict[str, Values] = {
         "services": {"orders": {"autoscaling": {"enabled": True, "maxReplicas": 3}}},
         "postgres": {"maxConnections": 400},
     },
+    "style http": {"style": "http"},
+    "style events": {"style": "events"},
+    "style http, external database": {
+        "style": "http",
+        "postgres": {"enabled": False},
+        "externalDatabase": {"existingSecret": "databases"},
+    },
     "ingress off": {"ingress": {"enabled": False}},
     "no persistence": {
         "postgres": {"persistence": {"enabled": False}},

@@ -21,7 +21,7 @@ from services.local.net import HOST, free_port, wait_for
 from services.local.stack import ROOT, Stack, database_variable
 from services.local.supervisor import dies_with_parent
 from services.scenario import Scenario
-from services.shop import ROUTES, SERVICES
+from services.shop import ROUTES, SERVICES, STYLES
 from tests.chart.objects import render, variables
 from tests.chart.values_table import CHART
 from tests.client import tells_how_to_send_it_again
@@ -29,6 +29,7 @@ from tests.client import tells_how_to_send_it_again
 FILE = ROOT / "compose.yaml"
 PROXY = ROOT / "docker" / "nginx.conf"
 START_S = 20
+URLS = {"USERS_URL", "BILLING_URL", "NOTIFICATIONS_URL"}
 
 Service = dict[str, Any]
 
@@ -60,7 +61,9 @@ def test_images_are_official_and_those_of_the_chart(compose: dict[str, Service])
 def test_everything_is_waited_for_by_its_health(compose: dict[str, Service]):
     for name, one in compose.items():
         assert one["healthcheck"]["test"][0] == "CMD", name
-        assert all(condition == {"condition": "service_healthy"} for condition in one.get("depends_on", {}).values())
+        for other, condition in one.get("depends_on", {}).items():
+            may_be_missing = {"required": False} if other == "rabbitmq" else {}
+            assert condition == {"condition": "service_healthy"} | may_be_missing
     assert compose["proxy"]["depends_on"].keys() == set(SERVICES)
     for service in SERVICES:
         assert "/health/ready" in " ".join(compose[service]["healthcheck"]["test"])
@@ -86,16 +89,22 @@ def test_mounted_files_are_there(compose: dict[str, Service]):
 def test_services_read_every_variable_that_they_get(compose: dict[str, Service]):
     for service in SERVICES:
         given = set(compose[service]["environment"])
-        assert given == {"AMQP_URI", database_variable(service)}
-        assert given <= variables()
+        assert given == {"AMQP_URI", "STYLE", *URLS, database_variable(service)}
+        assert given - {"STYLE"} <= variables()
 
 
 def test_each_service_migrates_then_runs(compose: dict[str, Service]):
     for service in SERVICES:
         shell, option, script = compose[service]["command"]
         assert (shell, option) == ("sh", "-c")
-        run = render().pod(f"nameko-hw-{service}").spec["containers"][0]["command"]
-        assert script == f"nameko-hw migrate {service} && exec {shlex.join(run)}"
+        run = shlex.join(render().pod(f"nameko-hw-{service}").spec["containers"][0]["command"])
+        assert script == f"nameko-hw migrate {service} && exec {run.removesuffix('broker')}${{STYLE:-broker}}"
+
+
+def test_the_broker_is_started_in_the_styles_that_have_one(compose: dict[str, Service]):
+    assert compose["rabbitmq"]["profiles"] == [style.name for style in STYLES.values() if style.has_broker]
+    assert "\nCOMPOSE_PROFILES=${STYLE:-broker}\n" in (ROOT / ".env").read_text()
+    assert [name for name, one in compose.items() if "profiles" in one] == ["rabbitmq"]
 
 
 def test_our_own_containers_have_no_rights_to_lose(compose: dict[str, Service]):
@@ -177,7 +186,9 @@ def test_the_root_is_that_of_users(proxy: str, stack: Stack):
     assert (here.status_code, here.content) == (there.status_code, there.content)
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/usersx", "/health/ready", "/metrics", "/openapi.jsonx"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/internal/billing/payments/x", "/usersx", "/health/ready", "/metrics", "/openapi.jsonx"]
+)
 def test_what_is_no_route_is_a_problem_of_the_proxy(proxy: str, path: str):
     is_problem(requests.get(f"{proxy}{path}", timeout=5), 404)
 

@@ -14,7 +14,8 @@ from nameko.cli.main import setup_yaml_parser
 
 from services.kit.config import check
 from services.local.stack import ROOT, Stack, database_variable
-from services.shop import ROUTES, SERVICES
+from services.ops.openapi import document
+from services.shop import ROUTES, SERVICES, STYLES, Style, module_of
 from tests.chart.objects import MATRIX, NAMESPACE, RELEASE, Objects, render, selects, variables
 from tests.chart.values_table import CHART
 
@@ -174,6 +175,7 @@ def test_services_read_every_variable_that_they_get(objects: Objects):
         given = {variable["name"] for variable in pod.env}
         [config] = [one["configMapRef"]["name"] for one in pod.spec["containers"][0]["envFrom"]]
         given |= set(objects.one("ConfigMap", config)["data"])
+        given -= {"STYLE"}  # which the commands read
         given -= {"AMQP_PASSWORD", f"{service.upper()}_DATABASE_PASSWORD"}  # parts of the URIs
         assert given <= variables()
 
@@ -283,7 +285,44 @@ def test_the_ingress_has_the_routes_of_the_gateway(default: Objects):
         assert path["backend"]["service"]["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
         assert path["pathType"] == ("Exact" if path["path"] == "/" else "Prefix")
         routes[path["path"].removeprefix("/")] = service["metadata"]["labels"]["app.kubernetes.io/component"]
+    internal = routes.pop("internal")
     assert routes == ROUTES
+    assert internal not in {path.split("/")[2] for path in json.loads(document(STYLES["http"], internal=True))["paths"]}
+
+
+@pytest.mark.parametrize("style", STYLES.values(), ids=lambda style: style.name)
+def test_each_style_runs_its_own_modules_and_hands_the_outboxes_over(style: Style):
+    objects = render({"style": style.name})
+    for service in SERVICES:
+        pod = objects.pod(f"{RELEASE}-{service}")
+        assert pod.spec["containers"][0]["command"][-1] == module_of(service, style)
+        assert len([one for one in pod.env if one == {"name": "STYLE", "value": style.name}]) == 2
+        given = {one["name"] for one in pod.spec["containers"][0]["env"]}
+        assert ("AMQP_URI" in given, "BILLING_URL" in given) == (style.has_broker, not style.has_broker)
+
+
+@pytest.mark.parametrize("values", ["style http", "style http, external database"])
+def test_only_http_has_no_broker_at_all(values: str):
+    objects = render(MATRIX[values])
+    assert "rabbitmq" not in yaml.safe_dump(list(objects)).lower()
+    pod = objects.pod(f"{RELEASE}-orders")
+    urls = {one["name"]: one["value"] for one in pod.env if one["name"].endswith("_URL") and "value" in one}
+    for service in ("users", "billing", "notifications"):
+        assert urls[f"{service.upper()}_URL"] == f"http://{RELEASE}-{service}"
+        [port] = objects.one("Service", f"{RELEASE}-{service}")["spec"]["ports"]
+        assert port["port"] == 80
+
+
+def test_services_reach_each_other_only_where_they_speak_http(default: Objects):
+    def between(objects: Objects) -> tuple[bool, bool]:
+        policy = objects.one("NetworkPolicy", f"{RELEASE}-services")["spec"]
+        everybody = policy["podSelector"]
+        [rule] = policy["ingress"]
+        to = [peer for rule in policy["egress"] for peer in rule.get("to", [])]
+        return {"podSelector": everybody} in rule["from"], {"podSelector": everybody} in to
+
+    assert between(default) == (False, False)
+    assert between(render(MATRIX["style http"])) == (True, True)
 
 
 def test_the_scenario_reaches_each_service_at_its_own_address(default: Objects):

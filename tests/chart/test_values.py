@@ -28,6 +28,7 @@ OWN = {
     "values, named",
     [
         ({"servises": {}}, "servises"),
+        ({"style": "soap"}, "/style"),
         ({"services": {"payments": {"routes": ["/payments"]}}}, "payments"),
         ({"services": {"orders": {"replica": 3}}}, "replica"),
         ({"services": {"orders": {"replicas": "three"}}}, "/services/orders/replicas"),
