@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from nameko.extensions import DependencyProvider
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from sqlalchemy import Integer, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from services.kit.db.database import Database
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import OUTCOME_UNKNOWN, CallFailed, Unavailable
+from services.kit.event import Event
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +153,18 @@ class Recovery(DependencyProvider):
         elif row.stuck != self._stuck_before:
             log.error("%s: %d pending for more than %g s; see their `trouble`", service, row.stuck, after_s)
         self._stuck_before = row.stuck
+
+
+def events_of(rows: Sequence[Any], event_of: Callable[[Any], Event]) -> tuple[dict[UUID, Event], dict[UUID, Exception]]:
+    """Return the events that tell of rows, and the errors of the rows that none can tell of; both by their ids."""
+    events: dict[UUID, Event] = {}
+    troubles: dict[UUID, Exception] = {}
+    for row in rows:
+        try:
+            events[row.id] = event_of(row)
+        except ValidationError as error:
+            troubles[row.id] = error
+    return events, troubles
 
 
 def is_outage(result: Any) -> bool:

@@ -9,7 +9,7 @@ from services.kit.batching import batched
 from services.kit.errors import KeyReused
 from services.kit.inbox.provider import Inbox
 from services.kit.outbox.provider import Outbox
-from services.kit.recovery import NotYet
+from services.kit.recovery import NotYet, events_of
 from services.orders import models, service, store
 from services.orders.domain import OrderView, Reason, Status
 from services.orders.store import EndedOrder, OrderRequest, StoredOrder
@@ -24,7 +24,7 @@ class OrdersService(service.Orders):
     @batched()
     def _store(self, requests: Sequence[OrderRequest]) -> Sequence[StoredOrder | KeyReused]:
         """Store the orders, each with the event that it is placed, in one statement."""
-        events = {one.id: OrderPlaced(order_id=one.id, user_id=one.user_id, price=one.price) for one in requests}
+        events = {one.id: placed(one) for one in requests}
         with self.db.autocommit() as connection:
             stored, written = store.place_orders(
                 connection, requests, events, self.config["RECOVERY_AFTER_S"], self.outbox.lease_s
@@ -60,11 +60,15 @@ class OrdersService(service.Orders):
 
     def _settle_due(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
         """Tell of the orders again; billing tells again what it has decided."""
-        events = {one.id: OrderPlaced(order_id=one.id, user_id=one.user_id, price=one.price) for one in orders}
+        events, troubles = events_of(orders, placed)
         with self.db.autocommit() as connection:
             written = store.place_again(connection, events, self.outbox.lease_s)
         self.outbox.publish_soon(written)
-        return [NotYet("billing is going to hear of it")] * len(orders)
+        return [troubles.get(order.id, NotYet("billing is going to hear of it")) for order in orders]
+
+
+def placed(order: OrderRequest | OrderView) -> OrderPlaced:
+    return OrderPlaced(order_id=order.id, user_id=order.user_id, price=order.price)
 
 
 class Held(Exception):

@@ -8,7 +8,7 @@ from services.kit.amqp.transport import AmqpTransport
 from services.kit.inbox.provider import Inbox
 from services.kit.outbox.provider import Outbox
 from services.kit.outbox.table import OutgoingEvent
-from services.kit.recovery import NotYet
+from services.kit.recovery import NotYet, events_of
 from services.users import models, service, store
 from services.users.domain import UserView
 
@@ -33,8 +33,8 @@ class UsersService(service.Users):
 
     def _register_due(self, users: Sequence[UserView]) -> Sequence[UserView | Exception]:
         """Tell of the users again; billing tells again what it has done."""
-        events = {user.id: UserRegistered(user_id=user.id, email=user.email) for user in users}
+        events, troubles = events_of(users, lambda user: UserRegistered(user_id=user.id, email=user.email))
         with self.db.autocommit() as connection:
             written = store.register_again(connection, events, self.outbox.lease_s)
         self.outbox.publish_soon(written)
-        return [NotYet("billing is going to hear of it")] * len(users)
+        return [troubles.get(user.id, NotYet("billing is going to hear of it")) for user in users]
