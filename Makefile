@@ -14,10 +14,10 @@ BIN := $(VENV)/bin
 export PORT STYLE
 
 .DEFAULT_GOAL := help
-.PHONY: help needs-stack needs-test needs-model needs-bench demo run stack shell check test faults mutants model bench lint style types postman openapi asyncapi idl diagrams docs clean
+.PHONY: help needs-stack needs-test needs-model needs-bench demo run stack shell check test test-styles faults mutants model bench lint style types postman openapi asyncapi idl diagrams docs clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/run  ## play the assignment's eight steps and print them (the first thing to try)
 	@$(BIN)/nameko-hw demo
@@ -40,6 +40,9 @@ test: needs-test  ## set up whatever is missing, lint, run all tests and measure
 	@$(MAKE) --no-print-directory --jobs=2 lint
 	@$(pytest) -n $(WORKERS) --cov --cov-report=
 	@echo "Coverage by file: $(BIN)/coverage report"
+
+test-styles: needs-test $(VENV)/test  ## run the tests of servers and faults in all three styles in full (WORKERS=3)
+	@$(pytest) -n $(WORKERS) --styles tests/integration tests/faults
 
 faults: needs-stack $(VENV)/test  ## kill, freeze, cut and lock at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)

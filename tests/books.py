@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, create_engine, text
 
+from services.kit.outbox.table import OutboxRow
 from services.local.net import wait_for
 from services.local.stack import Stack
+from services.shop import services_with
 from tests.client import Api
 from tests.load import Sent
 
@@ -63,7 +65,8 @@ def is_quiet(stack: Stack) -> bool:
     pending = one(stack, "orders", "select count(*) from orders where status = 'pending'")
     pending += one(stack, "users", "select count(*) from users where status = 'pending'")
     waiting = sum(
-        one(stack, service, "select count(*) from outbox where published_at is null") for service in ("orders", "users")
+        one(stack, service, "select count(*) from outbox where published_at is null")
+        for service in services_with(OutboxRow)
     )
     letters = one(stack, "notifications", "select count(*) from letters where event_id is not null")
     ended = one(stack, "orders", "select count(*) from orders where status = 'paid' or reason = 'insufficient_funds'")

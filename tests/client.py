@@ -34,11 +34,11 @@ class Api:
             headers["Idempotency-Key"] = key
         return self.session.request(method, self.url + path, headers=headers, timeout=TIMEOUT_S, **options)
 
-    def get(self, path: str) -> requests.Response:
-        return self.request("GET", path)
+    def get(self, path: str, wait_s: int | None = None) -> requests.Response:
+        return self.request("GET", path, headers=prefer(wait_s))
 
-    def post(self, path: str, body: Json, key: str | None = None) -> requests.Response:
-        return self.request("POST", path, key, json=body)
+    def post(self, path: str, body: Json, key: str | None = None, wait_s: int | None = None) -> requests.Response:
+        return self.request("POST", path, key, json=body, headers=prefer(wait_s))
 
     def is_ready(self) -> bool:
         try:
@@ -98,6 +98,11 @@ class Api:
     def enough(self, path: str, count: int) -> list[Json] | None:
         items = self.items(path)
         return items if len(items) >= count else None
+
+
+def prefer(wait_s: int | None) -> dict[str, str]:
+    """Return the header by which a client says how long it would wait for the outcome."""
+    return {} if wait_s is None else {"Prefer": f"wait={wait_s}"}
 
 
 def new_email() -> str:

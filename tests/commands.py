@@ -10,7 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import psutil
 import pytest
 
-from services.local.stack import GATEWAY, ROOT, Stack
+from services.local.stack import GATEWAY, INTERNAL, ROOT, Stack
 from services.ops import cli
 
 
@@ -54,5 +54,5 @@ def replicas(stack: Stack) -> Iterator[tuple[str, psutil.Process]]:
     """Return every process of every service that runs now, with its name in the supervisor."""
     for name in stack.supervisor.names():
         pid = stack.supervisor.pid(name)
-        if pid is not None and name != GATEWAY:
+        if pid is not None and name not in (GATEWAY, INTERNAL):
             yield name, psutil.Process(pid)

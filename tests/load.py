@@ -20,6 +20,7 @@ from tests.client import Api, new_email
 
 RETRY_PAUSE_S = 0.1
 GIVE_UP_S = 90
+WAIT_S = 2  # half of the orders prefer to wait so long for their outcome
 ANSWERS = (200, 201, 202, 402, 404)
 DEPOSIT = 1000  # at the least
 TOO_MUCH = 10**9  # a price that nobody can pay
@@ -87,9 +88,10 @@ class Load:
         else:
             more = {"deposit": DEPOSIT, "order": TOO_MUCH if dice.random() < 0.1 else 0}.get(kind, 0)
             sent = Sent(kind, user_id, next(numbers) + more, None)
+        wait_s = WAIT_S if kind == "order" and dice.random() < 0.5 else None
         path, field = ("/orders", "price") if kind == "order" else (f"/billing/accounts/{user_id}/{kind}", "amount")
         answer = self._send(
-            api, path, {field: sent.amount} | ({"user_id": user_id} if kind == "order" else {}), sent.key, sent
+            api, path, {field: sent.amount} | ({"user_id": user_id} if kind == "order" else {}), sent.key, sent, wait_s
         )
         if kind == "order" and answer:
             sent.id = answer["id"]
@@ -97,14 +99,16 @@ class Load:
         with self._lock:
             self.sent.append(sent)
 
-    def _send(self, api: Api, path: str, body: Any, key: str | None, sent: Sent | None = None) -> Any:
+    def _send(
+        self, api: Api, path: str, body: Any, key: str | None, sent: Sent | None = None, wait_s: int | None = None
+    ) -> Any:
         """Send one request until it is answered for good; its answer, or None where there was none in time.
 
         Without a key, what changes something is sent once.
         """
         deadline = time.monotonic() + GIVE_UP_S
         while True:
-            answer, status = self._ask(api, path, body, key)
+            answer, status = self._ask(api, path, body, key, wait_s)
             if sent is not None:
                 sent.status = status
             if answer is not None and status in ANSWERS:
@@ -121,10 +125,12 @@ class Load:
             self._count("retried")
             time.sleep(RETRY_PAUSE_S)
 
-    def _ask(self, api: Api, path: str, body: Any, key: str | None) -> tuple[requests.Response | None, int | str]:
+    def _ask(
+        self, api: Api, path: str, body: Any, key: str | None, wait_s: int | None
+    ) -> tuple[requests.Response | None, int | str]:
         started = time.monotonic()
         try:
-            answer = api.post(path, body, key) if body else api.get(path)
+            answer = api.post(path, body, key, wait_s) if body else api.get(path)
             return answer, answer.status_code
         except requests.RequestException as error:
             return None, type(error).__name__

@@ -1,4 +1,6 @@
-"""Marks what needs a server, so that `make check` can leave it out: `-m "not server"`.
+"""Chooses tests. What a style shares with the default one is tried there; with `--styles` (`make test-styles`) in each.
+
+Marks what needs a server, so that `make check` can leave it out: `-m "not server"`.
 
 Nobody keeps a list. A test needs a server if it names one of the classes that start one, or a program that `make test`
 installs, or if a fixture of it does, or a function of the tests that these call. What a process of its own would start
@@ -25,11 +27,22 @@ NEVER = ("unit",)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "styles: repeats in another style what is tested in the default one; see --styles"
+    )
     config.addinivalue_line("markers", "server: needs PostgreSQL, RabbitMQ, nginx, npm, SPIN or a cluster")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--styles", action="store_true", help="also run what is tested in the default style in the others")
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--styles"):
+        repeated = [item for item in items if item.get_closest_marker("styles")]
+        config.hook.pytest_deselected(items=repeated)
+        items[:] = [item for item in items if item not in repeated]
     for item in items:
         if isinstance(item, pytest.Function) and needs_server(item):
             item.add_marker("server")

@@ -18,8 +18,9 @@ from kombu.exceptions import KombuError
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from services.kit.outbox.table import OutboxRow
 from services.local.net import wait_for
-from services.shop import SERVICES
+from services.shop import SERVICES, services_with
 from tests.books import database, one, rows
 from tests.broker import publish
 from tests.commands import replicas
@@ -64,32 +65,34 @@ class Harm:
     """Everything that can be done to a running stack. `at_once` happens, `lasting` lasts; both with their weights."""
 
     def __init__(self, stack: FakeTimeStack, dice: random.Random) -> None:
-        assert stack.rabbitmq and stack.postgres
+        assert stack.postgres
         self.stack = stack
-        self.rabbitmq = stack.rabbitmq
         self.postgres = stack.postgres
         self.dice = dice
         self.at_once: dict[Callable[[], None], int] = {
             self.kill_a_service: 5,
             self.stop_a_service: 2,
-            self.kill_the_broker: 4,
             self.kill_a_database: 3,
             self.cut_connections: 4,
             self.terminate_sessions: 3,
             self.publish_events_again: 2,
-            self.repeat_payments: 2,
         }
         self.lasting: dict[Callable[[], Any], int] = {
             self.a_service_is_frozen: 3,
-            self.the_broker_is_frozen: 2,
             self.the_database_is_frozen: 2,
             self.a_database_is_out_of_reach: 3,
-            self.the_broker_is_out_of_reach: 3,
+            self.others_are_out_of_reach: 3,
             self.requests_are_cut: 4,
             self.replies_are_lost: 6,
             self.a_database_is_read_only: 3,
             self.accounts_are_locked: 3,
         }
+        if stack.rabbitmq:
+            self.rabbitmq = stack.rabbitmq
+            self.at_once[self.kill_the_broker] = 4
+            self.lasting[self.the_broker_is_frozen] = 2
+        if stack.style.name == "broker":
+            self.at_once[self.repeat_payments] = 2
         if LIBFAKETIME:
             self.lasting[self.clocks_are_wrong] = 2
         #: What makes work wait, so that the next fault meets it.
@@ -98,7 +101,7 @@ class Harm:
             lambda: self.a_database_is_out_of_reach("billing"),
             lambda: self.a_database_is_read_only("notifications"),
             lambda: self.a_database_is_read_only("billing"),
-            lambda: self.the_broker_is_out_of_reach("orders"),
+            lambda: self.others_are_out_of_reach("orders"),
             self.accounts_are_locked,
         ]
 
@@ -123,8 +126,8 @@ class Harm:
     def cut_connections(self) -> None:
         """Reset some of the connections of a service, wherever they are."""
         service = self.a_service()
-        self.stack.databases[service].cut(self.dice.random())
-        self.stack.brokers[service].cut(self.dice.random())
+        for proxy in (self.stack.databases[service], *self.stack.links(service)):
+            proxy.cut(self.dice.random())
 
     def terminate_sessions(self) -> None:
         service = self.a_service()
@@ -139,7 +142,7 @@ class Harm:
 
     def publish_events_again(self) -> None:
         """Let the relays publish a tenth of all events once more."""
-        for service in ("orders", "users"):
+        for service in services_with(OutboxRow):
             with suppress(SQLAlchemyError):
                 rows(
                     self.stack,
@@ -187,8 +190,13 @@ class Harm:
     def a_database_is_out_of_reach(self, service: str = "") -> Any:
         return self._out_of_reach(self.stack.databases[service or self.a_service()])
 
-    def the_broker_is_out_of_reach(self, service: str = "") -> Any:
-        return self._out_of_reach(self.stack.brokers[service or self.a_service()])
+    @contextmanager
+    def others_are_out_of_reach(self, service: str = "") -> Iterator[None]:
+        """A service reaches neither the broker nor, without one, any other service."""
+        with ExitStack() as away:
+            for proxy in self.stack.links(service or self.a_service()):
+                away.enter_context(self._out_of_reach(proxy))
+            yield
 
     @contextmanager
     def _out_of_reach(self, proxy: Proxy) -> Iterator[None]:
@@ -208,9 +216,9 @@ class Harm:
 
     @contextmanager
     def _some(self, fault: Fault) -> Iterator[None]:
-        """Some requests of a service to its database and to the broker meet this fault."""
+        """Some requests of a service, to its database and to the broker or other services, meet this fault."""
         service = self.a_service()
-        proxies = (self.stack.databases[service], self.stack.brokers[service])
+        proxies = (self.stack.databases[service], *self.stack.links(service))
         for proxy in proxies:
             proxy.add(fault, count=LOST_REPLIES, probability=0.2)
         try:

@@ -2,7 +2,8 @@
 request and its reply by a rule.
 
 It need not know much of what it carries, only where a request begins and where its reply ends. PostgreSQL's simple
-query protocol takes turns, so a reply ends with ReadyForQuery. What AMQP answers to a publish is a confirm.
+query protocol takes turns, so a reply ends with ReadyForQuery. What AMQP answers to a publish is a confirm. An answer
+of HTTP has come when its headers have.
 """
 
 import asyncio
@@ -71,6 +72,8 @@ class Protocol(NamedTuple):
 ANY = Protocol(bool, bool)
 POSTGRES = Protocol(re.compile(rb"\AQ").search, re.compile(rb"Z\x00\x00\x00\x05[ITE]\Z").search)
 AMQP = Protocol(re.compile(rb"\x00\x3c\x00\x28").search, re.compile(rb"\x00\x3c\x00[\x50\x78]").search)
+
+HTTP = Protocol(re.compile(rb"\A(GET|PUT) ").search, re.compile(rb"\r\n\r\n").search)
 
 
 @dataclass(eq=False)
