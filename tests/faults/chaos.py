@@ -147,9 +147,9 @@ def report(say: Callable[[str], object], seed: int, duration_s: float, chaos: Ch
     say(f"\n{duration_s:g} s of faults, seed {seed}: how often each, and what waited just before it")
     if not LIBFAKETIME:
         say("no clock was wrong: there is no libfaketime here")
-    say(f"  {'':<30}" + "".join(f"{column:>16}" for column in columns))
+    say(f"  {'':<30}" + "".join(f"{column:>18}" for column in columns))
     for fault, counts in sorted(chaos.done.items()):
-        say(f"  {fault:<30}" + "".join(f"{counts[column] or '':>16}" for column in columns))
+        say(f"  {fault:<30}" + "".join(f"{counts[column] or '':>18}" for column in columns))
     say("at the proxies")
     harmed: Counter[str] = Counter()
     stack = chaos.stack

@@ -67,8 +67,8 @@ def _pay_twice() -> None:
 
     move = store.move
 
-    def pay_anew(connection: Any, movements: Any, wait: bool) -> Any:
-        return move(connection, [movement._replace(id=uuid4()) for movement in movements], wait)
+    def pay_anew(connection: Any, movements: Any, *others: Any, **options: Any) -> Any:
+        return move(connection, [movement._replace(id=uuid4()) for movement in movements], *others, **options)
 
     store.move = pay_anew
 

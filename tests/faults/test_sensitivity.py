@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,7 +15,7 @@ from services.local.net import free_port, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
 from services.local.stack import Stack, database_variable
-from services.shop import SERVICES
+from services.shop import DEFAULT_STYLE, SERVICES, STYLES, Style
 from tests.books import database, rows
 from tests.client import Api
 from tests.commands import nameko_hw
@@ -33,17 +34,19 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RabbitMQ
 
 
 @contextmanager
-def sabotaged(what: str, servers: tuple[RabbitMQ, Postgres], folder: Path) -> Iterator[Stack]:
+def sabotaged(what: str, style: Style, servers: tuple[RabbitMQ, Postgres], folder: Path) -> Iterator[Stack]:
     """A stack without one of its safeguards."""
     rabbitmq, postgres = servers
-    postgres.ensure_databases(f"{service}_{what}" for service in SERVICES)
+    databases = {service: f"{service}_{what}_{style.name}" for service in SERVICES}
+    postgres.ensure_databases(databases.values())
     (folder / "plans").mkdir()
     settings = SETTINGS | {"CRASH_PLAN_FOLDER": str(folder / "plans"), "SABOTAGE": what}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AMQP_URI", rabbitmq.uri)
-        for service in SERVICES:
-            patch.setenv(database_variable(service), postgres.url(f"{service}_{what}"))
-        with Stack(folder, free_port(), settings, nameko=(sys.executable, "-m", "tests.faults.crashing")) as running:
+        for service, name in databases.items():
+            patch.setenv(database_variable(service), postgres.url(name))
+        nameko = (sys.executable, "-m", "tests.faults.crashing")
+        with Stack(folder, free_port(), settings, nameko=nameko, style=style) as running:
             for service, statement in SCHEMA[what]:
                 with database(running, service) as connection:
                     connection.execute(text(statement))
@@ -75,19 +78,39 @@ def repeat_the_events(stack: Stack, api: Api, user_id: str) -> None:
     wait_for(lambda: rows(stack, "orders", again), SEEN_S, "the event to be marked as published")
 
 
+def in_styles(what: str, provoke: Callable[[Stack, Api, str], None], says: str, *styles: str) -> list[Any]:
+    """Return a case for each of the styles; the default one is always tried."""
+    return [
+        pytest.param(
+            style,
+            what,
+            provoke,
+            says,
+            id=f"{style.name}-{what}",
+            marks=() if style.name == DEFAULT_STYLE else pytest.mark.styles,
+        )
+        for style in map(STYLES.__getitem__, (DEFAULT_STYLE, *styles))
+    ]
+
+
 @pytest.mark.parametrize(
-    "what, provoke, says",
+    "style, what, provoke, says",
     [
-        ("inbox", repeat_the_events, "its letters are ['order_paid', 'order_paid'"),
-        ("outbox", tell_of_what_is_not_so, "was told of 2 times"),
-        ("operation", finish_an_order_many_times, "there is no such order"),
-        ("pending", finish_an_order_many_times, "was told of"),
+        *in_styles("inbox", repeat_the_events, "its letters are ['order_paid', 'order_paid'", "http", "events"),
+        *in_styles("outbox", tell_of_what_is_not_so, "was told of 2 times", "http"),
+        *in_styles("operation", finish_an_order_many_times, "there is no such order", "http"),
+        *in_styles("pending", finish_an_order_many_times, "was told of", "http"),
     ],
 )
 def test_the_audit_sees_what_is_wrong_without(
-    servers: tuple[RabbitMQ, Postgres], tmp_path: Path, what: str, provoke: Callable[[Stack, Api, str], None], says: str
+    servers: tuple[RabbitMQ, Postgres],
+    tmp_path: Path,
+    style: Style,
+    what: str,
+    provoke: Callable[[Stack, Api, str], None],
+    says: str,
 ):
-    with sabotaged(what, servers, tmp_path) as stack, Api(stack.url) as api:
+    with sabotaged(what, style, servers, tmp_path) as stack, Api(stack.url) as api:
         user_id = api.new_user(balance=100)["id"]
         assert nameko_hw(stack, "audit").returncode == 0
         provoke(stack, api, user_id)
