@@ -16,8 +16,10 @@ Json = Any
 class Api:
     """The system at a base URL. Its methods assert what a test that only sets a scene takes for granted."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, wait_s: int | None = None) -> None:
+        """`wait_s` is the wait that requests prefer which say nothing else."""
         self.url = url
+        self.wait_s = wait_s
         self.session = requests.Session()
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=50)
         self.session.mount("http://", adapter)
@@ -35,10 +37,10 @@ class Api:
         return self.session.request(method, self.url + path, headers=headers, timeout=TIMEOUT_S, **options)
 
     def get(self, path: str, wait_s: int | None = None) -> requests.Response:
-        return self.request("GET", path, headers=prefer(wait_s))
+        return self.request("GET", path, headers=prefer(wait_s or self.wait_s))
 
     def post(self, path: str, body: Json, key: str | None = None, wait_s: int | None = None) -> requests.Response:
-        return self.request("POST", path, key, json=body, headers=prefer(wait_s))
+        return self.request("POST", path, key, json=body, headers=prefer(wait_s or self.wait_s))
 
     def is_ready(self) -> bool:
         try:

@@ -13,6 +13,7 @@ from services.local import net
 from services.local.net import free_port, wait_for
 from services.local.stack import ROOT, Stack
 from services.local.supervisor import dies_with_parent
+from services.shop import chosen_style
 from tests.client import Api
 
 pytest_plugins = ["tests.scratch", "tests.selection", "tests.progress"]
@@ -33,6 +34,12 @@ QUICK = {
     "INBOX_LEASE_S": "5",
 }
 
+
+#: In the style `events` an order is decided, and a user without an account refused, while a request may still wait.
+WAIT_S = None
+if chosen_style().name == "events":
+    WAIT_S = 4
+    QUICK |= {"PUBLISH_TIMEOUT_S": "1", "OUTBOX_LEASE_S": "1.5", "ACCOUNT_WAIT_S": "1.6"}
 
 #: What a process needs in its environment for its coverage to be measured; empty where none is.
 MEASURED: dict[str, str] = {}
@@ -70,7 +77,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def api(stack: Stack) -> Iterator[Api]:
     """A client of the stack."""
-    with Api(stack.url) as client:
+    with Api(stack.url, WAIT_S) as client:
         yield client
 
 

@@ -141,6 +141,14 @@ class Supervisor:
                 _ask_to_end(child.process, signal.SIGTERM)
         wait_for(lambda: self.pid(name) not in (None, old), self._grace_s + RESTART_S, name)
 
+    def kill(self, name: str, down_s: float) -> None:
+        """Kill a child at once, and start it again after `down_s` seconds."""
+        child = self._children[name]
+        with self._lock:
+            child.started_at, child.pause_s = time.monotonic(), down_s
+            if child.process is not None:
+                _kill_group(child.process.pid)
+
     def _watch(self) -> None:
         try:
             while True:
