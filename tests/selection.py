@@ -18,12 +18,19 @@ import pytest
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
 from services.local.stack import Stack
+from services.shop import DEFAULT_STYLE, STYLES
 
 TESTS = Path(__file__).parent
 SERVERS = (Postgres, RabbitMQ, Stack)
 PROGRAMS = {"npm", "npx", "nginx", "services.ops.cli"}  # the last is ours, and starts servers
 ALWAYS = ("acceptance", "cluster", "model")
 NEVER = ("unit",)
+
+#: The styles as parameters of what is tested in the default one, and in the others with `--styles`.
+EACH_STYLE = [
+    pytest.param(style, id=style.name, marks=() if style.name == DEFAULT_STYLE else pytest.mark.styles)
+    for style in STYLES.values()
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -17,12 +17,13 @@ from tests.client import Api
 from tests.commands import audit, replicas
 from tests.conftest import QUICK
 from tests.load import Load
+from tests.selection import EACH_STYLE
 
 
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory: pytest.TempPathFactory):
-    """The stack with two replicas of each service."""
-    with Stack(tmp_path_factory.mktemp("twins"), free_port(), QUICK, replicas=2) as running:
+@pytest.fixture(scope="module", params=EACH_STYLE)
+def twins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack in a style, with two replicas of each service."""
+    with Stack(tmp_path_factory.mktemp("twins"), free_port(), QUICK, replicas=2, style=request.param) as running:
         yield running
 
 

@@ -7,13 +7,35 @@ from contextlib import contextmanager
 
 import pytest
 
-from services.local.net import wait_for
+from services.local.net import free_port, wait_for
+from services.local.postgres import Postgres
+from services.local.rabbitmq import RabbitMQ
 from services.local.stack import Stack
+from services.shop import DEFAULT_STYLE
 from tests.client import Api
+from tests.conftest import QUICK
 from tests.faults.answers import HEALED_S, check_that_it_heals, statuses
 from tests.faults.test_draining import suspended
+from tests.selection import EACH_STYLE
 
 OUTAGE_S = 8
+
+
+@pytest.fixture(scope="module", params=EACH_STYLE)
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack in a style; that of all tests in the default one."""
+    if request.param.name == DEFAULT_STYLE:
+        yield request.getfixturevalue("stack")
+        return
+    with Stack(tmp_path_factory.mktemp("styled"), free_port(), QUICK, style=request.param) as running:
+        yield running
+
+
+def server_of(stack: Stack, name: str) -> RabbitMQ | Postgres:
+    server: RabbitMQ | Postgres | None = getattr(stack, name)
+    if server is None:
+        pytest.skip("this style has no broker")
+    return server
 
 
 @contextmanager
@@ -37,7 +59,7 @@ def frozen(server) -> Iterator[None]:
 @pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
 def test_every_answer_comes_in_time_and_the_system_heals(stack: Stack, api: Api, name: str, outage: Callable):
     user_id = api.new_user(balance=1000)["id"]
-    with outage(getattr(stack, name)):
+    with outage(server_of(stack, name)):
         wait_for(lambda: api.is_ready() == (name == "rabbitmq"), 15, "the services to say whether they are ready")
         seen = statuses(api, user_id, f"{name} {outage.__name__}", OUTAGE_S)
     assert (202 if name == "rabbitmq" else 503) in seen
@@ -47,7 +69,7 @@ def test_every_answer_comes_in_time_and_the_system_heals(stack: Stack, api: Api,
 @pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
 def test_a_service_that_is_started_first_waits_and_is_not_ready(stack: Stack, api: Api, name: str):
     user_id = api.new_user(balance=10)["id"]
-    with killed(getattr(stack, name)):
+    with killed(server_of(stack, name)):
         pids = {}
         for service in ("orders", "notifications"):
             pid = stack.supervisor.pid(service)
