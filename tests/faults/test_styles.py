@@ -9,7 +9,9 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,20 +30,23 @@ from tests.load import Load
 SETTINGS = QUICK | {"OUTBOX_LEASE_S": "3", "PUBLISH_TIMEOUT_S": "2", "ACCOUNT_WAIT_S": "60"}
 LOADED_S = 30
 ORDERS = 20
-#: All six changes, one after the other.
-CHANGES = [
-    ("http", "broker"),
-    ("broker", "http"),
-    ("http", "events"),
-    ("events", "broker"),
-    ("broker", "events"),
-    ("events", "http"),
-]
+CHANGES = list(permutations(STYLES, 2))
+ROUND_TRIP = [("broker", "http"), ("http", "events"), ("events", "broker")]
+OTHER_TRANSPORT = [("broker", "http")]
+
+
 LEFT = {
     "orders": ("orders", "select count(*) from orders where status = 'pending'"),
     "events": ("orders", "select count(*) from orders where status = 'paid'"),
     "letters": ("notifications", "select count(*) from letters where kind = 'order_paid'"),
 }
+
+
+def changes(always: list[tuple[str, str]]) -> list[Any]:
+    """Return all six changes, of which some are `always` tried."""
+    return [
+        pytest.param(*one, id="-to-".join(one), marks=() if one in always else pytest.mark.styles) for one in CHANGES
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.parametrize("before, after", CHANGES, ids="-to-".join)
+@pytest.mark.parametrize("before, after", changes(ROUND_TRIP))
 def test_changing_the_style_loses_and_doubles_nothing(servers: Path, before: str, after: str):
     port = free_port()
     old = Stack(servers / before, port, SETTINGS, style=STYLES[before])
@@ -80,7 +85,7 @@ def test_changing_the_style_loses_and_doubles_nothing(servers: Path, before: str
         check(new, load)
 
 
-@pytest.mark.parametrize("before, after", CHANGES, ids="-to-".join)
+@pytest.mark.parametrize("before, after", changes(OTHER_TRANSPORT))
 def test_both_styles_can_run_at_once_while_the_one_replaces_the_other(servers: Path, before: str, after: str):
     old = Stack(servers / before, free_port(), SETTINGS, style=STYLES[before])
     new = Stack(servers / after, free_port(), SETTINGS, style=STYLES[after])
