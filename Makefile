@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 export PORT STYLE
 
 .DEFAULT_GOAL := help
-.PHONY: help needs-stack needs-test needs-model needs-bench demo run stack shell check test test-styles faults mutants model bench lint style types postman openapi asyncapi idl diagrams docs clean
+.PHONY: help needs-stack needs-test needs-model needs-bench demo run stack shell check test test-styles faults mutants model bench compare lint style types postman openapi asyncapi idl diagrams docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,7 @@ test: needs-test  ## set up whatever is missing, lint, run all tests and measure
 	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/test postman/node_modules docs/lint/node_modules
 	@$(MAKE) --no-print-directory --jobs=2 lint
 	@$(pytest) -n $(WORKERS) --cov --cov-report=
+	@for style in http events; do echo "In the style $$style..."; STYLE=$$style $(pytest) -n 2 $(of_all_styles) || exit 1; done
 	@echo "Coverage by file: $(BIN)/coverage report"
 
 test-styles: needs-test $(VENV)/test  ## run the tests of servers and faults in all three styles in full (WORKERS=3)
@@ -55,6 +56,9 @@ model: needs-model $(VENV)/run  ## check the protocol of an order in all its sta
 
 bench: needs-bench $(VENV)/bench  ## measure it, and a peer on other frameworks, for 15 minutes (PAIRS=5 SECONDS=6)
 	@$(BIN)/python -m bench --pairs $(PAIRS) --seconds $(SECONDS)
+
+compare: needs-bench $(VENV)/bench  ## measure the three styles against each other for half an hour, for docs/comparison.md
+	@$(BIN)/python -m bench.compare
 
 lint: style types  ## ruff and mypy
 
@@ -94,6 +98,9 @@ clean:  ## remove the virtual environment and all data of the local modes
 
 # A file of tests shares its servers, so it stays in one process.
 pytest = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+
+# What each style is tried by besides its own tests: the scenario, the Postman suite and the contract.
+of_all_styles = tests/acceptance/test_scenario.py tests/integration/test_http_contract.py
 
 # What the system must have is found, and where we may installed, before anything else.
 needs = [ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is missing: sudo apt-get install python3"; exit 1; }; \
