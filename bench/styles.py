@@ -103,8 +103,14 @@ class StyledServers(Servers):
         self._counters.clear()
 
     def stack(self, style: Style) -> Stack:
-        """Return a stack of this style, not started, whose data is that of the other styles."""
+        """Return a stack of this style, not started, whose data is that of the other styles.
+
+        The outboxes are emptied: a change of style would publish again what they hold, while the next is measured.
+        """
         self.postgres.ensure_databases(SERVICES)
+        for service in ("users", "orders", "billing"):
+            if self.ask(service, "select to_regclass('outbox')"):
+                self.ask(service, "delete from outbox")
         os.environ["AMQP_URI"] = self.rabbitmq.uri
         for service in SERVICES:
             os.environ[database_variable(service)] = self.postgres.url(service)

@@ -103,8 +103,8 @@ def outages(down_s: float, per_second: int, runs: Sequence[Run]) -> list[str]:
     return [
         "### Outages",
         f"{per_second} orders a second, whatever becomes of the others; the victim is away for {down_s:g} s. "
-        "*Accepted* is the share of the orders sent meanwhile that were answered 201 or 202, *knew* the share that was answered "
-        "201. The times of the last two columns but one count from the return.",
+        "*Accepted* is the share of the orders sent meanwhile that were answered 201 or 202, *knew* the share that "
+        "was answered 201. *All decided* and *all letters* count from the return.",
         table(
             ["victim", "", "style", "accepted", "knew", "longest answer", "all decided", "all letters", "violations"],
             [

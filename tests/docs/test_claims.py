@@ -22,7 +22,7 @@ ARCHITECTURE, CONTRIBUTING = ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"
 #: A changelog tells of what is no more, too.
 PRESENT = [page for page in pages() if page.name != "CHANGELOG.md"]
 #: What is named though it is nowhere: events that might be added, an option of nginx, what commands make.
-MIGHT_BE = {"payment_refunded", "stock_refused", "non_idempotent"}
+MIGHT_BE = {"payment_refunded", "stock_refused", "stock_reserved", "non_idempotent"}
 MADE = {"bench/.venv", "postman/report.html", "postman/node_modules", "docs/lint/node_modules"}
 SOURCES = (".py", ".yaml", ".yml", ".cfg", ".toml", ".sh", ".json", ".mmd", ".pml", ".lua", ".tpl", ".conf")
 
