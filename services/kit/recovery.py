@@ -155,6 +155,19 @@ class Recovery(DependencyProvider):
         self._stuck_before = row.stuck
 
 
+def one_by_one(rows: Sequence[Any], work: Callable[[Any], Any]) -> list[Any]:
+    """Do `work` with one row after the other; return a result or an exception for each. An outage ends it."""
+    results: list[Any] = [NotYet("it was not its turn")] * len(rows)
+    for index, row in enumerate(rows):
+        try:
+            results[index] = work(row)
+        except Exception as error:
+            results[index] = error
+            if is_outage(error):
+                break  # the others wait as well
+    return results
+
+
 def events_of(rows: Sequence[Any], event_of: Callable[[Any], Event]) -> tuple[dict[UUID, Event], dict[UUID, Exception]]:
     """Return the events that tell of rows, and the errors of the rows that none can tell of; both by their ids."""
     events: dict[UUID, Event] = {}

@@ -6,7 +6,7 @@ from services.contracts import OrderPlaced, PaymentRequest, PaymentState, UserKn
 from services.kit.batching import batched
 from services.kit.errors import CallFailed
 from services.kit.outbox.provider import Outbox
-from services.kit.recovery import NotYet, is_outage
+from services.kit.recovery import one_by_one
 from services.kit.web.client import HttpProxy
 from services.kit.web.transport import HttpTransport
 from services.notices import notice_of
@@ -57,12 +57,4 @@ class OrdersService(service.AskingOrders):
         return self._end(orders)
 
     def _settle_due(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
-        results: list[OrderView | Exception] = [NotYet("not asked")] * len(orders)
-        for index, order in enumerate(orders):
-            try:
-                results[index] = self._settle(order)
-            except Exception as error:
-                results[index] = error
-                if is_outage(error):
-                    break  # the others wait as well
-        return results
+        return one_by_one(orders, self._settle)

@@ -8,7 +8,7 @@ from services.kit.batching import batched
 from services.kit.errors import CallFailed
 from services.kit.outbox.provider import Outbox
 from services.kit.outbox.table import OutgoingEvent
-from services.kit.recovery import NotYet, is_outage
+from services.kit.recovery import one_by_one
 from services.kit.web.client import HttpProxy
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.transport import HttpTransport
@@ -39,15 +39,7 @@ class UsersService(service.AskingUsers):
         return self._activate(users)
 
     def _register_due(self, users: Sequence[UserView]) -> Sequence[UserView | Exception]:
-        results: list[UserView | Exception] = [NotYet("not asked")] * len(users)
-        for index, user in enumerate(users):
-            try:
-                results[index] = self._register(user, events=[])
-            except Exception as error:
-                results[index] = error
-                if is_outage(error):
-                    break  # the others wait as well
-        return results
+        return one_by_one(users, lambda user: self._register(user, events=[]))
 
     @http("GET", "/internal/users/<uuid:user_id>", answers={200: UserKnown}, summary="Say whether there is such a user")
     def get_known(self, user_id: UUID) -> Reply:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from services.kit.amqp.rpc import RpcFailed, RpcUnavailable
 from services.kit.metrics import metrics_of
-from services.kit.recovery import NotYet, Recovery
+from services.kit.recovery import NotYet, Recovery, one_by_one
 
 
 class Row:
@@ -96,3 +96,21 @@ def test_what_is_stuck_is_an_alarm_that_is_logged_when_it_changes(caplog: pytest
         ("ERROR", "unit: 3 pending for more than 300 s; see their `trouble`"),
         ("INFO", "unit: none is pending for more than 300 s any more"),
     ]
+
+
+@pytest.mark.parametrize(
+    "error, done", [(KeyError("a defect"), 3), (NotYet(), 3), (RpcFailed("a defect"), 3), (RpcUnavailable("silent"), 2)]
+)
+def test_rows_that_are_done_one_by_one_are_left_when_an_outage_begins(error, done):
+    asked = []
+
+    def work(row: str) -> str:
+        asked.append(row)
+        if row == "b":
+            raise error
+        return row.upper()
+
+    results = one_by_one(["a", "b", "c"], work)
+    assert len(asked) == done
+    assert results[0] == "A" and results[1] is error
+    assert results[2] == "C" if done == 3 else isinstance(results[2], NotYet)
