@@ -1,11 +1,8 @@
 """What each style does while something is down: killed, or frozen, under a steady load."""
 
-import http.client
 import itertools
 import os
-import random
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,9 +14,10 @@ from typing import Any
 
 import psutil
 
+from bench.clients import SteadyLoad
 from bench.contenders import new_users
-from bench.styles import ORDER_TIMEOUT_S, Sent, StyledServers, is_finished, place, started, times
-from services.local.net import HOST, wait_for
+from bench.styles import StyledServers, is_finished, started, times
+from services.local.net import wait_for
 from services.local.stack import Stack
 from services.ops.audit import Audit
 from services.shop import SERVICES, STYLES
@@ -48,42 +46,6 @@ class Outage:
     timeline: dict[str, dict[int, int]]  # accepted, decided and letters in each second from the beginning
 
 
-class SteadyLoad:
-    """Open loop: so many orders a second, each from a thread of its own, whatever becomes of the others."""
-
-    def __init__(self, port: int, users: Sequence[str]) -> None:
-        self.port = port
-        self.users = users
-        self.sent: list[Sent] = []
-        self._stop = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._clock = threading.Thread(target=self._run)
-
-    def __enter__(self) -> "SteadyLoad":
-        self._clock.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._clock.join()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        began = time.monotonic()
-        for number in itertools.count(1):
-            thread = threading.Thread(target=self._place)
-            thread.start()
-            self._threads.append(thread)
-            if self._stop.wait(max(began + number / PER_SECOND - time.monotonic(), 0)):
-                return
-
-    def _place(self) -> None:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=ORDER_TIMEOUT_S)
-        self.sent.append(place(connection, random.choice(self.users)))
-        connection.close()
-
-
 def measure(folder: Path, down_s: float) -> dict[str, Any]:
     """Do each harm to each style."""
     found = []
@@ -110,7 +72,7 @@ def line(one: Outage) -> str:
 def run(servers: StyledServers, stack: Stack, users: Sequence[str], victim: str, way: str, down_s: float) -> Outage:
     """Do one harm under load; wait until everything is as it should be, and audit what was done meanwhile."""
     began = time.time()
-    with SteadyLoad(stack.port, users) as load:
+    with SteadyLoad(stack.port, users, PER_SECOND) as load:
         time.sleep(BEFORE_S)
         away_at = time.time()
         with harmed(servers, stack, victim, way, down_s):

@@ -5,43 +5,31 @@ order was decided, and when its letter was there, are the times of the commits, 
 (`track_commit_timestamp`); client and server share a clock.
 """
 
-import http.client
-import json
 import os
-import random
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import amqp
 
+from bench.clients import Clients, Sent, SteadyLoad
 from bench.contenders import Servers, new_users, pids_of, seconds_of
 from services.local.net import HOST, free_port, wait_for
 from services.local.postgres import Postgres
 from services.local.stack import GATEWAY, Stack, database_variable
 from services.shop import SERVICES, STYLES, Style
 
-ORDER_TIMEOUT_S = 15.0
+STEADY = 50  # orders a second, which all styles can bear
 SETTLED_S = 120.0
 WARM_UP_S = 2.0
 COUNTED = 100  # orders of which messages and commits are counted
 EXCHANGES = ("nameko-rpc", "users.events", "orders.events", "billing.events")
 TIMES = """
     select {id}::text, extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as at from {table} where {which}"""
-
-
-@dataclass
-class Sent:
-    """An order as its client saw it; times are in seconds since 1970. `status` is 0 if there was no answer in time."""
-
-    sent_at: float
-    answered_at: float = 0.0
-    status: int = 0
-    id: str = ""
 
 
 @dataclass
@@ -75,6 +63,7 @@ class Speed:
     """The results of the part about speed."""
 
     runs: list[Measured] = field(default_factory=list)
+    steady: list[Measured] = field(default_factory=list)
     counts: list[Counted] = field(default_factory=list)
 
 
@@ -117,53 +106,6 @@ class StyledServers(Servers):
         return Stack(self.folder / style.name, free_port(), say=lambda _: None, style=style)
 
 
-class Clients:
-    """Closed loop: each of the clients sends its next order when it has the answer to the last one."""
-
-    def __init__(self, port: int, users: Sequence[str], number: int) -> None:
-        self.port = port
-        self.users = users
-        self.sent: list[Sent] = []
-        self._left = threading.Semaphore(0)
-        self._until = 0.0
-        self._number = number
-
-    def run(self, seconds: float = 0.0, orders: int = 0) -> list[Sent]:
-        """Place orders for so long, or so many."""
-        self._until = time.time() + seconds
-        share = [orders // self._number + (one < orders % self._number) for one in range(self._number)]
-        threads = [threading.Thread(target=self._client, args=(one, seconds > 0)) for one in share]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return self.sent
-
-    def _client(self, orders: int, by_time: bool) -> None:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=ORDER_TIMEOUT_S)
-        while time.time() < self._until if by_time else orders:
-            orders -= 1
-            self.sent.append(place(connection, random.choice(self.users)))
-        connection.close()
-
-
-def place(connection: http.client.HTTPConnection, user_id: str, price: int = 1) -> Sent:
-    """Place one order on a connection, which is closed if it fails."""
-    sent = Sent(time.time())
-    try:
-        body = json.dumps({"user_id": user_id, "price": price})
-        connection.request("POST", "/orders", body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        raw = answer.read()
-        sent.answered_at, sent.status = time.time(), answer.status
-        if answer.status < 300:
-            sent.id = json.loads(raw)["id"]
-    except (OSError, http.client.HTTPException):
-        sent.answered_at = time.time()
-        connection.close()
-    return sent
-
-
 @contextmanager
 def started(stack: Stack) -> Iterator[Stack]:
     stack.start()
@@ -185,13 +127,23 @@ def measure(folder: Path, clients: Sequence[int], rounds: int, seconds: float) -
                     Clients(stack.ports["orders"][0], users, max(clients)).run(WARM_UP_S)
                     wait_until_finished(servers)
                     for one in clients:
-                        speed.runs.append(load(servers, stack, users, one, seconds))
+                        many = Clients(stack.ports["orders"][0], users, one)
+                        speed.runs.append(load(servers, stack, one, partial(many.run, seconds)))
                         print(line(speed.runs[-1]), flush=True)
+                    speed.steady.append(load(servers, stack, 0, partial(steadily, stack, users, seconds)))
+                    print(line(speed.steady[-1]), flush=True)
                     if number == 0:
                         for one in clients[:2]:
                             speed.counts.append(count(servers, stack, users, one))
                             print(speed.counts[-1], flush=True)
-    return {"runs": [asdict(run) for run in speed.runs], "counts": [asdict(one) for one in speed.counts]}
+    return asdict(speed) | {"rate": STEADY}
+
+
+def steadily(stack: Stack, users: Sequence[str], seconds: float) -> list[Sent]:
+    """Place the same number of orders a second with each style, whatever becomes of the others."""
+    with SteadyLoad(stack.ports["orders"][0], users, STEADY) as steady:
+        time.sleep(seconds)
+    return steady.sent
 
 
 def line(run: Measured) -> str:
@@ -202,10 +154,10 @@ def line(run: Measured) -> str:
     )
 
 
-def load(servers: StyledServers, stack: Stack, users: Sequence[str], clients: int, seconds: float) -> Measured:
+def load(servers: StyledServers, stack: Stack, clients: int, send: Callable[[], list[Sent]]) -> Measured:
     """Load a style, wait until every order has its letter, and look up when each came."""
     before, began = cpu(servers, stack), time.time()
-    sent = Clients(stack.ports["orders"][0], users, clients).run(seconds)
+    sent = send()
     wait_until_finished(servers)
     after = cpu(servers, stack)
     decided, letters = times(servers, began)

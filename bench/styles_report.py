@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.outages import AFTER_S
 from bench.report import table
 from services.local.stack import ROOT
 
@@ -50,7 +51,7 @@ def of(runs: Sequence[Run], style: str, clients: int) -> list[Run]:
 
 def markdown(results: dict[str, Any]) -> str:
     """Return the measured part of the page."""
-    parts = [f"Measured on {', '.join(results['machine'].values())}."]
+    parts = [f"Measured on {machine(results['machine'])}."]
     if "speed" in results:
         parts += speed(**results["speed"])
     if "outages" in results:
@@ -58,18 +59,18 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def speed(runs: Sequence[Run], counts: Sequence[Run]) -> list[str]:
+def machine(described: dict[str, str]) -> str:
+    """Return hardware and versions in one line, without the peer, which has no part in this."""
+    plain = ("processor", "memory", "system")
+    return ", ".join(
+        value if name in plain else f"{name} {value}" for name, value in described.items() if name != "the peer"
+    )
+
+
+def speed(runs: Sequence[Run], counts: Sequence[Run], steady: Sequence[Run], rate: int) -> list[str]:
     numbers = sorted({run["clients"] for run in runs})
     rounds = len(of(runs, "broker", numbers[0]))
-    medians = [
-        [
-            style,
-            str(clients),
-            *(format(median(map(figure, of(runs, style, clients))), form) for figure, form in FIGURES.values()),
-        ]
-        for clients in numbers
-        for style in STYLES
-    ]
+    medians = [[style, str(clients), *middles(of(runs, style, clients))] for clients in numbers for style in STYLES]
     ratios = []
     for clients in numbers:
         for style in ("http", "events"):
@@ -77,12 +78,13 @@ def speed(runs: Sequence[Run], counts: Sequence[Run]) -> list[str]:
             ratios.append([f"{style} to broker", str(clients), *(by_pair(pairs, one) for one in RATIOS.values())])
     return [
         "### Speed",
-        f"Medians of {rounds} rounds, the styles in turns; {sum(run['orders'] for run in runs)} orders in all, each of "
-        "them finished. Times count from when the client sent the order; a decision or a letter is there when it is "
-        "committed.",
+        f"Medians of {rounds} rounds, the styles in turns; "
+        f"{sum(run['orders'] for run in [*runs, *steady])} orders in all, each of them finished. Times count from when "
+        "the client sent the order; a decision or a letter is there when it is committed.",
         table(["style", "clients", *FIGURES], medians),
         "Ratios to the default style, round by round, and their median:",
         table(["", "clients", *RATIOS], ratios),
+        *at_a_rate(steady, rate),
         "![Orders a second, and the time to the answer, the decision and the letter](measured/speed.svg)",
         "![CPU an order, split into services, broker and database](measured/cpu.svg)",
         "Messages published to the broker, and transactions that changed something, for each order. What a style does "
@@ -92,6 +94,21 @@ def speed(runs: Sequence[Run], counts: Sequence[Run]) -> list[str]:
             [[one["style"], str(one["clients"]), f"{one['messages']:.1f}", f"{one['commits']:.1f}"] for one in counts],
         ),
     ]
+
+
+def at_a_rate(steady: Sequence[Run], rate: int) -> list[str]:
+    """Return the table of the runs in which the clients send so many orders a second, or nothing without such runs."""
+    if not steady:
+        return []
+    return [
+        f"The same at {rate} orders a second, sent evenly, each on a connection of its own:",
+        table(["style", *FIGURES], [[style, *middles(of(steady, style, 0))] for style in STYLES]),
+    ]
+
+
+def middles(runs: Sequence[Run]) -> list[str]:
+    """Return the median of each figure."""
+    return [format(median(map(figure, runs)), form) for figure, form in FIGURES.values()]
 
 
 def by_pair(pairs: Sequence[tuple[Run, Run]], figure: Callable[[Run], float]) -> str:
@@ -104,7 +121,8 @@ def outages(down_s: float, per_second: int, runs: Sequence[Run]) -> list[str]:
         "### Outages",
         f"{per_second} orders a second, whatever becomes of the others; the victim is away for {down_s:g} s. "
         "*Accepted* is the share of the orders sent meanwhile that were answered 201 or 202, *knew* the share that "
-        "was answered 201. *All decided* and *all letters* count from the return.",
+        f"was answered 201. *All decided* and *all letters* count from the return; the load goes on for {AFTER_S:g} s "
+        "after it, so that is the least they can be.",
         table(
             ["victim", "", "style", "accepted", "knew", "longest answer", "all decided", "all letters", "violations"],
             [
