@@ -36,5 +36,5 @@ COPY --from=build /app /app
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8000
-# A service: nameko run --config config.yaml services.<name>.service
+# A service: nameko run --config config.yaml services.<name>.<style>
 CMD ["nameko-hw", "--help"]

@@ -22,7 +22,7 @@ from services.local.postgres import USER, WHEEL, Postgres
 from services.local.rabbitmq import RabbitMQ
 from services.local.stack import ROOT, database_variable
 from services.local.supervisor import Supervisor
-from services.shop import SERVICES
+from services.shop import SERVICES, STYLES, module_of
 from tests.chart.objects import render
 from tests.chart.values_table import CHART
 from tests.client import Api
@@ -110,8 +110,15 @@ class Services:
     logs: Path
 
 
-@pytest.fixture(scope="module")
-def services(postgres: Postgres, rabbitmq: RabbitMQ, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+@pytest.fixture(
+    scope="module", params=[style for style in STYLES.values() if style.has_broker], ids=lambda one: one.name
+)
+def services(
+    request: pytest.FixtureRequest,
+    postgres: Postgres,
+    rabbitmq: RabbitMQ,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Services]:
     folder = tmp_path_factory.mktemp("services")
     supervisor = Supervisor(say=lambda _: None)
     addresses = {}
@@ -134,7 +141,7 @@ def services(postgres: Postgres, rabbitmq: RabbitMQ, tmp_path_factory: pytest.Te
             )
         supervisor.add(
             service,
-            [sys.executable, "-m", "nameko", "run", "--config", "config.yaml", f"services.{service}.service"],
+            [sys.executable, "-m", "nameko", "run", "--config", "config.yaml", module_of(service, request.param)],
             env,
             ROOT,
             folder / f"{service}.log",

@@ -33,9 +33,13 @@ def test_the_linters_find_nothing(language: str) -> None:
 
 @pytest.mark.parametrize("language", DOCUMENTS)
 def test_the_linters_find_a_reference_to_nowhere(language: str, tmp_path: Path) -> None:
-    good = DOCUMENTS[language]["event-collaboration"]
+    good = DOCUMENTS[language]["http" if language == "openapi" else "events"]
     wrong = tmp_path / good.name
-    wrong.write_text(good.read_text().replace("/schemas/Amount", "/schemas/Nothing"))
+    reference = {"openapi": "#/components/schemas/PaymentState", "asyncapi": "#/components/messages/order_placed"}[
+        language
+    ]
+    assert reference in good.read_text()
+    wrong.write_text(good.read_text().replace(reference, reference + "-to-nowhere"))
     run = lint(language, wrong)
     assert run.returncode == 1
-    assert "/schemas/Nothing" in run.stdout + run.stderr
+    assert "to-nowhere" in run.stdout + run.stderr
