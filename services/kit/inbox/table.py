@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Identity, Index, LargeBinary, UniqueConstraint, func, text
+from sqlalchemy import BigInteger, Connection, Identity, Index, Integer, LargeBinary, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
@@ -27,7 +27,7 @@ class InboxRow:
     content_type: Mapped[str | None]
     content_encoding: Mapped[str | None]
     headers: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    attempts: Mapped[int]
+    attempts: Mapped[int] = mapped_column(Integer)
     next_attempt_at: Mapped[datetime | None]
     reason: Mapped[str]
     received_at: Mapped[datetime] = mapped_column(server_default=func.now())
