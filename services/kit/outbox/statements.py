@@ -27,7 +27,7 @@ LEASE = PreparedStatement(
 MARK_PUBLISHED = PreparedStatement(
     "mark_events_published",
     """
-    with ours as (select from outbox_transport where name = {transport} for share)
+    with ours as (select from outbox_transport where is_only and name = {transport} for share)
     update outbox set published_at = now() where event_id = any({event_ids}) and exists (select from ours)""",
     event_ids="uuid[]",
     transport="text",
