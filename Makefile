@@ -39,11 +39,11 @@ test: needs-test  ## set up whatever is missing, lint, run all tests and measure
 	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/test postman/node_modules docs/lint/node_modules
 	@$(MAKE) --no-print-directory --jobs=2 lint
 	@$(pytest) -n $(WORKERS) --cov --cov-report=
-	@for style in http events; do echo "In the style $$style..."; STYLE=$$style $(pytest) -n 2 $(of_all_styles) || exit 1; done
 	@echo "Coverage by file: $(BIN)/coverage report"
 
 test-styles: needs-test $(VENV)/test  ## run the tests of servers and faults in all three styles in full (WORKERS=3)
 	@$(pytest) -n $(WORKERS) --styles tests/integration tests/faults
+	@for style in http events; do echo "In the style $$style..."; STYLE=$$style $(pytest) -n 2 $(of_all_styles) || exit 1; done
 
 faults: needs-stack $(VENV)/test  ## kill, freeze, cut and lock at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)
