@@ -83,6 +83,7 @@ def test_helm_test_plays_the_scenario(cluster: Cluster):
         ("/health/ready", 404),
         ("/metrics", 404),
         ("/usersx", 404),
+        ("/internal/billing/payments/x", 404),
     ],
 )
 def test_the_ingress_routes_the_api_and_nothing_else(cluster: Cluster, path: str, status: int):
@@ -136,6 +137,16 @@ def test_a_pod_that_is_killed_costs_no_order_no_money_and_no_letter(cluster: Clu
         cluster.kubectl("delete", "pod", "--force", "--grace-period=0", next(iter(cluster.pods(component))))
         cluster.wait_until_ready()
         load.goes_on()
+
+
+@pytest.mark.parametrize("style", ["http", "events", "broker"])
+def test_a_change_of_the_style_under_load_costs_no_order_no_money_and_no_letter(cluster: Cluster, style: str):
+    with Load(cluster.url) as load:
+        cluster.upgrade(style=style)
+        load.goes_on()
+    servers = {"postgres"} if style == "http" else {"postgres", "rabbitmq"}
+    components = {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in cluster.pods().values()}
+    assert components == {*SERVICES, *servers}
 
 
 def test_the_audit_on_a_schedule_finds_the_books_of_all_this_clean(cluster: Cluster):
