@@ -18,6 +18,7 @@ from services.kit.db.database import Database
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import TEMPORARY
 from services.kit.outage import FIRST_PAUSE_S, Outage
+from services.kit.web.entrypoint import Reply
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,12 @@ class Ends(DependencyProvider):
         finally:
             self._waiting.pop(done, None)
         return None if row is None else self.view.model_validate(row)
+
+    def show(self, view: Any) -> Reply:
+        """Return the answer that shows a row; if it is pending, it waits for the end as long as the client prefers."""
+        if str(view.status) in self.ended:
+            return Reply(200, view)
+        return Reply(200, view, later=lambda wait_s: Reply(200, self.wait(view.id, wait_s) or view))
 
     def tell(self, rows: Iterable[Any]) -> None:
         """Wake those that wait for one of `rows`, views or rows of the database; pass over rows that are pending."""

@@ -9,7 +9,7 @@ from services.kit.amqp.transport import AmqpTransport
 from services.kit.batching import batched
 from services.kit.busy import Busy
 from services.kit.outbox.provider import Outbox
-from services.kit.recovery import is_outage
+from services.kit.recovery import one_by_one
 from services.orders import models, service
 from services.orders.domain import OrderView, payment_for
 from services.orders.service import AccountBusy, NoAccount, read_outcome
@@ -78,12 +78,7 @@ class OrdersService(service.AskingOrders):
 
     def _settle_due(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
         results: list[OrderView | Exception] = self._settle_together.many(orders)
-        for index, order in enumerate(orders):
-            if isinstance(results[index], NoAccount):
-                try:
-                    results[index] = self._refuse(order)
-                except Exception as error:
-                    results[index] = error
-                    if is_outage(error):
-                        break  # the others without an account wait as well
+        missing = [index for index, result in enumerate(results) if isinstance(result, NoAccount)]
+        for index, refused in zip(missing, one_by_one([orders[index] for index in missing], self._refuse), strict=True):
+            results[index] = refused
         return results

@@ -1,4 +1,4 @@
-"""What the three styles of orders have in common. The flow of an order is `create_order`, `_settle` and `_record`.
+"""What the three styles of orders have in common. The flow of an order is `create_order`, `_settle` and `_end`.
 
 `_settle` is what a style is: how it learns what became of the payment. See `broker.py`, `http.py` and `events.py`.
 """
@@ -116,15 +116,7 @@ class Orders:
             order = store.get(session, order_id)
         if order is None:
             raise not_found("such order")
-        shown = Reply(200, OrderView.model_validate(order))
-        if order.status != Status.PENDING or not wait_s:
-            return shown
-
-        def later(wait_s: float) -> Reply:
-            ended = self.ends.wait(order_id, wait_s)
-            return Reply(200, ended) if ended else shown
-
-        return Reply(200, shown.body, later=later)
+        return self.ends.show(OrderView.model_validate(order))
 
     @http("GET", "/orders", query=UserPageQuery, answers={200: Page[OrderView]}, summary="List orders, newest first")
     def list_orders(self, query: UserPageQuery) -> Reply:

@@ -73,15 +73,7 @@ class Users:
             user = store.get(session, user_id)
         if user is None:
             raise not_found("such user")
-        shown = Reply(200, UserView.model_validate(user))
-        if user.status != Status.PENDING or not wait_s:
-            return shown
-
-        def later(wait_s: float) -> Reply:
-            active = self.ends.wait(user_id, wait_s)
-            return Reply(200, active) if active else shown
-
-        return Reply(200, shown.body, later=later)
+        return self.ends.show(UserView.model_validate(user))
 
 
 class AskingUsers(Users):

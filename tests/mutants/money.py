@@ -199,9 +199,9 @@ CHANGES = [
     Change(
         "outage-of-users-met-by-each",
         "in an outage recovery waits for the deadline of an RPC for each order",
-        "orders/broker.py",
-        "                    if is_outage(error):\n                        break  #",
-        "                    if is_outage(error):\n                        pass  #",
+        "kit/recovery.py",
+        "            if is_outage(error):\n                break  #",
+        "            if is_outage(error):\n                pass  #",
         ("unit/test_order_flow.py",),
     ),
     Change(

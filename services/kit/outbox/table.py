@@ -66,11 +66,11 @@ class EventOfRow(NamedTuple):
 class StatementWithEvents(PreparedStatement):
     """A statement that changes rows and, with them, writes the events about it.
 
-    `sql` is an insert or an update that returns the `id` of each row that it has changed; `before` are the common table
-    expressions that it needs. An event is written if, and only if, its row is among the changed ones. With
-    `by_outcome`, `sql` also returns the `outcome` of each row, and only the event of that outcome is written. All of it
-    is one statement, so no crash leaves a change without its event, or an event without its change. (Richardson,
-    "Microservices Patterns", 2018: transactional outbox.)
+    `sql` is an insert or an update that returns the `id` of each row that it has changed, or a select of rows that are
+    told of again; `before` are the common table expressions that it needs. An event is written if, and only if, its
+    row is among these. With `by_outcome`, `sql` also returns the `outcome` of each row, and only the event of that
+    outcome is written. All of it is one statement, so no crash leaves a change without its event, or an event without
+    its change. (Richardson, "Microservices Patterns", 2018: transactional outbox.)
     """
 
     def __init__(self, name: str, sql: str, before: str = "", by_outcome: bool = False, **parameters: Type) -> None:
