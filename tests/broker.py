@@ -14,6 +14,7 @@ from services.kit.amqp.events import EventHandler
 from services.kit.amqp.queues import handler_queue
 from services.kit.event import Event
 from services.local.stack import Stack
+from services.ops.openapi import entrypoints
 from services.shop import SERVICES, Style, service_class
 from tests.books import rows
 
@@ -37,10 +38,8 @@ def handlers(style: Style) -> dict[str, list[Handler]]:
     """Return the event handlers of each service that has any in a style."""
     found: dict[str, list[Handler]] = {}
     for service in SERVICES:
-        for name, method in vars(service_class(service, style)).items():
-            for entrypoint in getattr(method, "nameko_entrypoints", ()):
-                if isinstance(entrypoint, EventHandler):
-                    found.setdefault(service, []).append(Handler(name, entrypoint.event))
+        for method, entrypoint in entrypoints(service_class(service, style), EventHandler):
+            found.setdefault(service, []).append(Handler(method.__name__, entrypoint.event))
     return found
 
 

@@ -6,8 +6,10 @@ How notifications hears of orders and users is in `broker.py`, `http.py` and `ev
 from collections.abc import Sequence
 from uuid import uuid4
 
-from services.contracts import OrderPaid, OrderRejected, PaymentAccepted, PaymentRefused, UserRegistered
+from services.contracts import OrderPaid, OrderRejected, Outcome, PaymentAccepted, PaymentRefused, UserRegistered
+from services.kit.amqp.events import event_handler
 from services.kit.db.database import Database
+from services.kit.inbox.provider import Inbox
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, UserPageQuery
 from services.notifications import models, store
@@ -59,3 +61,39 @@ class Notifications:
         with self.db.get_session() as session:
             letters, next_ = store.newest(session, query)
         return Reply(200, Page[LetterView](items=[LetterView.model_validate(one) for one in letters], next=next_))
+
+
+class HearingNotifications(Notifications):
+    """What the styles with a broker have in common: each hears its own events, and those that the other has left.
+
+    Each handler returns whether each of its events was new to it.
+    """
+
+    inbox = Inbox(models.InboxEvent)
+
+    @event_handler(OrderPaid)
+    def on_order_paid(self, events: list[OrderPaid]) -> list[bool]:
+        """Store the letters of happiness."""
+        return self._add_paid(events)
+
+    @event_handler(OrderRejected)
+    def on_order_rejected(self, events: list[OrderRejected]) -> list[bool]:
+        """Store the letters of grief."""
+        return self._add_rejected(events)
+
+    @event_handler(UserRegistered)
+    def on_user_registered(self, events: list[UserRegistered]) -> list[bool]:
+        """Remember where the users get letters, also those stored before this."""
+        return self._add_contacts(events)
+
+    @event_handler(PaymentAccepted)
+    def on_payment_accepted(self, events: list[PaymentAccepted]) -> list[bool]:
+        """Store the letters of happiness."""
+        return self._add_paid(events)
+
+    @event_handler(PaymentRefused)
+    def on_payment_refused(self, events: list[PaymentRefused]) -> list[bool]:
+        """Store the letters of grief, of those that lacked money."""
+        lacking = [event for event in events if event.reason == Outcome.INSUFFICIENT_FUNDS]
+        new = dict(zip([event.event_id for event in lacking], self._add_rejected(lacking), strict=True))
+        return [new.get(event.event_id, True) for event in events]
