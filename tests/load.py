@@ -42,10 +42,21 @@ class Load:
     """Clients in threads: each makes users, moves money and places orders until it is told to stop.
 
     A user may still be `pending` when its first orders come: create the user, order at once.
+    Each client waits for `pause_s` before what it does next, so that a test which only needs work to go on leaves the
+    processor to it.
     """
 
-    def __init__(self, url: str, clients: int, seed: int = 0, patient: bool = True, keyless: int = 0) -> None:
+    def __init__(
+        self,
+        url: str,
+        clients: int,
+        seed: int = 0,
+        patient: bool = True,
+        keyless: int = 0,
+        pause_s: float = 0.0,
+    ) -> None:
         self.url = url
+        self.pause_s = pause_s
         self.patient = patient  # send again what failed; else a failure is only counted
         self.counted: Counter[str] = Counter()
         self.failures: list[str] = []
@@ -74,7 +85,7 @@ class Load:
             while not self._stop.is_set():
                 user = self._send(api, "/users", {"name": "Ada", "email": new_email()}, str(uuid4()))
                 for _ in range(dice.randint(5, 15)):
-                    if user is None or self._stop.is_set():
+                    if user is None or self._stop.wait(self.pause_s):
                         break
                     self._act(api, dice, user["id"], numbers if is_keyless else None)
 

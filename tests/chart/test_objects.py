@@ -19,7 +19,7 @@ from services.shop import ROUTES, SERVICES, STYLES, Style, module_of
 from tests.chart.objects import MATRIX, NAMESPACE, RELEASE, Objects, render, selects, variables
 from tests.chart.values_table import CHART
 
-CLUSTERS = ("1.29", "1.32", kubernetes_validate.latest_version())
+CLUSTERS = ("1.29", kubernetes_validate.latest_version())
 
 
 @pytest.fixture(scope="module", params=MATRIX)

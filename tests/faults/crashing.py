@@ -1,7 +1,7 @@
 """Nameko's command in a process that dies right before or right after a crash point, or loses the reply of its work.
 
 It runs in place of `nameko`: `python -m tests.faults.crashing run --config config.yaml services.orders.broker`. The
-services do not know of it. Its plan is a file with a line for each harm: the phase, the file, and the lines of the
+services do not know of it. What is imported once is there for all processes, as each is a fork. Its plan is a file with a line for each harm: the phase, the file, and the lines of the
 point. The harms are done in this order, each once; after a death the next process goes on with the plan.
 
 `before`, `after`: the process dies.
@@ -13,11 +13,15 @@ import eventlet
 
 eventlet.monkey_patch()
 
+import ctypes  # noqa: E402
 import os  # noqa: E402
+import signal  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from contextlib import suppress  # noqa: E402
 from functools import wraps  # noqa: E402
+from importlib import import_module  # noqa: E402
 from pathlib import Path  # noqa: E402
 from types import FrameType  # noqa: E402
 
@@ -36,6 +40,7 @@ from services.local.stack import ROOT  # noqa: E402
 from tests.faults.sabotage import sabotage  # noqa: E402
 
 EXIT_CODE = 86
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def is_planned(plan: Path, phase: str) -> bool:
@@ -140,6 +145,22 @@ def losing_acknowledgements(plan: Path) -> None:
     QueueConsumer.ack_message = lose
 
 
+def in_forks(work: Callable[[], object]) -> None:
+    """Do `work` in a fork of this process, and in another one whenever it has died as planned."""
+    waitpid = eventlet.patcher.original("os").waitpid
+    while True:
+        child = os.fork()
+        if child == 0:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            work()
+            sys.exit()
+        signal.signal(signal.SIGTERM, lambda *_, child=child: os.kill(child, signal.SIGTERM))
+        code = os.waitstatus_to_exitcode(waitpid(child, 0)[1])
+        if code != EXIT_CODE:
+            os._exit(code if code >= 0 else 128 - code)
+
+
 def main() -> None:
     plan = Path(os.environ["CRASH_PLAN_FOLDER"], sys.argv[-1].split(".")[1])
     crashable(nameko_sqlalchemy.database.Session, "commit", plan)
@@ -156,7 +177,8 @@ def main() -> None:
     losing_acknowledgements(plan)
     losing_answers(plan)
     sabotage(os.environ.get("SABOTAGE", ""))
-    nameko.cli.main.main()
+    import_module(sys.argv[-1])
+    in_forks(nameko.cli.main.main)
 
 
 if __name__ == "__main__":

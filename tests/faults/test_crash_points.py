@@ -169,7 +169,7 @@ def test_deaths_and_lost_replies_at_any_point_lose_and_double_nothing(
         )
     add_stuck_events(mortal)
     [not_open] = add_pending_users(mortal, 1, "infinity")
-    with Load(mortal.url, clients=1, keyless=1) as load:
+    with Load(mortal.url, clients=1, keyless=1, pause_s=0.03) as load:
         wait_for(
             lambda: poke(mortal, not_open) and not any(plan.exists() for plan in plans), DIED_S, "all that was planned"
         )
@@ -209,6 +209,6 @@ def test_a_death_between_two_statements_of_a_round_leaves_what_the_first_has_dec
     decided = rows(mortal, "billing", query, id=user_id)
     assert not plan.exists()
     assert [(row.id, row.outcome) for row in decided] == [(ids[0], "insufficient_funds"), (ids[1], "accepted")]
-    assert decided[1].created_at - decided[0].created_at > timedelta(seconds=0.2), "the process has died in between"
+    assert decided[1].created_at - decided[0].created_at > timedelta(seconds=0.02), "the process has died in between"
     rows(mortal, "billing", "delete from operations where user_id = :id returning 1", id=user_id)
     rows(mortal, "billing", "update accounts set balance = 0 where user_id = :id returning 1", id=user_id)

@@ -30,8 +30,9 @@ from tests.load import Load
 SETTINGS = QUICK | {"OUTBOX_LEASE_S": "3", "PUBLISH_TIMEOUT_S": "2", "ACCOUNT_WAIT_S": "60"}
 LOADED_S = 30
 ORDERS = 20
+PAUSE_S = 0.02  # of each client
 CHANGES = list(permutations(STYLES, 2))
-ROUND_TRIP = [("broker", "http"), ("http", "events"), ("events", "broker")]
+THERE_AND_BACK = [("broker", "events"), ("events", "broker")]
 OTHER_TRANSPORT = [("broker", "http")]
 
 
@@ -65,7 +66,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.parametrize("before, after", changes(ROUND_TRIP))
+@pytest.mark.parametrize("before, after", changes(THERE_AND_BACK))
 def test_changing_the_style_loses_and_doubles_nothing(servers: Path, before: str, after: str):
     port = free_port()
     old = Stack(servers / before, port, SETTINGS, style=STYLES[before])
@@ -74,7 +75,7 @@ def test_changing_the_style_loses_and_doubles_nothing(servers: Path, before: str
         at_end.callback(new.stop)
         at_end.callback(old.stop)
         old.start()
-        with Load(old.url, clients=2, keyless=2) as load:
+        with Load(old.url, clients=2, keyless=2, pause_s=PAUSE_S) as load:
             wait_until_loaded(load)
             leave_work(old)
             old.stop()
@@ -93,10 +94,10 @@ def test_both_styles_can_run_at_once_while_the_one_replaces_the_other(servers: P
         at_end.callback(new.stop)
         at_end.callback(old.stop)
         old.start()
-        with Load(old.url, clients=1, keyless=1, seed=1) as load_of_old:
+        with Load(old.url, clients=1, keyless=1, seed=1, pause_s=PAUSE_S) as load_of_old:
             wait_until_loaded(load_of_old)
             new.start()
-            with Load(new.url, clients=1, keyless=1, seed=2) as load_of_new:
+            with Load(new.url, clients=1, keyless=1, seed=2, pause_s=PAUSE_S) as load_of_new:
                 wait_until_loaded(load_of_new)
                 wait_until_loaded(load_of_old)
                 load_of_old.__exit__()
