@@ -39,11 +39,12 @@ test: needs-test  ## set up whatever is missing, lint, run all tests and measure
 	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/test postman/node_modules docs/lint/node_modules
 	@$(MAKE) --no-print-directory --jobs=2 lint
 	@$(pytest) -n $(WORKERS) --cov --cov-report=
+	@$(in_other_styles)
 	@echo "Coverage by file: $(BIN)/coverage report"
 
 test-styles: needs-test $(VENV)/test  ## run the tests of servers and faults in all three styles in full (WORKERS=3)
 	@$(pytest) -n $(WORKERS) --styles tests/integration tests/faults
-	@for style in http events; do echo "In the style $$style..."; STYLE=$$style $(pytest) -n 2 $(of_all_styles) || exit 1; done
+	@$(in_other_styles)
 
 faults: needs-stack $(VENV)/test  ## kill, freeze, cut and lock at random under load (DURATION=60 SEED=1), then audit
 	@$(BIN)/python -m tests.faults.chaos --duration $(DURATION) --seed $(SEED)
@@ -99,8 +100,12 @@ clean:  ## remove the virtual environment and all data of the local modes
 # A file of tests shares its servers, so it stays in one process.
 pytest = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
-# What each style is tried by besides its own tests: the scenario, the Postman suite and the contract.
-of_all_styles = tests/acceptance/test_scenario.py tests/integration/test_http_contract.py
+# What each style is tried by besides its own tests: the demo, the scenario, the Postman suite and the contract.
+of_all_styles = tests/integration/test_http_contract.py \
+	$(addprefix tests/acceptance/test_scenario.py::,test_the_demo_prints_every_step_and_leaves_nothing_behind \
+	test_the_scenario_holds test_the_postman_suite_passes_and_prints_what_it_sends_and_gets)
+in_other_styles = for style in http events; do echo "In the style $$style..."; \
+	STYLE=$$style $(pytest) -n 2 $(of_all_styles) || exit 1; done
 
 # What the system must have is found, and where we may installed, before anything else.
 needs = [ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is missing: sudo apt-get install python3"; exit 1; }; \

@@ -68,11 +68,11 @@ class Later:
 
     def as_seen_now(self, request: Request, status: int, body: Json) -> tuple[int, Json]:
         """The answer as it would be if the end came later."""
-        stranger = self.strangers.get(request.args.get("user_id", ""))
         if request.path == "/orders" and request.method == "POST" and status == 404:
             body, status = self.strangers_order(request), 201
-        elif request.path == "/orders" and stranger:
-            return status, body | {"items": [self.unended(stranger)]}
+        elif request.path == "/orders" and "items" in body:
+            stranger = self.strangers.get(request.args.get("user_id", ""))
+            return status, body | {"items": [self.unended(one) for one in ([stranger] if stranger else body["items"])]}
         if status not in (200, 201) or request.path.split("/")[1] not in ("users", "orders") or "id" not in body:
             return status, body
         body = self.unended(body)
