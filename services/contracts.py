@@ -42,11 +42,16 @@ Email = Annotated[
 Line = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$", max_length=200)]
 
 
+#: The attribute of spans, and of lines of the log, with the id of an order.
+ORDER_ID = "shop.order.id"
+
+
 class UserRegistered(Event):
     """A user exists and has this e-mail address."""
 
     SOURCE = "users"
     TYPE = "user_registered"
+    ABOUT = "user_id"
 
     user_id: UUID
     email: Email
@@ -57,6 +62,7 @@ class OrderPaid(Event):
 
     SOURCE = "orders"
     TYPE = "order_paid"
+    ABOUT = "order_id"
 
     order_id: UUID
     user_id: UUID
@@ -68,6 +74,7 @@ class OrderRejected(Event):
 
     SOURCE = "orders"
     TYPE = "order_rejected"
+    ABOUT = "order_id"
 
     order_id: UUID
     user_id: UUID
@@ -79,6 +86,7 @@ class AccountOpened(Event):
 
     SOURCE = "billing"
     TYPE = "account_opened"
+    ABOUT = "user_id"
 
     user_id: UUID
 
@@ -88,6 +96,7 @@ class OrderPlaced(Event):
 
     SOURCE = "orders"
     TYPE = "order_placed"
+    ABOUT = "order_id"
 
     order_id: UUID
     user_id: UUID
@@ -99,6 +108,7 @@ class PaymentAccepted(Event):
 
     SOURCE = "billing"
     TYPE = "payment_accepted"
+    ABOUT = "order_id"
 
     order_id: UUID
     user_id: UUID
@@ -110,6 +120,7 @@ class PaymentRefused(Event):
 
     SOURCE = "billing"
     TYPE = "payment_refused"
+    ABOUT = "order_id"
 
     order_id: UUID
     user_id: UUID

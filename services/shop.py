@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from services.contracts import AccountNotFound
+from services.contracts import ORDER_ID, AccountNotFound
 from services.kit import container
 from services.kit.product import Product
 from services.kit.web.problems import not_found
@@ -26,6 +26,7 @@ SHOP = Product(
     name="nameko-hw",
     problems={AccountNotFound: lambda: not_found("account of this user")},
     openapi=Path(__file__).parents[1] / "docs" / "openapi.json",
+    noted={"order_id": ORDER_ID},
 )
 
 

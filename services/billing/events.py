@@ -17,6 +17,7 @@ from services.kit.errors import KeyReused
 from services.kit.inbox.provider import Inbox
 from services.kit.outbox.provider import Outbox
 from services.kit.timers import every
+from services.kit.tracing import going_on, traceparent
 
 #: The pauses before each try to pay from an account that is locked, mostly by a deposit that ends in a moment.
 BUSY_PAUSES_S = (0, 0.005, 0.02, 0.05)
@@ -44,7 +45,7 @@ class BillingService(service.Billing):
     @event_handler(OrderPlaced)
     def on_order_placed(self, events: list[OrderPlaced]) -> list[bool]:
         """Take the prices of the orders, and tell what became of it."""
-        results = self._pay([WaitingPayment(event.order_id, event.user_id, event.price) for event in events])
+        results = self._pay([payment_of(event) for event in events])
         return [not isinstance(result, KeyReused) and result.is_new for result in results]
 
     def _pay(self, payments: Sequence[WaitingPayment]) -> list[Moved | KeyReused]:
@@ -104,10 +105,14 @@ class BillingService(service.Billing):
     def _refuse(self, payment: WaitingPayment) -> None:
         """Refuse a payment for good: there has been no account for so long that there will never be one."""
         movement = Movement.of(Kind.PAYMENT, payment.user_id, payment.amount, payment.order_id)
-        with self.db.autocommit() as connection:
+        with self.db.autocommit() as connection, going_on(payment.order_id, payment.traceparent):
             written = store.refuse_and_tell(connection, movement, event_of_movement, self.outbox.lease_s)
             store.stop_waiting(connection, [payment.order_id])
         self.outbox.publish_soon(written)
+
+
+def payment_of(event: OrderPlaced) -> WaitingPayment:
+    return WaitingPayment(event.order_id, event.user_id, event.price, traceparent(event.order_id))
 
 
 def event_of_movement(movement: Movement, outcome: Outcome) -> PaymentAccepted | PaymentRefused:

@@ -70,6 +70,7 @@ class WaitingPayment(Base):
     amount: Mapped[int]
     since: Mapped[datetime] = mapped_column(server_default=func.now())
     retry_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    traceparent: Mapped[str | None]
 
 
 class OutboxEvent(OutboxRow, Base):

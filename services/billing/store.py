@@ -52,6 +52,11 @@ class WaitingPayment(NamedTuple):
     order_id: UUID
     user_id: UUID
     amount: int
+    traceparent: str | None = None
+
+    @property
+    def id(self) -> UUID:
+        return self.order_id
 
 
 class Moved(NamedTuple):
@@ -140,8 +145,8 @@ TELL_OPEN = StatementWithEvents(
 LET_WAIT = PreparedStatement(
     "let_payments_wait",
     """
-    insert into waiting_payments (order_id, user_id, amount) select order_id, user_id, amount from {payments}
-    order by order_id on conflict do nothing""",
+    insert into waiting_payments (order_id, user_id, amount, traceparent)
+    select order_id, user_id, amount, traceparent from {payments} order by order_id on conflict do nothing""",
     payments=WaitingPayment,
 )
 
@@ -152,7 +157,7 @@ WAITING_DUE = PreparedStatement(
     update waiting_payments set retry_at = now() + {pause}
     where order_id in (select order_id from waiting_payments where retry_at <= now()
                        order by retry_at limit {most} for update skip locked)
-    returning order_id, user_id, amount, since < now() - {patience} as is_overdue""",
+    returning order_id, user_id, amount, traceparent, since < now() - {patience} as is_overdue""",
     most="integer",
     pause="interval",
     patience="interval",
@@ -288,7 +293,8 @@ def let_wait(connection: Connection, payments: Sequence[WaitingPayment]) -> None
 def waiting_of(connection: Connection, user_ids: Sequence[UUID]) -> list[WaitingPayment]:
     """Return the payments that wait for the accounts of these users."""
     columns = models.WaitingPayment
-    found = select(columns.order_id, columns.user_id, columns.amount).where(columns.user_id.in_(user_ids))
+    found = select(columns.order_id, columns.user_id, columns.amount, columns.traceparent)
+    found = found.where(columns.user_id.in_(user_ids))
     return [WaitingPayment(*row) for row in connection.execute(found)]
 
 
@@ -302,7 +308,7 @@ def waiting_due(
     rows = WAITING_DUE.run(
         connection, most=most, pause=timedelta(seconds=pause_s), patience=timedelta(seconds=patience_s)
     ).all()
-    due = [WaitingPayment(row.order_id, row.user_id, row.amount) for row in rows]
+    due = [WaitingPayment(row.order_id, row.user_id, row.amount, row.traceparent) for row in rows]
     return due, {row.order_id for row in rows if row.is_overdue}
 
 

@@ -10,7 +10,7 @@ list at once in the thread of the caller, beside other rounds.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from eventlet import Timeout
 from eventlet.event import Event as Signal
@@ -18,6 +18,7 @@ from nameko.containers import WorkerContext
 from nameko.extensions import DependencyProvider
 
 from services.kit.errors import NOTHING_DONE, Unavailable
+from services.kit.tracing import traceparent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -112,6 +113,23 @@ class _RanOutOfTime(Exception):
     """The deadline of a round is over."""
 
 
+class Asked(NamedTuple):
+    """An item, and the context of the trace in which it is asked for."""
+
+    item: Any
+    context: str | None
+
+
+def asked(item: Any) -> Asked:
+    """Return an item with the context that it carries, or else that in which it is asked for."""
+    return Asked(item, getattr(item, "traceparent", None) or traceparent(about(item)))
+
+
+def about(item: Any) -> Any:
+    """Return what an item is about: its id, or itself."""
+    return getattr(item, "id", item)
+
+
 class Batched(DependencyProvider):
     """A method of a service that takes a list of items, called with one item at a time. See `batched`.
 
@@ -136,6 +154,10 @@ class Batched(DependencyProvider):
     def method_name(self) -> str:
         return str(self.attr_name)
 
+    @property
+    def _name(self) -> str:
+        return f"{self.container.service_cls.__name__}.{self.attr_name}"
+
     def get_dependency(self, worker_ctx: WorkerContext) -> "BatchedMethod":
         return BatchedMethod(self)
 
@@ -148,14 +170,16 @@ class Batched(DependencyProvider):
             )
         return self._batchers[key]
 
-    def _do(self, items: Sequence[Any]) -> Sequence[Any]:
+    def _do(self, asked: Sequence[Asked]) -> Sequence[Any]:
         """Call the method on an instance of the service that belongs to the rounds, and lives as long as they do."""
         if self._service is None:
             self._service = self.container.service_cls()
             context = WorkerContext(self.container, self._service, self)
             for provider in self.container.dependencies:
                 setattr(self._service, provider.attr_name, provider.get_dependency(context))
-        return self.work(self._service, items)
+        contexts = [(about(one.item), one.context) for one in asked]
+        with self.container.tracer.batch(self._name, contexts):
+            return self.work(self._service, [one.item for one in asked])
 
 
 class BatchedMethod:
@@ -166,11 +190,11 @@ class BatchedMethod:
 
     def one(self, item: Any) -> Any:
         """Have `item` done in the next round, together with others; return its result, or raise it."""
-        return self._batched.batcher(self._batched.key(item)).call(item)
+        return self._batched.batcher(self._batched.key(item)).call(asked(item))
 
     def many(self, items: Sequence[Any]) -> list[Any]:
         """Do `items` at once in this thread, beside other rounds; return a result or an exception for each."""
-        return self._batched.batcher(None).do(items)
+        return self._batched.batcher(None).do([asked(item) for item in items])
 
 
 def batched(**options: Any) -> Callable[[Callable[[Any, Sequence[Any]], Sequence[Any]]], Any]:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from eventlet import Timeout
-from nameko.containers import ServiceContainer
+from nameko.containers import ServiceContainer, get_service_name
 
 from services.kit.config import BadConfiguration, check
 from services.kit.db.connecting import with_driver
 from services.kit.dns import install
 from services.kit.metrics import metrics_of
 from services.kit.product import Product
+from services.kit.tracing import tracer_of
 from services.kit.web.client import HttpClient
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,10 @@ class Container(ServiceContainer):
         self.settings = _or_exit(check, config)
         install()
         self.metrics = metrics_of(self.product.name)
+        self.tracer = _or_exit(tracer_of, get_service_name(service_cls))
         urls = {key: with_driver(url) for key, url in self.settings.DB_URIS.items()}
         super().__init__(service_cls, {**config, "DB_URIS": urls})
+        self._worker_pool = self.tracer.worker_pool(self.max_workers)
         for extension in self.subextensions:
             if isinstance(extension, HttpClient):
                 _or_exit(extension.check, self.settings)
@@ -55,6 +58,7 @@ class Container(ServiceContainer):
         except TooSlow:
             log.warning("%s: not drained in time", self.service_name)
             self.kill()
+        self.tracer.stop()
 
 
 def _or_exit(check_: Callable[[Any], T], value: Any) -> T:

@@ -44,7 +44,7 @@ class PendingRow:
     """The columns of a row that may be pending, for a service's models to inherit.
 
     `retry_at` is when recovery may try again, `attempts` how often it has, and `trouble` what went wrong with the last
-    attempt; an outage is no trouble.
+    attempt; an outage is no trouble. `traceparent` is the trace of the request, with which recovery goes on.
     """
 
     status: Mapped[str]
@@ -52,6 +52,7 @@ class PendingRow:
     retry_at: Mapped[datetime]
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     trouble: Mapped[str | None]
+    traceparent: Mapped[str | None]
 
 
 class Recovery(DependencyProvider):
@@ -64,6 +65,7 @@ class Recovery(DependencyProvider):
         table, columns = model.__tablename__, ", ".join(view.model_fields)
         # not `= 'pending'`, which would tempt the planner to read all that are pending
         is_pending = f"{table}.status not in ({', '.join(repr(str(status)) for status in ended)})"
+        self.table = table
         self.view = view
         # What was leased together comes back at different times, so that a row that makes its round fail is with
         # different rows next time.
@@ -73,7 +75,7 @@ class Recovery(DependencyProvider):
             update {table} set retry_at = now() + {{pause}} * (1 + random() / 4), attempts = attempts + 1
             where id in (select id from {table} where status = 'pending' and retry_at < now()
                          order by retry_at limit {{most}} for update skip locked)
-            returning {columns}""",
+            returning {columns}, traceparent""",
             most="integer",
             pause="interval",
         )
@@ -108,21 +110,22 @@ class Recovery(DependencyProvider):
         """
         settings = self.container.settings
         until = time.monotonic() + settings.RECOVERY_INTERVAL_S
-        while rows := self.lease_due():
-            results = recover(rows)
-            self._note(rows, results)
+        while due := self._lease_due():
+            rows = [self.view.model_validate(row) for row in due]
+            with self.container.tracer.batch(f"recover {self.table}", [(row.id, row.traceparent) for row in due]):
+                results = recover(rows)
+                self._note(rows, results)
             if len(rows) < settings.RECOVERY_BATCH or any(map(is_outage, results)) or time.monotonic() > until:
                 break
         self._report()
 
-    def lease_due(self) -> Sequence[Any]:
+    def _lease_due(self) -> Sequence[Any]:
         """Lease up to RECOVERY_BATCH rows that are due, and that no other replica has."""
         settings = self.container.settings
         with self.database.autocommit() as connection:
-            due = self.lease.run(
+            return self.lease.run(
                 connection, most=settings.RECOVERY_BATCH, pause=timedelta(seconds=settings.RECOVERY_AFTER_S)
-            )
-            return [self.view.model_validate(row) for row in due]
+            ).all()
 
     def _note(self, rows: Sequence[Any], results: Sequence[Any]) -> None:
         troubles = [

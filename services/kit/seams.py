@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from services.kit.config import Settings
 from services.kit.metrics import Metrics
 from services.kit.product import Product
+from services.kit.tracing import Span, Tracer
 
 
 class Thread(Protocol):
@@ -20,8 +21,10 @@ class Container(Protocol):
     """The container of a service, as its extensions see it."""
 
     service_name: str
+    service_cls: type
     settings: Settings
     metrics: Metrics
+    tracer: Tracer
     product: Product
     config: Mapping[str, Any]
     accept: Collection[str]
@@ -52,6 +55,7 @@ class Incoming(Protocol):
     content_type: str | None
     content_encoding: str | None
     channel: Any
+    span: Span  # set by us, while the message is worked on
 
     def ack(self) -> None: ...
 

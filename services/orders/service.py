@@ -10,13 +10,14 @@ from uuid import UUID, uuid4
 from eventlet import Timeout
 from nameko.dependency_providers import Config
 
-from services.contracts import Outcome
+from services.contracts import ORDER_ID, Outcome
 from services.kit.batching import BatchedMethod, batched
 from services.kit.db.database import Database
 from services.kit.errors import TEMPORARY, CallFailed, KeyReused, Unavailable
 from services.kit.outbox.provider import Outbox
 from services.kit.recovery import NotYet, Recovery
 from services.kit.timers import every
+from services.kit.tracing import note, traceparent
 from services.kit.waiting import Ends
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, UserPageQuery
@@ -53,9 +54,11 @@ class Orders:
     )
     def create_order(self, key: str | None, body: NewOrder, wait_s: float | None) -> Reply:
         """Store the order as pending, then settle it; 202 while the outcome of the payment is not known."""
-        request = OrderRequest(uuid4(), uuid4(), key, body.user_id, body.price, self._promises_at_once(wait_s))
+        promised = self._promises_at_once(wait_s)
+        request = OrderRequest(uuid4(), uuid4(), key, body.user_id, body.price, promised, traceparent())
         stored = self._store.one(request)
         order = stored.order
+        note(ORDER_ID, order.id)
         if order.status == Status.PENDING:
             try:
                 with Timeout(self._patience_s(wait_s), Unavailable("the outcome is not known in time")):

@@ -34,6 +34,7 @@ class OrderRequest(NamedTuple):
     user_id: UUID
     price: int
     promised: bool = False
+    traceparent: str | None = None
 
 
 class StoredOrder(NamedTuple):

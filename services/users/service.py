@@ -13,6 +13,7 @@ from services.kit.outbox.provider import Outbox
 from services.kit.outbox.table import OutgoingEvent
 from services.kit.recovery import Recovery
 from services.kit.timers import every
+from services.kit.tracing import traceparent
 from services.kit.waiting import Ends
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.problems import FieldError, Problem, not_found
@@ -34,7 +35,7 @@ class Users:
     @http("POST", "/users", body=NewUser, answers={201: UserView, 409: None}, summary="Create a user", waits=True)
     def create_user(self, key: str | None, body: NewUser, wait_s: float | None) -> Reply:
         """Store the user and its event, then have the account opened; `pending` until billing has it."""
-        request = UserRequest(uuid4(), key, body.name, body.email)
+        request = UserRequest(uuid4(), key, body.name, body.email, traceparent())
         event = UserRegistered(user_id=request.id, email=request.email)
         with self.db.get_session() as session:
             user, is_new, events = store.store_user(

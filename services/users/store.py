@@ -32,6 +32,7 @@ class UserRequest(NamedTuple):
     idempotency_key: str | None
     name: str
     email: str
+    traceparent: str | None = None
 
 
 class StoredUser(NamedTuple):

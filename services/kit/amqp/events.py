@@ -10,7 +10,8 @@ What a crash leaves: messages that are not acknowledged. They are delivered agai
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial, wraps
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
@@ -21,6 +22,7 @@ from nameko.exceptions import ContainerBeingKilled
 
 from services.kit.amqp.consumer import QueueConsumer
 from services.kit.amqp.decoding import Unreadable, event_in, event_of, failed_event, undecodable
+from services.kit.amqp.processing import Processing
 from services.kit.errors import OUTCOME_UNKNOWN
 from services.kit.event import Event
 from services.kit.inbox.provider import Inbox
@@ -104,16 +106,25 @@ class EventHandler(nameko.events.EventHandler):
         if batch[0].event is None:
             self.container.spawn_managed_thread(partial(self._keep_unreadable, batch[0]))
             return
+        events = [delivery.event for delivery in batch if delivery.event is not None]
+        processing = self._processing(events, [delivery.message.headers for delivery in batch])
         try:
             self.container.spawn_worker(
                 self,
-                ([delivery.event for delivery in batch],),
+                (events, processing),
                 {},
                 context_data=self.unpack_message_headers(batch[0].message),
-                handle_result=lambda worker, result, exc_info: self._finish(batch, result, exc_info),
+                handle_result=lambda worker, result, exc_info: self._finish(batch, processing, result, exc_info),
             )
         except ContainerBeingKilled:
             pass  # the broker delivers unacknowledged messages again
+
+    def _processing(
+        self, events: Sequence[Event], headers: Sequence[Mapping[str, Any]], attempt: int = 1
+    ) -> Processing:
+        handler = f"{self.container.service_cls.__name__}.{self.method_name}"
+        destination = f"{self.event.SOURCE}.events:{self.event.TYPE}"
+        return Processing(self.container, handler, destination, events, headers, attempt)
 
     def _drop_lost(self) -> None:
         """Drop messages that came on a lost connection: the broker delivers them again."""
@@ -121,8 +132,9 @@ class EventHandler(nameko.events.EventHandler):
         self._waiting = [one for one in self._waiting if not is_lost(one.message)]
         self._alone = deque(one for one in self._alone if not is_lost(one.message))
 
-    def _finish(self, batch: list[Delivery], result: Any, exc_info: Any) -> tuple[Any, Any]:
+    def _finish(self, batch: list[Delivery], processing: Processing, result: Any, exc_info: Any) -> tuple[Any, Any]:
         error = exc_info[1] if exc_info else None
+        processing.end(result, error)
         if error is None:
             self._end_outage()
             for delivery, is_new in zip(batch, result, strict=True):
@@ -133,14 +145,15 @@ class EventHandler(nameko.events.EventHandler):
             return result, exc_info
         elif len(batch) > 1:
             self._alone.extend(batch)
-        elif not self._keep(batch[0], self._failure(exc_info, 1), 1):
+        elif not self._keep(batch[0], self._failure(processing, exc_info, 1), 1):
             return result, exc_info
         self._handle_next()
         return result, exc_info
 
-    def _failure(self, exc_info: Any, attempt: int) -> str:
+    def _failure(self, processing: Processing, exc_info: Any, attempt: int) -> str:
         reason = f"{type(exc_info[1]).__name__} at attempt {attempt}"
-        log.error("%s failed: %s", self.queue.name, reason, exc_info=exc_info)
+        with processing.alone():
+            log.error("%s failed: %s", self.queue.name, reason, exc_info=exc_info)
         return reason
 
     def _keep_unreadable(self, delivery: Delivery) -> None:
@@ -215,26 +228,28 @@ class EventHandler(nameko.events.EventHandler):
             reason = str(error)
             self._end_attempt(lambda: self.inbox.failed(due, due.attempts, reason, None), "dead")
             return
+        processing = self._processing([event], [due.headers], due.attempts + 1)
         try:
             self.container.spawn_worker(
                 self,
-                ([event],),
+                ([event], processing),
                 {},
                 context_data=self.unpack_message_headers(SimpleNamespace(headers=due.headers)),
-                handle_result=lambda worker, result, exc_info: self._finish_again(due, result, exc_info),
+                handle_result=lambda worker, result, exc_info: self._finish_again(due, processing, result, exc_info),
             )
         except ContainerBeingKilled:
             self.inbox.free_slot()
 
-    def _finish_again(self, due: DueMessage, result: Any, exc_info: Any) -> tuple[Any, Any]:
+    def _finish_again(self, due: DueMessage, processing: Processing, result: Any, exc_info: Any) -> tuple[Any, Any]:
         error = exc_info[1] if exc_info else None
+        processing.end(result, error)
         if error is None:
             self._end_attempt(lambda: self.inbox.succeeded(due), "handled" if result[0] else "duplicate")
         elif isinstance(error, OUTCOME_UNKNOWN):
             self.inbox.free_slot()  # no attempt is counted; the event is due again when the lease has ended
         else:
             attempts = due.attempts + 1
-            reason, pause_s = self._failure(exc_info, attempts), self._pause_after(attempts)
+            reason, pause_s = self._failure(processing, exc_info, attempts), self._pause_after(attempts)
             self._end_attempt(
                 lambda: self.inbox.failed(due, attempts, reason, pause_s), "dead" if pause_s is None else "retried"
             )
@@ -261,8 +276,9 @@ def event_handler(event: type[E]) -> Callable[[Callable[[Any, list[E]], list[boo
 
     def decorate(function: Callable[[Any, list[E]], list[bool]]) -> Callable[..., list[bool]]:
         @wraps(function)
-        def handle(service: Any, events: list[E]) -> list[bool]:
-            return function(service, events)
+        def handle(service: Any, events: list[E], processing: Processing | None = None) -> list[bool]:
+            with processing.around if processing else nullcontext():
+                return function(service, events)
 
         return EventHandler.decorator(event)(handle)
 

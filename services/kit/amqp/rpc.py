@@ -33,10 +33,12 @@ from nameko.messaging import HeaderEncoder
 from nameko.rpc import get_rpc_exchange
 from pydantic import ConfigDict, ValidationError, validate_call
 
+from services.kit import tracing
 from services.kit.amqp.consumer import QueueConsumer
 from services.kit.amqp.publisher import Message, Publisher, RefusedByBroker, Unencodable, encode
 from services.kit.errors import TEMPORARY, BusinessError, CallFailed, InvalidArgument, NotNow, Unavailable
 from services.kit.seams import Container, Incoming
+from services.kit.tracing import TRACEPARENT, Kind
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ class RpcProxy(DependencyProvider):
             {"args": [], "kwargs": arguments},
             get_rpc_exchange(self.container.config),
             f"{self.target}.{method}",
-            headers,
+            headers | tracing.headers(),
             {
                 "delivery_mode": TRANSIENT,
                 "expiration": str(int(timeout_s * 1000)),
@@ -137,20 +139,23 @@ class ServiceProxy:
     def __getattr__(self, method: str) -> Callable[..., Any]:
         def call(**arguments: Any) -> Any:
             started, outcome = time.monotonic(), "replied"
+            container, target = self._proxy.container, self._proxy.target
+            attributes = rpc_attributes(target, method)
             try:
-                return self._proxy.call(method, arguments, self._headers)
+                with container.tracer.span(f"{target}.{method}", Kind.CLIENT, attributes=attributes):
+                    return self._proxy.call(method, arguments, self._headers)
             except RpcFailed as error:
                 outcome = "refused"  # the label of a metric, which keeps its name
                 log.error("an RPC was refused, its outcome is unknown: %s", error)
                 raise
             except Unavailable as error:
                 outcome = "failed"
-                log.warning("%s.%s has an unknown outcome: %s", self._proxy.target, method, error)
+                log.warning("%s.%s has an unknown outcome: %s", target, method, error)
                 raise
             finally:
-                self._proxy.container.metrics.rpcs.labels(
-                    self._proxy.container.service_name, f"{self._proxy.target}.{method}", outcome
-                ).observe(time.monotonic() - started)
+                container.metrics.rpcs.labels(container.service_name, f"{target}.{method}", outcome).observe(
+                    time.monotonic() - started
+                )
 
         return call
 
@@ -168,10 +173,23 @@ class RpcConsumer(nameko.rpc.RpcConsumer):
             log.error("dropped a message to %s that is no RPC request", message.delivery_info["routing_key"])
             self.queue_consumer.ack_message(message)
             return
-        super().handle_message(body, message)
+        tracer, routing_key = self.container.tracer, str(message.delivery_info["routing_key"])
+        attributes = rpc_attributes(*routing_key.split(".", 1))
+        span = tracer.begin(routing_key, Kind.SERVER, message.headers.get(TRACEPARENT), attributes=attributes)
+        message.span = span
+        with tracer.under_way(span):
+            super().handle_message(body, message)
 
     def handle_result(self, message: Incoming, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """Send the reply, then acknowledge the request. If no reply can be sent, have the request delivered again."""
+        if exc_info:
+            self.container.tracer.fail(message.span, exc_info[1])
+        try:
+            return self._reply(message, result, exc_info)
+        finally:
+            message.span.end()
+
+    def _reply(self, message: Incoming, result: Any, exc_info: Any) -> tuple[Any, Any]:
 
         def reply_with(result: Any, error: Any) -> Message:
             return Message(
@@ -202,6 +220,11 @@ class RpcConsumer(nameko.rpc.RpcConsumer):
             return result, exc_info
         self.queue_consumer.ack_message(message)
         return result, exc_info
+
+
+def rpc_attributes(service: str, method: str = "") -> dict[str, str | int | bool]:
+    """Return the attributes of the spans of a call."""
+    return {"rpc.system": "nameko", "rpc.service": service, "rpc.method": method}
 
 
 def is_request(body: Any) -> bool:

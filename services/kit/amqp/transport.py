@@ -1,6 +1,7 @@
 """The transport of an outbox by the broker: an event is safe when the broker has confirmed and routed it."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from nameko.extensions import Extension
 from nameko.standalone.events import get_event_exchange
@@ -9,6 +10,7 @@ from services.kit.amqp.publisher import Message, PipelinedPublisher
 from services.kit.amqp.watch import BrokerWatch
 from services.kit.outbox.table import OutgoingEvent
 from services.kit.seams import Container
+from services.kit.tracing import Kind, Span, headers
 
 JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
 
@@ -23,16 +25,35 @@ class AmqpTransport(Extension):
     watch = BrokerWatch()
 
     def send(self, events: Sequence[OutgoingEvent]) -> None:
-        self.publisher.send([self._message(event) for event in events])
+        with self._sending(events):
+            self.publisher.send([self._message(event) for event in events])
 
     def wait_for_confirms(self) -> list[bool]:
         return self.publisher.wait_for_confirms()
 
     def publish(self, events: Sequence[OutgoingEvent]) -> list[bool]:
-        return self.publisher.publish([self._message(event) for event in events])
+        with self._sending(events):
+            return self.publisher.publish([self._message(event) for event in events])
+
+    def _sending(self, events: Sequence[OutgoingEvent]) -> AbstractContextManager[Span]:
+        contexts = [(event.event_id, event.traceparent) for event in events]
+        destination = get_event_exchange(self.container.service_name, self.container.config).name
+        attributes = {
+            "messaging.system": "rabbitmq",
+            "messaging.operation.name": "send",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": destination,
+            "messaging.batch.message_count": len(events),
+        }
+        return self.container.tracer.batch(f"send {destination}", contexts, Kind.CLIENT, attributes)
 
     def _message(self, event: OutgoingEvent) -> Message:
         exchange = get_event_exchange(self.container.service_name, self.container.config)
         return Message(
-            event.body.encode(), exchange, event.type, properties={"message_id": event.event_id}, encoded=JSON
+            event.body.encode(),
+            exchange,
+            event.type,
+            headers(event.traceparent),
+            {"message_id": event.event_id},
+            JSON,
         )

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext
 from sqlalchemy.orm import Session
 
 from services.kit.db.connecting import connect, wait
+from services.kit.db.traced import trace_statements
 from services.kit.errors import DatabaseAway, DriverFailed, TryAgain
 
 #: Refuses as a statement that writes would. (A standby, or default_transaction_read_only.)
@@ -59,6 +60,8 @@ class Database(nameko_sqlalchemy.Database):
             },
         }
         super().setup()
+        if self.container.tracer.is_on:
+            trace_statements(self.engine, self.container.tracer)
         sqlalchemy.event.listen(self.engine, "handle_error", classify)
         sqlalchemy.event.listen(self.engine, "do_connect", partial(connect, settings.DB_TIMEOUT_S + 1))
         self._engine = self.engine  # which nameko-sqlalchemy deletes when it stops, while the outbox still relays

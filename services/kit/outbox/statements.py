@@ -17,7 +17,7 @@ LEASE = PreparedStatement(
     update outbox set claimed_until = now() + {lease}
     where id in (select id from outbox where published_at is null and claimed_until < now()
                  order by claimed_until, id limit {batch} for update skip locked)
-    returning id, cast(event_id as text) as event_id, type, cast(body as text) as body""",
+    returning id, cast(event_id as text) as event_id, type, cast(body as text) as body, traceparent""",
     batch="integer",
     lease="interval",
 )
@@ -71,7 +71,7 @@ REMOVE_OLD = PreparedStatement(
 def lease_batch(connection: Connection, batch: int, lease_s: float) -> list[OutgoingEvent]:
     """Lease up to `batch` events that are due, those due for longest first; leave out rows that somebody has locked."""
     rows = sorted(LEASE.run(connection, batch=batch, lease=timedelta(seconds=lease_s)), key=lambda row: row.id)
-    return [OutgoingEvent(row.event_id, row.type, row.body) for row in rows]
+    return [OutgoingEvent(row.event_id, row.type, row.body, row.traceparent) for row in rows]
 
 
 def mark_published(connection: Connection, event_ids: list[str], transport: str) -> bool:

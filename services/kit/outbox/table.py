@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from services.kit.db.statements import PreparedStatement, Type
 from services.kit.event import Event
+from services.kit.tracing import traceparent
 
 
 class OutboxRow:
@@ -22,6 +23,7 @@ class OutboxRow:
     event_id: Mapped[UUID] = mapped_column(unique=True)
     type: Mapped[str]
     body: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    traceparent: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     claimed_until: Mapped[datetime] = mapped_column(server_default=text("'-infinity'"))
     published_at: Mapped[datetime | None]
@@ -42,15 +44,16 @@ class TransportRow:
 
 
 class OutgoingEvent(NamedTuple):
-    """An event on its way out of an outbox; `body` is its JSON."""
+    """An event on its way out of an outbox; `body` is its JSON, `traceparent` the trace that it goes on with."""
 
     event_id: str
     type: str
     body: str
+    traceparent: str | None = None
 
     @classmethod
     def of(cls, event: Event) -> "OutgoingEvent":
-        return cls(str(event.event_id), event.TYPE, event.model_dump_json())
+        return cls(str(event.event_id), event.TYPE, event.model_dump_json(), traceparent(event.about))
 
 
 class EventOfRow(NamedTuple):
@@ -61,6 +64,7 @@ class EventOfRow(NamedTuple):
     event_id: UUID
     type: str
     body: str
+    traceparent: str | None
 
 
 class StatementWithEvents(PreparedStatement):
@@ -83,8 +87,9 @@ class StatementWithEvents(PreparedStatement):
             with {before + "," if before else ""}
             changed as ({sql}),
             written as (
-                insert into outbox (event_id, type, body, claimed_until)
-                select event_id, type, cast(body as jsonb), now() + {{lease}} from {{events}} where {its_row}
+                insert into outbox (event_id, type, body, traceparent, claimed_until)
+                select event_id, type, cast(body as jsonb), traceparent, now() + {{lease}}
+                from {{events}} where {its_row}
             )
             select * from changed""",
             **parameters,
@@ -101,7 +106,7 @@ class StatementWithEvents(PreparedStatement):
         events: Mapping[Any, OutgoingEvent] = values.pop("events")
         lease = timedelta(seconds=values.pop("lease_s"))
         rows = [
-            EventOfRow(row_id, outcome, UUID(event.event_id), event.type, event.body)
+            EventOfRow(row_id, outcome, UUID(event.event_id), event.type, event.body, event.traceparent)
             for (row_id, outcome), event in (
                 (key if isinstance(key, tuple) else (key, None), events[key]) for key in events
             )

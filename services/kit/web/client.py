@@ -30,10 +30,12 @@ from urllib3 import connection_from_url
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError
 from urllib3.util import parse_url
 
+from services.kit import tracing
 from services.kit.config import BadConfiguration, Settings
 from services.kit.errors import CallFailed, Unavailable
 from services.kit.outage import Outage, next_pause_s
 from services.kit.seams import Container
+from services.kit.tracing import Kind
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +141,12 @@ class HttpClient(SharedExtension):
         """
         call, outcome, started = f"{self.target}.{operation}", "replied", time.monotonic()
         try:
-            return read(call, *self._answer(method, path, body, call))
+            with self.container.tracer.span(
+                f"{method} {operation}", Kind.CLIENT, attributes={"http.request.method": method}
+            ) as span:
+                status, content = self._answer(method, path, body, call)
+                span.set_attribute("http.response.status_code", status)
+                return read(call, status, content)
         except CallFailed as error:
             outcome = "refused"
             log.error("an answer cannot be used, its call's outcome is unknown: %s", error)
@@ -183,7 +190,8 @@ class HttpClient(SharedExtension):
             return self._send(method, path, body)
 
     def _send(self, method: str, path: str, body: BaseModel | None) -> tuple[int, bytes]:
-        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if body else {})
+        headers = {"Accept": "application/json", **tracing.headers()}
+        headers |= {"Content-Type": "application/json"} if body else {}
         content = body.model_dump_json().encode() if body else None
         path = self._prefix + path
         sent = self._pool.urlopen(method, path, content, headers, retries=False, redirect=False, preload_content=False)

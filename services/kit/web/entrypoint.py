@@ -29,6 +29,7 @@ from werkzeug.wrappers import Request, Response
 
 from services.kit.errors import Unavailable
 from services.kit.seams import Container
+from services.kit.tracing import TRACEPARENT, Kind
 from services.kit.web.prefer import PREFER, applied, preferred_wait_s
 from services.kit.web.problems import REPLAYED, Problem, bad_field, from_exception, invalid
 from services.kit.web.server import PATH_VALUES, Server
@@ -99,16 +100,23 @@ class Http(HttpRequestHandler):
     def handle_request(self, request: Request) -> Response:
         """Answer one request within the deadlines of the configuration, also if the method fails."""
         started = time.monotonic()
-        try:
-            response = self._answer(request)
-        except Exception as error:
-            problem = from_exception(error, self.container.product.problems)
-            if problem.view.status == 500:  # neither a mistake of the client nor an outage
-                log.exception("%s %s failed", self.route.method, self.route.path)
-            response = problem.response(self.container.product.name)
-        self.container.metrics.requests.labels(
-            self.container.service_name, self.route.method, self.route.path, response.status_code
-        ).observe(time.monotonic() - started)
+        method, path = self.route.method, self.route.path
+        attributes = {"http.request.method": method, "http.route": path, "url.scheme": "http"}
+        context = request.headers.get(TRACEPARENT)
+        with self.container.tracer.span(f"{method} {path}", Kind.SERVER, context, attributes=attributes) as span:
+            try:
+                response = self._answer(request)
+            except Exception as error:
+                problem = from_exception(error, self.container.product.problems)
+                if problem.view.status == 500:  # neither a mistake of the client nor an outage
+                    log.exception("%s %s failed", method, path)
+                if problem.view.status >= 500:
+                    self.container.tracer.fail(span, error)
+                response = problem.response(self.container.product.name)
+            span.set_attribute("http.response.status_code", response.status_code)
+        self.container.metrics.requests.labels(self.container.service_name, method, path, response.status_code).observe(
+            time.monotonic() - started
+        )
         return response
 
     def _answer(self, request: Request) -> Response:

@@ -62,7 +62,8 @@ class HttpTransport(Extension):
             if (notice := self.route(event)) is None:
                 return True
             path, body = notice
-            answer = self.client.call("PUT", path, event.type, body)
+            with self.container.tracer.span(f"send {event.type}", parent=event.traceparent):
+                answer = self.client.call("PUT", path, event.type, body)
             if answer.status != 200:
                 log.error("%s answered %d to %s", self.receiver, answer.status, event.type)
             return answer.status == 200
