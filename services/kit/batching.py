@@ -156,7 +156,7 @@ class Batched(DependencyProvider):
 
     @property
     def _name(self) -> str:
-        return f"{self.container.service_cls.__name__}.{self.attr_name}"
+        return f"{self.container.service_name}.{self.attr_name}"
 
     def get_dependency(self, worker_ctx: WorkerContext) -> "BatchedMethod":
         return BatchedMethod(self)

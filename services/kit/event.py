@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Event(BaseModel):
     """A fact that a service tells the others. `event_id` is what a handler remembers, to handle it once.
 
-    `SOURCE` is the service that publishes it, `TYPE` its routing key, `ABOUT` the field with the id of what it tells of.
+    `SOURCE` is the service that publishes it, `TYPE` its routing key, `ABOUT` the field with the id of its subject.
     Fields that are not known here are ignored: they come from a newer producer. A new field needs a default, for the
     events of an older one.
     """

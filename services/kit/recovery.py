@@ -40,6 +40,13 @@ class Trouble(NamedTuple):
     trouble: str
 
 
+class Due(NamedTuple):
+    """A pending row whose turn it is, as a view, and the trace of its request."""
+
+    row: Any
+    traceparent: str | None
+
+
 class PendingRow:
     """The columns of a row that may be pending, for a service's models to inherit.
 
@@ -110,22 +117,24 @@ class Recovery(DependencyProvider):
         """
         settings = self.container.settings
         until = time.monotonic() + settings.RECOVERY_INTERVAL_S
-        while due := self._lease_due():
-            rows = [self.view.model_validate(row) for row in due]
-            with self.container.tracer.batch(f"recover {self.table}", [(row.id, row.traceparent) for row in due]):
+        while due := self.lease_due():
+            rows = [one.row for one in due]
+            contexts = [(one.row.id, one.traceparent) for one in due]
+            with self.container.tracer.batch(f"recover {self.table}", contexts):
                 results = recover(rows)
                 self._note(rows, results)
             if len(rows) < settings.RECOVERY_BATCH or any(map(is_outage, results)) or time.monotonic() > until:
                 break
         self._report()
 
-    def _lease_due(self) -> Sequence[Any]:
+    def lease_due(self) -> Sequence[Due]:
         """Lease up to RECOVERY_BATCH rows that are due, and that no other replica has."""
         settings = self.container.settings
         with self.database.autocommit() as connection:
-            return self.lease.run(
+            due = self.lease.run(
                 connection, most=settings.RECOVERY_BATCH, pause=timedelta(seconds=settings.RECOVERY_AFTER_S)
-            ).all()
+            )
+            return [Due(self.view.model_validate(row), row.traceparent) for row in due]
 
     def _note(self, rows: Sequence[Any], results: Sequence[Any]) -> None:
         troubles = [

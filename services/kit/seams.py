@@ -21,7 +21,6 @@ class Container(Protocol):
     """The container of a service, as its extensions see it."""
 
     service_name: str
-    service_cls: type
     settings: Settings
     metrics: Metrics
     tracer: Tracer

@@ -27,6 +27,7 @@ from services.kit.errors import (
     TryAgain,
     Unavailable,
 )
+from services.kit.tracing import Tracer
 from services.kit.web.problems import from_exception
 from services.local.net import wait_for
 from services.local.postgres import Postgres
@@ -72,6 +73,7 @@ def make_database() -> Iterator[Callable[..., Database]]:
     def make(url: str, **settings: Any) -> Database:
         database = Database(Base)
         database.container = SimpleNamespace(
+            tracer=Tracer(),
             settings=check({**config(), "DB_TIMEOUT_S": 1, **settings}),
             service_name="orders",
             config={"DB_URIS": {"orders:Base": url}},

@@ -11,6 +11,7 @@ from eventlet.green import socket
 
 from services.kit.config import check
 from services.kit.metrics import metrics_of
+from services.kit.tracing import Tracer
 from services.kit.web.server import Server
 from services.local.net import free_port
 from services.shop import SHOP
@@ -30,6 +31,7 @@ class Running(Server):
         self.container = SimpleNamespace(
             service_name="orders",
             metrics=metrics_of("unit"),
+            tracer=Tracer(),
             product=SHOP,
             config={"WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
             dependencies=[],

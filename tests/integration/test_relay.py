@@ -17,6 +17,7 @@ from services.kit.db.database import Autocommit
 from services.kit.metrics import metrics_of
 from services.kit.outbox.relay import REMOVE_BATCH, Relay
 from services.kit.outbox.statements import lease_batch
+from services.kit.tracing import Tracer
 from services.local.net import wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
@@ -72,7 +73,11 @@ def queue(rabbitmq: RabbitMQ) -> Iterator[Any]:
 def started(rabbitmq: RabbitMQ, cls: type[Publisher]) -> Any:
     publisher = cls()
     publisher.container = SimpleNamespace(
-        settings=SETTINGS, config={"AMQP_URI": rabbitmq.uri}, service_name="orders", metrics=metrics_of("unit")
+        tracer=Tracer(),
+        settings=SETTINGS,
+        config={"AMQP_URI": rabbitmq.uri},
+        service_name="orders",
+        metrics=metrics_of("unit"),
     )
     return publisher
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.kit.config import check
 from services.kit.db.database import Database
+from services.kit.tracing import Tracer
 from services.kit.waiting import Ends
 from services.local.postgres import Postgres
 from tests.standby import plain
@@ -60,6 +61,7 @@ def run(server: Postgres, statement: str, *values: Any) -> None:
 def ends(postgres: Postgres) -> Iterator[Ends]:
     database = Database(Base)
     database.container = SimpleNamespace(
+        tracer=Tracer(),
         settings=check({**config(), "DB_TIMEOUT_S": 1}),
         service_name="unit",
         config={"DB_URIS": {"unit:Base": postgres.url("things")}},

@@ -122,9 +122,7 @@ class EventHandler(nameko.events.EventHandler):
     def _processing(
         self, events: Sequence[Event], headers: Sequence[Mapping[str, Any]], attempt: int = 1
     ) -> Processing:
-        handler = f"{self.container.service_cls.__name__}.{self.method_name}"
-        destination = f"{self.event.SOURCE}.events:{self.event.TYPE}"
-        return Processing(self.container, handler, destination, events, headers, attempt)
+        return Processing(self.container, self.method_name, self.event, events, headers, attempt)
 
     def _drop_lost(self) -> None:
         """Drop messages that came on a lost connection: the broker delivers them again."""

@@ -15,8 +15,8 @@ class Processing:
     def __init__(
         self,
         container: Container,
-        handler: str,
-        destination: str,
+        method: str,
+        type_: type[Event],
         events: Sequence[Event],
         headers: Sequence[Mapping[str, Any]],
         attempt: int = 1,
@@ -26,6 +26,7 @@ class Processing:
         self._noted: dict[str, str] = {}
         contexts: list[tuple[object, str | None]] = []
         if tracer.is_on:
+            destination = f"{type_.SOURCE}.events:{type_.TYPE}"
             attributes: dict[str, str | int | bool] = {
                 "messaging.system": "rabbitmq",
                 "messaging.operation.name": "process",
@@ -44,7 +45,7 @@ class Processing:
                 )
                 self._spans.append(span)
                 contexts.append((event.about, tracer.context_of(span)))
-        self.around = tracer.batch(handler, contexts)
+        self.around = tracer.batch(f"{container.service_name}.{method}", contexts)
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from services.kit.config import check  # noqa: E402
 from services.kit.db.database import Database  # noqa: E402
 from services.kit.dns import install  # noqa: E402
 from services.kit.errors import Unavailable  # noqa: E402
+from services.kit.tracing import Tracer  # noqa: E402
 from services.orders.models import Base  # noqa: E402
 from tests.unit.kit.loop import longest_stop  # noqa: E402
 from tests.unit.kit.test_config import config  # noqa: E402
@@ -41,6 +42,7 @@ def server() -> object:
 def connect_to_database() -> None:
     database = Database(Base)
     database.container = SimpleNamespace(
+        tracer=Tracer(),
         settings=check({**config(), "DB_TIMEOUT_S": 0.2}),
         service_name="orders",
         config={"DB_URIS": {"orders:Base": "postgresql+psycopg2://postgres@database.example/orders"}},

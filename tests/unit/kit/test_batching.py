@@ -10,6 +10,7 @@ from sqlalchemy.exc import DataError
 
 from services.kit.batching import Batched, Batcher
 from services.kit.errors import Unavailable
+from services.kit.tracing import Tracer
 from tests.clock import simulated_clock
 
 DEADLINE_S = 10
@@ -181,6 +182,7 @@ def test_each_key_has_rounds_of_its_own_and_is_forgotten_when_nobody_needs_it():
 
     by_key = Batched(work, key=lambda item: item)
     by_key.container = SimpleNamespace(
+        tracer=Tracer(),
         settings=SimpleNamespace(REQUEST_TIMEOUT_S=DEADLINE_S),
         spawn_managed_thread=eventlet.spawn,
         config={},

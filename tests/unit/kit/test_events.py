@@ -20,6 +20,7 @@ from services.kit.errors import DatabaseAway, TryAgain, Unavailable
 from services.kit.inbox.table import DueMessage, as_json, clean
 from services.kit.metrics import metrics_of
 from services.kit.outage import Outage
+from services.kit.tracing import Tracer
 
 AWAY = DatabaseAway("insert", {}, Exception("server closed the connection unexpectedly"))
 MANY = 1000
@@ -85,6 +86,7 @@ class FakeContainer:
 
     service_name = "a service"
     metrics = metrics_of("unit")
+    tracer = Tracer()
     accept = ["json"]
 
     def __init__(self) -> None:

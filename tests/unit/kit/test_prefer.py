@@ -16,6 +16,7 @@ from werkzeug.wrappers import Request, Response
 from services.kit.errors import Unavailable
 from services.kit.metrics import metrics_of
 from services.kit.product import Product
+from services.kit.tracing import Tracer
 from services.kit.web import entrypoint as module
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.prefer import preferred_wait_s
@@ -96,6 +97,7 @@ def service(first: Callable[..., Reply], timeout_s: float = LONG_S) -> Callable[
 
     container: Any = ServiceContainer(Service, {"max_workers": 1, "WEB_SERVER_ADDRESS": None})
     container.settings = SimpleNamespace(WORKER_WAIT_S=SHORT_S, REQUEST_TIMEOUT_S=timeout_s)
+    container.tracer = Tracer()
     container.metrics, container.product = metrics_of("unit"), Product("unit")
 
     def send(prefer: str | None = None, path: str = "/") -> Response:

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from services.kit.amqp.rpc import RpcFailed, RpcUnavailable
 from services.kit.metrics import metrics_of
-from services.kit.recovery import NotYet, Recovery, one_by_one
+from services.kit.recovery import Due, NotYet, Recovery, one_by_one
+from services.kit.tracing import Tracer
 
 
 class Row:
@@ -33,7 +34,7 @@ class Rows:
     def recover(self, interval_s: float = 60) -> None:
         recovery = Recovery(Row, RowView, ended=("done",))
         recovery.container = SimpleNamespace(
-            settings=SimpleNamespace(RECOVERY_INTERVAL_S=interval_s, RECOVERY_BATCH=10)
+            settings=SimpleNamespace(RECOVERY_INTERVAL_S=interval_s, RECOVERY_BATCH=10), tracer=Tracer()
         )
         recovery.lease_due, recovery.note_troubles = self.lease, self.noted.update
         recovery._report = lambda: None
@@ -41,7 +42,7 @@ class Rows:
 
     def lease(self):
         batch, self.due = self.due[:10], self.due[10:]
-        return batch
+        return [Due(row, None) for row in batch]
 
     def settle(self, rows):
         self.settled += [row.id for row in rows]

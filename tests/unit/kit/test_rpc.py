@@ -19,6 +19,7 @@ from services.contracts import AccountNotFound, Amount, OperationMismatch, Payme
 from services.kit.amqp.rpc import RpcConsumer, RpcFailed, RpcProxy, RpcUnavailable, result_of, rpc
 from services.kit.container import Container
 from services.kit.errors import InvalidArgument, NotNow, Unavailable
+from services.kit.tracing import NO_SPAN, Tracer
 from services.local import broker
 from services.local.stack import ROOT
 
@@ -237,6 +238,6 @@ class Broker:
 def test_a_request_is_acknowledged_only_after_its_reply(answer, then):
     consumer = RpcConsumer()
     consumer.publisher = consumer.queue_consumer = fake = Broker(answer)
-    consumer.container = SimpleNamespace(config={})
-    consumer.handle_result(SimpleNamespace(properties={"reply_to": "x"}), 5, None)
+    consumer.container = SimpleNamespace(config={}, tracer=Tracer())
+    consumer.handle_result(SimpleNamespace(properties={"reply_to": "x"}, span=NO_SPAN), 5, None)
     assert fake.did == ["reply 5", then]
