@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import growth, limits, machine, memory, replicas, report
+from bench import growth, limits, machine, memory, replicas, report, traces
 from bench.contenders import Ours, Peer, Servers, install_peer, running
 from bench.load import ensure_wrk, in_turns
 from services.local.stack import ROOT
 from services.ops.errors import CommandError
 
-PARTS = ("compare", "limits", "growth", "replicas", "memory")
+PARTS = ("compare", "limits", "growth", "replicas", "traces", "memory")
 SCRATCH = ROOT / ".run" / "bench"  # on the disk of the checkout, as /tmp may be none
 
 
@@ -108,6 +108,8 @@ def measure(part: str, folder: Path, arguments: argparse.Namespace) -> dict[str,
             return growth.measure(folder, some, pairs, seconds, arguments.rows)
         case "replicas":
             return replicas.measure(folder, [number for number in clients if number > 1] or clients, pairs, seconds)
+        case "traces":
+            return traces.measure(folder, [some], pairs, seconds)
         case "memory":
             return memory.measure(folder, seconds, sorted(arguments.orders))
     raise ValueError(part)

@@ -110,14 +110,21 @@ def seconds_of(pid: int) -> float:
 class Ours:
     """Our services, `replicas` processes of each. Two that run at the same time need `Servers` of their own."""
 
-    def __init__(self, servers: Servers, name: str = "nameko-hw", replicas: int = 1, by_gateway: bool = False) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        name: str = "nameko-hw",
+        replicas: int = 1,
+        by_gateway: bool = False,
+        settings: dict[str, str] | None = None,
+    ) -> None:
         """Orders are placed at the service itself, as with the peer, or through the gateway."""
         self.servers = servers
         self.name = name
         self.by_gateway = by_gateway
         servers.postgres.ensure_databases(SERVICES)
         self._give_addresses()
-        self.stack = Stack(servers.folder / "ours", free_port(), replicas=replicas, say=lambda _: None)
+        self.stack = Stack(servers.folder / "ours", free_port(), settings, replicas=replicas, say=lambda _: None)
 
     def _give_addresses(self) -> None:
         """Set the environment from which the stack takes its servers, when it is made and when it starts."""

@@ -10,6 +10,7 @@ from typing import Any
 from bench.growth import EMPTY, FULL
 from bench.load import Run
 from bench.replicas import ONE, TWO
+from bench.traces import ALL, OFF, SOME
 
 OURS, PEER = "nameko-hw", "peer"
 EMBEDDED_LIMIT_MIB, SERVICE_LIMIT_MIB = 200, 90  # what the project allows itself
@@ -198,6 +199,9 @@ def markdown(results: dict[str, Any]) -> str:
         ]
     if "replicas" in results:
         parts += ["## Two replicas of each service", comparison(runs_of(results["replicas"]["runs"]), TWO, ONE)]
+    if "traces" in results:
+        runs = runs_of(results["traces"]["runs"])
+        parts += ["## Traces", comparison(runs, SOME, OFF), comparison(runs, ALL, OFF)]
     if "memory" in results:
         parts += ["## Memory", memory(**results["memory"])]
     return "\n\n".join(parts) + "\n"
