@@ -83,6 +83,15 @@ def _context_of(span: Any) -> str:
 
 
 @contextmanager
+def ended(span: Span) -> Iterator[None]:
+    """End `span` when what is inside is over."""
+    try:
+        yield
+    finally:
+        span.end()
+
+
+@contextmanager
 def going_on(about: object, context: str | None) -> Iterator[None]:
     """Have what is made inside `about` this go on with `context`, if there is one."""
     token = _contexts.set({**_contexts.get(), str(about): context} if context else _contexts.get())
@@ -274,11 +283,12 @@ class OpenTelemetry(Tracer):
 
     @contextmanager
     def under_way(self, span: Span) -> Iterator[None]:
-        token = _span.set(span)
+        outer, outer_notes = _span.set(span), _noted.set(_noted.get())
         try:
             yield
         finally:
-            _span.reset(token)
+            _span.reset(outer)
+            _noted.reset(outer_notes)
 
     def context_of(self, span: Any) -> str | None:
         return _context_of(span)

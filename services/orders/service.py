@@ -58,7 +58,6 @@ class Orders:
         request = OrderRequest(uuid4(), uuid4(), key, body.user_id, body.price, promised, traceparent())
         stored = self._store.one(request)
         order = stored.order
-        note(ORDER_ID, order.id)
         if order.status == Status.PENDING:
             try:
                 with Timeout(self._patience_s(wait_s), Unavailable("the outcome is not known in time")):
@@ -152,6 +151,7 @@ def answer(order: OrderView, is_new: bool, promised: bool, later: Callable[[floa
 
     404 if it was refused because there is no such user, and nobody was answered 202 before.
     """
+    note(ORDER_ID, order.id)
     if order.reason == Reason.ACCOUNT_NOT_FOUND and not promised:
         raise not_found("account of this user", replayed=not is_new)
     status, headers = (202, RETRY_AFTER) if order.status == Status.PENDING else (201, {})

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from opentelemetry.sdk import environment_variables
 
 from services.contracts import EVENTS
+from services.kit.tracing import SAMPLERS
 from services.ops.cli import parser
 from services.orders.store import END
 from services.shop import INTERNAL, SERVICES, SHOP, STYLES, Style, service_class
@@ -62,7 +64,7 @@ def test_names_of_the_code_exist(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
     names = [one for one in code_in(text) if re.fullmatch(r"[A-Za-z]*[\w.]*(_\w|[a-z][A-Z])[\w.]*(\(\))?", one)]
     parts = {part for name in names for part in name.removesuffix("()").split(".") if part}
-    known = words_of_the_project()
+    known = words_of_the_project() | set(vars(environment_variables)) | set(SAMPLERS)
     metrics = {part for part in parts if part.startswith("nameko_hw_")}  # which have a test of their own
     assert {
         part for part in parts if part not in known and not part.endswith("_the_event")

@@ -1,8 +1,9 @@
 """Nameko's command in a process that dies right before or right after a crash point, or loses the reply of its work.
 
 It runs in place of `nameko`: `python -m tests.faults.crashing run --config config.yaml services.orders.broker`. The
-services do not know of it. What is imported once is there for all processes, as each is a fork. Its plan is a file with a line for each harm: the phase, the file, and the lines of the
-point. The harms are done in this order, each once; after a death the next process goes on with the plan.
+services do not know of it. What is imported once is there for all processes, as each is a fork. Its plan is a file with
+a line for each harm: the phase, the file, and the lines of the point. The harms are done in this order, each once;
+after a death the next process goes on with the plan.
 
 `before`, `after`: the process dies.
 `lost`: the commit, the publish or the call takes effect, then its connection dies before the reply is read. An

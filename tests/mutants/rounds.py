@@ -23,8 +23,8 @@ CHANGES = [
         "one-round-for-all-keys",
         "orders of a busy account hold up those of other busy accounts",
         "kit/batching.py",
-        "self._batched.batcher(self._batched.key(item)).call(item)",
-        "self._batched.batcher(None).call(item)",
+        "self._batched.batcher(self._batched.key(item)).call(asked(item))",
+        "self._batched.batcher(None).call(asked(item))",
         ("unit/kit/test_batching.py",),
     ),
     Change(

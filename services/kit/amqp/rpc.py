@@ -38,7 +38,7 @@ from services.kit.amqp.consumer import QueueConsumer
 from services.kit.amqp.publisher import Message, Publisher, RefusedByBroker, Unencodable, encode
 from services.kit.errors import TEMPORARY, BusinessError, CallFailed, InvalidArgument, NotNow, Unavailable
 from services.kit.seams import Container, Incoming
-from services.kit.tracing import TRACEPARENT, Kind
+from services.kit.tracing import TRACEPARENT, Kind, ended
 
 log = logging.getLogger(__name__)
 
@@ -182,14 +182,22 @@ class RpcConsumer(nameko.rpc.RpcConsumer):
 
     def handle_result(self, message: Incoming, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """Send the reply, then acknowledge the request. If no reply can be sent, have the request delivered again."""
-        if exc_info:
-            self.container.tracer.fail(message.span, exc_info[1])
-        try:
-            return self._reply(message, result, exc_info)
-        finally:
-            message.span.end()
+        with ended(message.span):
+            if exc_info:
+                self.container.tracer.fail(message.span, exc_info[1])
+            try:
+                self.publisher.publish([self._reply_to(message, result, exc_info)])
+            except RefusedByBroker:
+                pass  # the publisher has logged it; a redelivery would end in the same way
+            except Unavailable as unavailable:
+                log.warning("an RPC reply was not sent: %s", unavailable)
+                self.queue_consumer.requeue_message(message)
+                return result, exc_info
+            self.queue_consumer.ack_message(message)
+            return result, exc_info
 
-    def _reply(self, message: Incoming, result: Any, exc_info: Any) -> tuple[Any, Any]:
+    def _reply_to(self, message: Incoming, result: Any, exc_info: Any) -> Message:
+        """Return the reply; one that says so, if the result cannot be encoded."""
 
         def reply_with(result: Any, error: Any) -> Message:
             return Message(
@@ -202,24 +210,14 @@ class RpcConsumer(nameko.rpc.RpcConsumer):
         reply = reply_with(result, serialize(exc_info[1]) if exc_info else None)
         try:
             content_type, encoding, body = encode(reply)
-            reply = replace(
-                reply,
-                body=body.encode(encoding) if isinstance(body, str) else body,
-                encoded={"content_type": content_type, "content_encoding": encoding},
-            )
         except Unencodable as error:  # a redelivery would fail in the same way
             log.error("an RPC's result: %s", error)
-            reply = reply_with(None, serialize(UnserializableValueError(None)))
-        try:
-            self.publisher.publish([reply])
-        except RefusedByBroker:
-            pass  # the publisher has logged it; a redelivery would end in the same way
-        except Unavailable as unavailable:
-            log.warning("an RPC reply was not sent: %s", unavailable)
-            self.queue_consumer.requeue_message(message)
-            return result, exc_info
-        self.queue_consumer.ack_message(message)
-        return result, exc_info
+            return reply_with(None, serialize(UnserializableValueError(None)))
+        return replace(
+            reply,
+            body=body.encode(encoding) if isinstance(body, str) else body,
+            encoded={"content_type": content_type, "content_encoding": encoding},
+        )
 
 
 def rpc_attributes(service: str, method: str = "") -> dict[str, str | int | bool]:

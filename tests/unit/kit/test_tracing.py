@@ -151,6 +151,8 @@ def test_a_line_of_the_log_says_the_trace_and_the_order(tracer: OpenTelemetry):
         tracing.note("shop.order.id", "7")
         assert line("line").endswith(f"INFO kit: so it is [trace_id={'a' * 32} shop.order.id=7]")
         said = json.loads(line("json"))
+    with tracer.span("another"):
+        assert "shop.order.id" not in line("line")
     assert (said["message"], said["trace_id"], said["shop.order.id"]) == ("so it is", "a" * 32, "7")
 
 
