@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from eventlet import GreenPool, Timeout
 
 from services.kit.config import BadConfiguration
+from services.kit.outage import Outage
 
 TRACEPARENT = "traceparent"
 FLUSH_S = 2.0  # for what a service that stops still has to send
@@ -202,10 +203,9 @@ class OpenTelemetry(Tracer):
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         if processor is None:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-            processor = BatchSpanProcessor(OTLPSpanExporter())
+            processor = BatchSpanProcessor(_exporter(service))
         self._api = trace
         self._propagator = TraceContextTextMapPropagator()
         self._provider = TracerProvider(
@@ -303,6 +303,25 @@ class OpenTelemetry(Tracer):
     def stop(self) -> None:
         with Timeout(FLUSH_S, False):
             self._provider.shutdown()
+
+
+def _exporter(service: str) -> Any:
+    """Return what sends spans to the collector, and logs once that it is away, and once that it is back."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace.export import SpanExportResult
+
+    outage = Outage(f"traces of {service}", "the collector")
+
+    class Exporter(OTLPSpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            result: SpanExportResult = super().export(spans)
+            if result is SpanExportResult.SUCCESS:
+                outage.end()
+            else:
+                outage.begin("spans are lost")
+            return result
+
+    return Exporter()
 
 
 class _InheritingPool(GreenPool):

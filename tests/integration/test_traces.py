@@ -175,6 +175,7 @@ def test_a_collector_that_is_away_or_silent_costs_nothing_but_the_spans(tmp_path
         silent = at_end.enter_context(socket.create_server((HOST, 0)))  # accepts no connection, and answers nothing
         endpoint = f"http://{HOST}:{silent.getsockname()[1]}"
         tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+        tracing |= {"OTEL_EXPORTER_OTLP_TIMEOUT": "1"}  # seconds
         stack = at_end.enter_context(Stack(tmp_path, free_port(), QUICK | tracing))
         api = at_end.enter_context(Api(stack.url))
         user_id = api.new_user(balance=100)["id"]
@@ -188,6 +189,8 @@ def test_a_collector_that_is_away_or_silent_costs_nothing_but_the_spans(tmp_path
         began = time.monotonic()
         stack.supervisor.restart("orders")
         assert time.monotonic() - began < 10
+        log = (tmp_path / "logs" / "orders.log").read_text()
+        assert log.count("traces of orders paused: the collector is away") == 1 and "Traceback" not in log
 
 
 def test_a_sampled_share_is_whole_traces(tmp_path: Path, collector: Collector):
