@@ -28,7 +28,7 @@ from services.kit.outage import Outage
 
 TRACEPARENT = "traceparent"
 FLUSH_S = 2.0  # for what a service that stops still has to send
-SAMPLED = "01"
+SAMPLED = 1  # the bit of the flags at the end of a traceparent
 MAX_LINKS = 1024  # of a span, unless OTEL_SPAN_LINK_COUNT_LIMIT says otherwise; the SDK's 128 are fewer than a batch
 SAMPLERS = tuple(
     parent + sampler for parent in ("", "parentbased_") for sampler in ("always_on", "always_off", "traceidratio")
@@ -273,7 +273,8 @@ class OpenTelemetry(Tracer):
     ) -> Iterator[Span]:
         known = {str(about): context or traceparent(about) for about, context in contexts}
         links = list(dict.fromkeys(one for one in known.values() if one))
-        parent = next((one for one in links if one.endswith(SAMPLED)), links[0] if links else None)
+        sampled = (one for one in links if int(one[-2:], 16) & SAMPLED)
+        parent = next(sampled, links[0] if links else None)
         token = _contexts.set({**_contexts.get(), **{about: one for about, one in known.items() if one}})
         try:
             with self.span(name, kind, parent, links, {"batch.size": len(contexts), **(attributes or {})}) as span:

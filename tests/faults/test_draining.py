@@ -30,7 +30,7 @@ def twins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_restarting_every_service_under_load_fails_no_request(twins: Stack, monkeypatch: pytest.MonkeyPatch):
     lines: list[str] = []
     monkeypatch.setattr(twins.supervisor, "_say", lines.append)
-    with Load(twins.url, clients=6, patient=False) as load:
+    with Load(twins.url, clients=6, patient=False, pause_s=0.03) as load:
         wait_for(lambda: load.counted["paid"] > 20, 30, "the load to run")
         for round_ in in_rounds(dict(replicas(twins))):
             with ThreadPoolExecutor(len(round_)) as pool:

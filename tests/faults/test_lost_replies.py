@@ -97,7 +97,7 @@ def test_one_reply_in_ten_is_lost_and_nothing_is_done_twice(proxied: ProxiedStac
 
 @pytest.mark.parametrize("service", ["orders", "billing", "users", "notifications"])
 def test_sessions_that_are_ended_by_the_server_are_an_outage(proxied: ProxiedStack, service: str):
-    with Load(proxied.url, clients=3, keyless=3) as load:
+    with Load(proxied.url, clients=3, keyless=3, pause_s=0.03) as load:
         wait_for(lambda: load.counted["paid"], 30, "the load to run")
         for _ in range(10):
             one(proxied, service, TERMINATE + " and pid <> pg_backend_pid()", name=service)

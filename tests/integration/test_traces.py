@@ -193,20 +193,6 @@ def test_a_collector_that_is_away_or_silent_costs_nothing_but_the_spans(tmp_path
         assert log.count("traces of orders paused: the collector is away") == 1 and "Traceback" not in log
 
 
-def test_a_sampled_share_is_whole_traces(tmp_path: Path, collector: Collector):
-    sampler = {"OTEL_TRACES_SAMPLER": "parentbased_always_off"}
-    settings = QUICK | collector.environment | sampler
-    with Stack(tmp_path, free_port(), settings) as stack, Api(stack.url) as api:
-        user_id = api.new_user(balance=100)["id"]
-        unsampled = api.post("/orders", {"user_id": user_id, "price": 1}).json()["id"]
-        trace, sampled = place(api, user_id)  # the client has chosen it
-        wait_for(
-            lambda: "notifications: add_letters CLIENT" in "\n".join(collector.tree(trace)), TRACED_S, "the sampled one"
-        )
-        wait_for(lambda: len(api.letters(user_id)) == 2, TRACED_S, "both letters")
-        assert collector.of(shop_order_id=sampled) and not collector.of(shop_order_id=unsampled)
-
-
 @pytest.mark.parametrize(
     "name, value",
     [

@@ -17,9 +17,9 @@ from services.kit.tracing import OpenTelemetry, Tracer, tracer_of
 from services.local.stack import ROOT
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
-CONTEXT = f"00-{'a' * 32}-{'b' * 16}-01"
+CONTEXT = f"00-{'a' * 32}-{'b' * 16}-03"
 OTHER = f"00-{'c' * 32}-{'d' * 16}-01"
-UNSAMPLED = f"00-{'e' * 32}-{'f' * 16}-00"
+UNSAMPLED = f"00-{'e' * 32}-{'f' * 16}-02"  # of a random id, and not sampled
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_span_goes_on_with_the_context_that_it_is_given(tracer: OpenTelemetry,
     assert tracing.traceparent() is None and tracing.headers() == {}
     two, one = exporter.get_finished_spans()
     assert (one.parent.span_id, two.parent.span_id) == (int("b" * 16, 16), one.context.span_id)
-    assert inner == f"00-{'a' * 32}-{one.context.span_id:016x}-01"
+    assert inner == f"00-{'a' * 32}-{one.context.span_id:016x}-03"
 
 
 @pytest.mark.parametrize("nonsense", ["", "x", f"00-{'0' * 32}-{'b' * 16}-01", f"ff-{'a' * 32}-{'b' * 16}-01"])
@@ -113,6 +113,19 @@ def test_a_batch_is_linked_to_all_and_goes_on_with_the_first_that_is_sampled(tra
     assert one.attributes == {"batch.size": 5}
     assert [f"{link.context.trace_id:x}"[0] for link in one.links] == ["e", "a", "c"]
     assert one.parent.trace_id == int("a" * 32, 16)
+
+
+def test_a_sampled_share_is_whole_traces(monkeypatch: pytest.MonkeyPatch, exporter: InMemorySpanExporter):
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    tracer = OpenTelemetry("orders", SimpleSpanProcessor(exporter))
+    with tracer.span("ours"):
+        unsampled = tracing.traceparent()
+        with tracer.batch("a round of it", [(1, unsampled)]), tracer.span("more of it"):
+            pass
+    assert int(unsampled[-2:], 16) & 1 == 0 and exporter.get_finished_spans() == ()
+    with tracer.span("the client has chosen it", parent=CONTEXT), tracer.batch("round", [(1, unsampled), (2, None)]):
+        pass
+    assert [one.name for one in exporter.get_finished_spans()] == ["round", "the client has chosen it"]
 
 
 def test_a_batch_has_more_links_than_the_sdk_allows_by_itself(tracer: OpenTelemetry, exporter):
