@@ -47,6 +47,10 @@ class Metrics:
         self.dead_letters = gauge("dead_letters", "Events that could not be handled, and wait for a person")
         self.pending = gauge("pending", "Rows that are pending")
         self.stuck = gauge("stuck", "Rows that have been pending for longer than STUCK_AFTER_S: an alarm")
+        self.audit_violations = gauge("audit_violations", "What the last audit found that breaks an invariant")
+        self.audit_finished = gauge(
+            "audit_finished_timestamp_seconds", "When the last audit ended; at first, when the auditor started"
+        )
 
 
 @cache

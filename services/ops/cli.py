@@ -64,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
         "audit", on_databases("audit"), "check the invariants over the data of all services; exit 1 on a violation"
     )
     add_window(one)
+    one.add_argument(
+        "--every",
+        type=seconds,
+        metavar="SECONDS",
+        help="audit again and again, with such pauses, and serve the verdict at /metrics of WEB_SERVER_ADDRESS",
+    )
     one = add("pending", on_databases("pending"), "list the orders and users that are pending, with what went wrong")
     one.add_argument(
         "--older-than", type=seconds, default=0, metavar="SECONDS", help="leave out what is younger (default: 0)"

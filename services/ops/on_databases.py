@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.exc import OperationalError
 
 from services.kit.db.connecting import with_driver
+from services.ops import auditor
 from services.ops import outbox as outboxes
 from services.ops import pending as pending_rows
-from services.ops.audit import Audit
+from services.ops.audit import Audit, Report
 from services.ops.configuration import configuration, database_urls
 from services.ops.dead_letters import DeadLetters
 from services.ops.errors import CommandError
@@ -32,11 +33,18 @@ def migrate(arguments: argparse.Namespace) -> None:
 
 
 def audit(arguments: argparse.Namespace) -> int:
-    """Print the report of an audit; return 1 if it found a violation."""
-    latest = datetime.now(UTC) - timedelta(seconds=arguments.older_than)
-    until = min(arguments.until or latest, latest)
+    """Print the report of an audit; return 1 if it found a violation. With `--every`, do so until SIGTERM."""
+    urls = database_urls()
+
+    def once() -> Report:
+        latest = datetime.now(UTC) - timedelta(seconds=arguments.older_than)
+        until = min(arguments.until or latest, latest)
+        return Audit(urls, arguments.since, until, arguments.patience).run()
+
+    if arguments.every is not None:
+        auditor.serve(once, arguments.every, configuration()["WEB_SERVER_ADDRESS"])
     with _answering("; the audit needs those of all four services"):
-        report = Audit(database_urls(), arguments.since, until, arguments.patience).run()
+        report = once()
     print("\n".join(report.lines()))
     return 1 if report.violations else 0
 

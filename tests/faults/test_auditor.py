@@ -1,0 +1,62 @@
+"""The auditor's metrics say what the last audit found, and how old that is."""
+
+import time
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from services.local.net import HOST, free_port, wait_for
+from services.local.stack import Stack
+from tests.auditor import Auditor
+from tests.commands import nameko_hw
+from tests.faults.test_audit import changed
+
+SEEN_S = 20
+
+
+@pytest.fixture
+def auditor(stack: Stack) -> Iterator[Auditor]:
+    running = Auditor(stack)
+    yield running
+    running.kill()
+
+
+def test_a_violation_shows_until_it_is_mended(stack: Stack, auditor: Auditor):
+    wait_for(lambda: auditor.violations(0), SEEN_S, "the first verdict")
+    first = auditor.shows("audit_finished_timestamp_seconds")
+    assert time.time() - SEEN_S < first < time.time()
+    with changed(
+        stack,
+        "billing",
+        "insert into accounts (user_id, balance) values (:id, 1)",
+        "delete from accounts where user_id = :id",
+        id=str(uuid4()),
+    ):
+        wait_for(lambda: auditor.violations(1), SEEN_S, "the violation")
+    wait_for(lambda: auditor.violations(0), SEEN_S, "the violation to be gone")
+    assert auditor.shows("audit_finished_timestamp_seconds") > first
+    code, output = auditor.stop()
+    assert code == 0
+    assert "VIOLATION  account" in output and "clean: no violations" in output
+
+
+def test_without_a_database_there_is_no_verdict_and_no_end(stack: Stack):
+    nobody = f"postgresql+psycopg2://postgres@{HOST}:{free_port()}/orders"
+    auditor = Auditor(stack, ORDERS_DATABASE_URL=nobody)
+    try:
+        started = wait_for(lambda: auditor.shows("audit_finished_timestamp_seconds"), SEEN_S, "the auditor")
+        said = [auditor.process.stdout.readline() for _ in range(3)]
+        assert all(line.startswith("no verdict: (psycopg2.OperationalError)") for line in said), said
+        assert auditor.shows("audit_violations") is None
+        assert auditor.shows("audit_finished_timestamp_seconds") == started
+    finally:
+        code, _ = auditor.stop()
+    assert code == 0
+
+
+def test_an_address_that_is_taken_is_named_in_one_line(stack: Stack, monkeypatch: pytest.MonkeyPatch):
+    address = f"{HOST}:{stack.ports['users'][0]}"
+    monkeypatch.setenv("WEB_SERVER_ADDRESS", address)
+    done = nameko_hw(stack, "audit", "--every", "60")
+    assert (done.returncode, done.stderr) == (1, f"nameko-hw: WEB_SERVER_ADDRESS: {address}: Address already in use\n")
