@@ -179,6 +179,23 @@ affinity:
 {{- end }}
 {{- end }}
 
+{{/* Environment with where the spans of a service go; empty if they go nowhere. */}}
+{{- define "nameko-hw.tracingEnv" -}}
+{{- if .Values.tracing.endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .Values.tracing.endpoint | quote }}
+- name: OTEL_TRACES_SAMPLER
+  value: {{ .Values.tracing.sampler }}
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ .Values.tracing.samplerArg | toJson | quote }}
+- name: POD_NAME
+  valueFrom:
+    fieldRef: {fieldPath: metadata.name}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: k8s.namespace.name={{ .Release.Namespace }},k8s.pod.name=$(POD_NAME)
+{{- end }}
+{{- end }}
+
 {{/* Environment with the passwords that a server needs to make its users. (root, secret, names) */}}
 {{- define "nameko-hw.passwordsEnv" -}}
 {{- range .names }}

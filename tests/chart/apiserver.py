@@ -19,12 +19,10 @@ KINDS = {
     "policy/v1": ["PodDisruptionBudget"],
     "autoscaling/v1": ["HorizontalPodAutoscaler"],
     "autoscaling/v2": ["HorizontalPodAutoscaler"],
-    "batch/v1beta1": ["CronJob"],
-    "batch/v1": ["CronJob"],
-    "monitoring.coreos.com/v1": ["ServiceMonitor"],
+    "monitoring.coreos.com/v1": ["ServiceMonitor", "PrometheusRule"],
 }
-EVERYWHERE = ("v1", "apps/v1", "networking.k8s.io/v1", "autoscaling/v1", "batch/v1")
-OLDEST = ("1.20", (*EVERYWHERE, "policy/v1beta1", "batch/v1beta1"))
+EVERYWHERE = ("v1", "apps/v1", "networking.k8s.io/v1", "autoscaling/v1")
+OLDEST = ("1.20", (*EVERYWHERE, "policy/v1beta1"))
 CURRENT = ("1.34", (*EVERYWHERE, "policy/v1", "autoscaling/v2"))
 
 

@@ -41,11 +41,14 @@ MATRIX: dict[str, Values] = {
         "rabbitmq": {"persistence": {"enabled": False}},
     },
     "no network policies": {"networkPolicy": {"enabled": False}},
+    "tracing": {"tracing": {"endpoint": "http://jaeger.monitoring:4318", "samplerArg": 0.01}},
     "other names": {"fullnameOverride": "shop", "nameOverride": "shop"},
     "everything": {
         "audit": {"enabled": True},
         "serviceMonitor": {"enabled": True},
         "dashboard": {"enabled": True},
+        "alerts": {"enabled": True, "labels": {"release": "prometheus"}},
+        "tracing": {"endpoint": "https://collector/otlp", "sampler": "parentbased_always_on"},
         "imagePullSecrets": [{"name": "registry"}],
         "image": {"digest": f"sha256:{'0' * 64}"},
         "ingress": {"tlsSecret": "certificate", "annotations": {"a": "b"}, "className": ""},
@@ -103,9 +106,8 @@ class Objects(list[Object]):
                     one["metadata"]["annotations"],
                     one["spec"],
                 )
-            elif one["kind"] in ("Deployment", "StatefulSet", "CronJob"):
-                spec = one["spec"]["jobTemplate"]["spec"] if one["kind"] == "CronJob" else one["spec"]
-                template = spec["template"]
+            elif one["kind"] in ("Deployment", "StatefulSet"):
+                template = one["spec"]["template"]
                 yield Pod(
                     one["metadata"]["name"],
                     one["kind"],

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from services.shop import SERVICES
 from tests.chart.apiserver import CURRENT, OLDEST, ApiServer
-from tests.chart.objects import RELEASE, Objects
+from tests.chart.objects import RELEASE, Objects, selects
+from tests.chart.values_table import CHART
 
 
 @pytest.fixture
@@ -23,25 +25,14 @@ def checksums(objects: Objects) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize(
     "cluster, versions",
     [
-        (
-            OLDEST,
-            {
-                "PodDisruptionBudget": "policy/v1beta1",
-                "CronJob": "batch/v1beta1",
-                "HorizontalPodAutoscaler": "autoscaling/v1",
-            },
-        ),
-        (
-            CURRENT,
-            {"PodDisruptionBudget": "policy/v1", "CronJob": "batch/v1", "HorizontalPodAutoscaler": "autoscaling/v2"},
-        ),
+        (OLDEST, {"PodDisruptionBudget": "policy/v1beta1", "HorizontalPodAutoscaler": "autoscaling/v1"}),
+        (CURRENT, {"PodDisruptionBudget": "policy/v1", "HorizontalPodAutoscaler": "autoscaling/v2"}),
     ],
 )
 def test_each_kind_is_of_a_version_that_the_cluster_knows(cluster: tuple, versions: dict[str, str]):
     with ApiServer(*cluster) as server:
         objects = server.install(
             {
-                "audit": {"enabled": True},
                 "defaults": {"autoscaling": {"enabled": True}},
                 "postgres": {"maxConnections": 700},
             }
@@ -50,11 +41,35 @@ def test_each_kind_is_of_a_version_that_the_cluster_knows(cluster: tuple, versio
     assert {one["apiVersion"] for one in objects} <= set(server.apis)
 
 
-@pytest.mark.parametrize("apis, monitors", [((), 0), (("monitoring.coreos.com/v1",), 1)])
-def test_a_service_monitor_is_made_only_where_the_kind_is_known(apis: tuple, monitors: int):
+OPERATOR = "monitoring.coreos.com/v1"  # the kinds of the Prometheus operator
+
+
+@pytest.mark.parametrize("apis, found", [((), 0), ((OPERATOR,), 1)])
+def test_objects_for_the_prometheus_operator_are_made_only_where_it_is_known(apis: tuple, found: int):
     with ApiServer(CURRENT[0], CURRENT[1] + apis) as server:
-        objects = server.install({"serviceMonitor": {"enabled": True}})
-    assert len(objects.kind("ServiceMonitor")) == monitors
+        objects = server.install({"serviceMonitor": {"enabled": True}, "alerts": {"enabled": True}})
+        assert {one["kind"] for one in server.install() if one["apiVersion"] == OPERATOR} == set()
+    assert len(objects.kind("ServiceMonitor")) == len(objects.kind("PrometheusRule")) == found
+
+
+def test_the_service_monitor_finds_all_services_and_the_audit():
+    with ApiServer(CURRENT[0], (*CURRENT[1], OPERATOR)) as server:
+        objects = server.install({"serviceMonitor": {"enabled": True}, "audit": {"enabled": True}})
+    spec = objects.one("ServiceMonitor", RELEASE)["spec"]
+    found = [one for one in objects.kind("Service") if selects(spec["selector"], one["metadata"]["labels"])]
+    assert {one["metadata"]["name"] for one in found} == {f"{RELEASE}-{name}" for name in (*SERVICES, "audit")}
+    [endpoint] = spec["endpoints"]
+    assert all(endpoint["port"] in {port["name"] for port in one["spec"]["ports"]} for one in found)
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "nameko-hw"}]  # which the rules ask for
+
+
+def test_the_alert_rules_arrive_whole():
+    with ApiServer(CURRENT[0], (*CURRENT[1], OPERATOR)) as server:
+        rules = server.install({"alerts": {"enabled": True, "labels": {"release": "prometheus"}}}).one(
+            "PrometheusRule", RELEASE
+        )
+    assert rules["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    assert rules["metadata"]["labels"]["release"] == "prometheus"
 
 
 def test_an_upgrade_with_unchanged_values_changes_nothing(cluster: ApiServer):

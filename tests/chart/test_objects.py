@@ -19,6 +19,14 @@ from services.shop import ROUTES, SERVICES, STYLES, Style, module_of
 from tests.chart.objects import MATRIX, NAMESPACE, RELEASE, Objects, render, selects, variables
 from tests.chart.values_table import CHART
 
+#: What OpenTelemetry reads, and a part of it.
+TRACING = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "POD_NAME",
+}
 CLUSTERS = ("1.29", kubernetes_validate.latest_version())
 
 
@@ -169,6 +177,44 @@ def test_the_audit_knows_all_databases_and_no_broker():
     assert names == {f"{one.upper()}_DATABASE_{what}" for one in SERVICES for what in ("PASSWORD", "URL")}
 
 
+def test_the_audit_is_reached_by_whoever_reads_the_metrics_and_by_nobody_else():
+    def policy(values: dict) -> dict:
+        return render({"audit": {"enabled": True}} | values).one("NetworkPolicy", f"{RELEASE}-audit")["spec"]
+
+    objects = render(MATRIX["everything"])
+    audited = [pod.owner for pod in objects.pods() if selects(policy({})["podSelector"], pod.labels)]
+    assert audited == [f"{RELEASE}-audit"]
+    assert policy({})["policyTypes"] == ["Ingress"] and "ingress" not in policy({})
+    [rule] = policy({"serviceMonitor": {"enabled": True}})["ingress"]
+    assert rule["from"] == yaml.safe_load((CHART / "values.yaml").read_text())["networkPolicy"]["monitoring"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_spans_go_nowhere_unless_an_endpoint_is_given(service: str):
+    given = {one["name"] for one in render().pod(f"{RELEASE}-{service}").env}
+    assert not given & TRACING
+    pod = render(MATRIX["tracing"]).pod(f"{RELEASE}-{service}")
+    env = {one["name"]: one.get("value") for one in pod.spec["containers"][0]["env"]}
+    assert env.keys() >= TRACING
+    assert env["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://jaeger.monitoring:4318"
+    assert (env["OTEL_TRACES_SAMPLER"], env["OTEL_TRACES_SAMPLER_ARG"]) == ("parentbased_traceidratio", "0.01")
+    assert env["OTEL_RESOURCE_ATTRIBUTES"] == f"k8s.namespace.name={NAMESPACE},k8s.pod.name=$(POD_NAME)"
+    names = [one["name"] for one in pod.spec["containers"][0]["env"]]
+    assert names.index("POD_NAME") < names.index("OTEL_RESOURCE_ATTRIBUTES")  # only then Kubernetes puts it in
+    assert not {one["name"] for one in pod.spec["initContainers"][0]["env"]} & TRACING
+
+
+def test_services_may_go_out_to_the_collector_only_when_it_is_given():
+    def peers(values: dict) -> list[dict]:
+        egress = render(values).one("NetworkPolicy", f"{RELEASE}-services")["spec"]["egress"]
+        return [peer for rule in egress for peer in rule.get("to", []) if "namespaceSelector" in peer]
+
+    collector = yaml.safe_load((CHART / "values.yaml").read_text())["networkPolicy"]["collector"]
+    assert peers({}) == []
+    assert peers(MATRIX["tracing"]) == collector
+    assert peers(MATRIX["tracing"] | {"networkPolicy": {"collector": []}}) == []  # and not everywhere
+
+
 def test_services_read_every_variable_that_they_get(objects: Objects):
     for service in SERVICES:
         [pod] = [pod for pod in objects.pods() if pod.labels["app.kubernetes.io/component"] == service]
@@ -176,6 +222,7 @@ def test_services_read_every_variable_that_they_get(objects: Objects):
         [config] = [one["configMapRef"]["name"] for one in pod.spec["containers"][0]["envFrom"]]
         given |= set(objects.one("ConfigMap", config)["data"])
         given -= {"STYLE"}  # which the commands read
+        given -= TRACING
         given -= {"AMQP_PASSWORD", f"{service.upper()}_DATABASE_PASSWORD"}  # parts of the URIs
         assert given <= variables()
 

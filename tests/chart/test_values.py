@@ -55,7 +55,14 @@ OWN = {
         ({"postgres": {"persistence": {"size": "big"}}}, "/postgres/persistence/size"),
         ({"rabbitmq": {"resources": {"limits": {"memory": "512M"}}}}, "/rabbitmq/resources/limits/memory"),
         ({"serviceMonitor": {"interval": "often"}}, "/serviceMonitor/interval"),
-        ({"audit": {"schedule": "now and then"}}, "/audit/schedule"),
+        ({"audit": {"schedule": "*/15 * * * *"}}, "schedule"),
+        ({"audit": {"everySeconds": 0}}, "/audit/everySeconds"),
+        ({"audit": {"everySeconds": 3600}}, "/audit/everySeconds"),
+        ({"tracing": {"endpoint": "jaeger:4318"}}, "/tracing/endpoint"),
+        ({"tracing": {"sampler": "sometimes"}}, "/tracing/sampler"),
+        ({"tracing": {"samplerArg": 1.5}}, "/tracing/samplerArg"),
+        ({"networkPolicy": {"collector": ["jaeger"]}}, "/networkPolicy/collector/0"),
+        ({"alerts": {"enabled": "yes"}}, "/alerts/enabled"),
         ({"fullnameOverride": "Shop_1"}, "/fullnameOverride"),
     ],
 )
@@ -150,6 +157,7 @@ def test_the_notes_name_the_volumes_that_stay(values: str):
     assert set(re.findall(r"data-\S+-0", notes(MATRIX[values]))) == volumes
 
 
-def test_the_notes_say_when_there_is_no_service_monitor():
-    assert "WARNING: there is no ServiceMonitor" in notes({"serviceMonitor": {"enabled": True}})
+def test_the_notes_say_what_there_is_not_without_the_prometheus_operator():
+    assert re.findall("WARNING: there is no (\\w+)", notes({"serviceMonitor": {"enabled": True}})) == ["ServiceMonitor"]
+    assert re.findall("WARNING: there is no (\\w+)", notes({"alerts": {"enabled": True}})) == ["PrometheusRule"]
     assert "WARNING" not in notes()
