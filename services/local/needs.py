@@ -23,7 +23,13 @@ DEBIAN_SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # that in /usr/sb
 ALSO_LOOK_IN = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
 POLICY = Path("/usr/sbin/policy-rc.d")  # Debian's packages ask it before they start a service
 UNITS = Path("/etc/systemd/system")
-SERVICES = ("rabbitmq-server.service", "epmd.service", "epmd.socket", "nginx.service")  # of our packages
+SERVICES = (
+    "rabbitmq-server.service",
+    "epmd.service",
+    "epmd.socket",
+    "nginx.service",
+    "prometheus.service",
+)  # of our packages
 NODE = (18,)
 
 
@@ -97,6 +103,12 @@ NGINX = Need(
     ("nginx-light",),
     "sudo dnf install nginx (Fedora) or brew install nginx (macOS)",
 )
+PROMETHEUS = Need(
+    "Prometheus, with promtool,",
+    lambda: all(shutil.which(program, path=search_path()) for program in ("prometheus", "promtool")),
+    ("prometheus",),
+    "brew install prometheus (macOS)",
+)
 WRK = Need("wrk", lambda: shutil.which("wrk") is not None, ("wrk",), "brew install wrk (macOS)")
 
 OF = {
@@ -108,7 +120,7 @@ OF = {
     "bench": (VENV, SETPRIV, RABBITMQ, WRK),
 }
 #: ... and what is tested only where the system has it.
-SKIPPED_WITHOUT = {SPIN: "the model", GCC: "the model"}
+SKIPPED_WITHOUT = {SPIN: "the model", GCC: "the model", PROMETHEUS: "the alert rules and the dashboard"}
 
 
 def ensure(needs: Iterable[Need]) -> None:

@@ -29,6 +29,8 @@ from tests.client import tells_how_to_send_it_again
 FILE = ROOT / "compose.yaml"
 PROXY = ROOT / "docker" / "nginx.conf"
 START_S = 20
+#: What the profile `observe` starts besides the audit, and its official images.
+OBSERVERS = {"prometheus": "prom/prometheus", "jaeger": "jaegertracing/jaeger", "grafana": "grafana/grafana"}
 URLS = {"USERS_URL", "BILLING_URL", "NOTIFICATIONS_URL"}
 
 Service = dict[str, Any]
@@ -54,8 +56,10 @@ def test_images_are_official_and_those_of_the_chart(compose: dict[str, Service])
     objects = render()
     for server in ("postgres", "rabbitmq"):
         assert images[server] == objects.pod(f"nameko-hw-{server}").spec["containers"][0]["image"]
-    assert all(re.fullmatch(r"[a-z-]+:[\w.-]+", image) for image in images.values())
-    assert {name for name, one in compose.items() if "build" in one} == set(SERVICES)
+    assert all(re.fullmatch(r"[a-z-]+:[\w.-]+", images[name]) for name in images.keys() - OBSERVERS.keys())
+    assert {name: images[name].partition(":")[0] for name in OBSERVERS} == OBSERVERS
+    assert all(re.fullmatch(r"v?\d+\.\d+\.\d+", images[name].partition(":")[2]) for name in OBSERVERS)
+    assert {name for name, one in compose.items() if "build" in one} == {*SERVICES, "audit"}
 
 
 def test_everything_is_waited_for_by_its_health(compose: dict[str, Service]):
@@ -69,14 +73,17 @@ def test_everything_is_waited_for_by_its_health(compose: dict[str, Service]):
         assert "/health/ready" in " ".join(compose[service]["healthcheck"]["test"])
 
 
-def test_only_the_proxy_is_reachable_and_only_from_here(compose: dict[str, Service]):
+def test_only_the_proxy_and_what_observes_is_reachable_and_only_from_here(compose: dict[str, Service]):
     assert {name: one["ports"] for name, one in compose.items() if "ports" in one} == {
-        "proxy": ["127.0.0.1:${PORT:-8000}:8080"]
+        "proxy": ["127.0.0.1:${PORT:-8000}:8080"],
+        "prometheus": ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"],
+        "jaeger": ["127.0.0.1:${JAEGER_PORT:-16686}:16686"],
+        "grafana": ["127.0.0.1:${GRAFANA_PORT:-3000}:3000"],
     }
     networks = yaml.safe_load(FILE.read_text())["networks"]
     assert networks["servers"]["internal"] is True
     assert compose["postgres"]["networks"] == compose["rabbitmq"]["networks"] == ["servers"]
-    assert compose["proxy"]["networks"] == ["front"]
+    assert all(compose[name]["networks"] == ["front"] for name in ("proxy", *OBSERVERS))
 
 
 def test_mounted_files_are_there(compose: dict[str, Service]):
@@ -89,8 +96,9 @@ def test_mounted_files_are_there(compose: dict[str, Service]):
 def test_services_read_every_variable_that_they_get(compose: dict[str, Service]):
     for service in SERVICES:
         given = set(compose[service]["environment"])
-        assert given == {"AMQP_URI", "STYLE", *URLS, database_variable(service)}
-        assert given - {"STYLE"} <= variables()
+        assert given == {"AMQP_URI", "STYLE", "OTEL_EXPORTER_OTLP_ENDPOINT", *URLS, database_variable(service)}
+        assert given - {"STYLE", "OTEL_EXPORTER_OTLP_ENDPOINT"} <= variables()
+    assert set(compose["audit"]["environment"]) == {database_variable(service) for service in SERVICES}
 
 
 def test_each_service_migrates_then_runs(compose: dict[str, Service]):
@@ -103,12 +111,42 @@ def test_each_service_migrates_then_runs(compose: dict[str, Service]):
 
 def test_the_broker_is_started_in_the_styles_that_have_one(compose: dict[str, Service]):
     assert compose["rabbitmq"]["profiles"] == [style.name for style in STYLES.values() if style.has_broker]
-    assert "\nCOMPOSE_PROFILES=${STYLE:-broker}\n" in (ROOT / ".env").read_text()
-    assert [name for name, one in compose.items() if "profiles" in one] == ["rabbitmq"]
+    assert (ROOT / ".env").read_text().endswith("\nCOMPOSE_PROFILES=${STYLE:-broker}${OBSERVE:+,observe}\n")
 
 
-def test_our_own_containers_have_no_rights_to_lose(compose: dict[str, Service]):
-    for name in (*SERVICES, "proxy"):
+def test_what_observes_is_started_only_when_asked_for(compose: dict[str, Service]):
+    observing = {name for name, one in compose.items() if one.get("profiles") == ["observe"]}
+    assert observing == {"audit", *OBSERVERS}
+    assert {name for name, one in compose.items() if "profiles" in one} == observing | {"rabbitmq"}
+    for service in SERVICES:
+        assert compose[service]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "${OBSERVE:+http://jaeger:4318}"
+
+
+def test_prometheus_reads_the_services_and_the_audit_and_has_the_rules_of_the_chart(compose: dict[str, Service]):
+    config = yaml.safe_load((ROOT / "docker" / "prometheus.yml").read_text())
+    [job] = config["scrape_configs"]
+    [port] = render().pod("nameko-hw-orders").spec["containers"][0]["ports"]
+    targets = [f"{name}:{port['containerPort']}" for name in (*SERVICES, "audit")]
+    assert job["static_configs"] == [{"targets": targets}]
+    assert (job["job_name"], job["honor_labels"]) == ("nameko-hw", True)
+    [rules] = config["rule_files"]
+    assert f"./helm/files/{rules}:/etc/prometheus/{rules}:ro" in compose["prometheus"]["volumes"]
+
+
+def test_grafana_finds_the_metrics_the_traces_and_the_dashboard(compose: dict[str, Service]):
+    folder = ROOT / "docker" / "grafana"
+    for source in yaml.safe_load((folder / "datasources.yml").read_text())["datasources"]:
+        server, _, port = source["url"].removeprefix("http://").partition(":")
+        assert source["type"] == server
+        assert any(one.endswith(f":{port}") for one in compose[server]["ports"])
+    [provider] = yaml.safe_load((folder / "dashboards.yml").read_text())["providers"]
+    dashboard = f"{provider['options']['path']}/dashboard.json"
+    assert f"./helm/files/dashboard.json:{dashboard}:ro" in compose["grafana"]["volumes"]
+    assert compose["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == dashboard
+
+
+def test_all_containers_but_the_servers_have_no_rights_to_lose(compose: dict[str, Service]):
+    for name in (*SERVICES, "audit", "proxy", *OBSERVERS):
         assert compose[name]["read_only"] is True
         assert compose[name]["cap_drop"] == ["ALL"]
         assert compose[name]["security_opt"] == ["no-new-privileges:true"]

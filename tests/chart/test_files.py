@@ -20,8 +20,19 @@ YAMLLINT = (
     "braces: {max-spaces-inside: 1}, comments: {min-spaces-from-content: 1}}}"
 )
 
+YAML_FILES = [
+    "helm/Chart.yaml",
+    "helm/values.yaml",
+    "helm/files/alerts.yaml",
+    "compose.yaml",
+    "config.yaml",
+    "docker/prometheus.yml",
+    "docker/grafana/datasources.yml",
+    "docker/grafana/dashboards.yml",
+]
 
-@pytest.mark.parametrize("file", ["helm/Chart.yaml", "helm/values.yaml", "compose.yaml", "config.yaml"])
+
+@pytest.mark.parametrize("file", YAML_FILES)
 def test_yaml_files_are_clean(file: str):
     checked = subprocess.run(
         [sys.executable, "-m", "yamllint", "--strict", "-d", YAMLLINT, str(ROOT / file)], capture_output=True, text=True
@@ -42,12 +53,17 @@ def measured() -> list[tuple[str, str]]:
     return re.findall(r"^# TYPE (\w+) (\w+)$", prometheus_client.generate_latest().decode(), re.MULTILINE)
 
 
-def test_the_dashboard_asks_only_for_what_is_measured():
+def queried(queries: list[str]) -> set[str]:
+    """Return the metrics of ours that queries of Prometheus ask for, all of which must exist."""
     known = {name for name, kind in measured() if kind != "histogram"}
     known |= {f"{name}_{part}" for name, kind in measured() if kind == "histogram" for part in ("bucket", "count")}
-    queries = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
     asked = {name for query in queries for name in re.findall(r"\b(?:nameko_hw|process)_\w+", query)}
     assert asked and asked <= known
+    return asked
+
+
+def test_the_dashboard_asks_only_for_what_is_measured():
+    queried([target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]])
 
 
 def test_the_dashboard_shows_every_metric_of_ours():
