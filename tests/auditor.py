@@ -18,20 +18,31 @@ STOP_S = 20
 class Auditor:
     """The command as the chart starts it, with other pauses."""
 
-    def __init__(self, stack: Stack, **environment: str) -> None:
+    def __init__(self, stack: Stack, *options: str, **environment: str) -> None:
         self.port = free_port()
-        self.process = subprocess.Popen(
-            [*dies_with_parent("KILL"), sys.executable, "-m", "services.ops.cli", "audit", "--every", "0.1"],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                **stack.environment(),
-                "WEB_SERVER_ADDRESS": f"{HOST}:{self.port}",
-                **environment,
-            },
-        )
+        self.log = stack.folder / "logs" / f"audit-{self.port}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    *dies_with_parent("KILL"),
+                    sys.executable,
+                    "-m",
+                    "services.ops.cli",
+                    "audit",
+                    "--every",
+                    "0.1",
+                    *options,
+                ],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                env={
+                    **os.environ,
+                    **stack.environment(),
+                    "WEB_SERVER_ADDRESS": f"{HOST}:{self.port}",
+                    **environment,
+                },
+            )
 
     def shows(self, name: str) -> float | None:
         """Return the value of a metric, None where there is none."""
@@ -47,10 +58,13 @@ class Auditor:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
-    def stop(self) -> tuple[int, str]:
-        """End it as Kubernetes does; return its exit code and what it has printed."""
+    def said(self) -> list[str]:
+        """Return the lines that it has printed."""
+        return self.log.read_text().splitlines()
+
+    def stop(self) -> int:
+        """End it as Kubernetes does; return its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        output, _ = self.process.communicate(timeout=STOP_S)
-        return self.process.returncode, output
+        return self.process.wait(STOP_S)

@@ -98,6 +98,8 @@ def test_services_read_every_variable_that_they_get(compose: dict[str, Service])
         given = set(compose[service]["environment"])
         assert given == {"AMQP_URI", "STYLE", "OTEL_EXPORTER_OTLP_ENDPOINT", *URLS, database_variable(service)}
         assert given - {"STYLE", "OTEL_EXPORTER_OTLP_ENDPOINT"} <= variables()
+    audit = render({"audit": {"enabled": True}}).pod("nameko-hw-audit").spec["containers"][0]
+    assert compose["audit"]["command"] == [*audit["command"][:3], "60", *audit["command"][4:]]
     assert set(compose["audit"]["environment"]) == {database_variable(service) for service in SERVICES}
 
 
