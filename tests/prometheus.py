@@ -30,12 +30,15 @@ def program(name: str) -> str:
     return found
 
 
-def configure(folder: Path, targets: list[str] | None = None, every: str = "1s") -> Path:
-    """Write the configuration of Docker Compose and the alert rules into a folder, with other targets and pauses."""
+def configure(folder: Path, targets: dict[str, str] | None = None) -> Path:
+    """Write the configuration of Docker Compose and the alert rules into a folder; for `targets`, with short pauses."""
     config = yaml.safe_load((ROOT / "docker" / "prometheus.yml").read_text())
     if targets is not None:
-        config["scrape_configs"][0]["static_configs"] = [{"targets": targets}]
-        config["global"] = {"scrape_interval": every, "evaluation_interval": every}
+        config["scrape_configs"][0]["static_configs"] = [
+            {"targets": [address], "labels": {"instance": name, "service": f"nameko-hw-{name}"}}  # as in a cluster
+            for name, address in targets.items()
+        ]
+        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     shutil.copy(CHART / "files" / "alerts.yaml", folder)
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(config))
@@ -43,22 +46,24 @@ def configure(folder: Path, targets: list[str] | None = None, every: str = "1s")
 
 
 class Prometheus:
-    """It reads `targets`, addresses like `127.0.0.1:8000`, and keeps its data in `folder`."""
+    """It reads `targets`, addresses like `127.0.0.1:8000` by their names, and keeps its data in `folder`."""
 
-    def __init__(self, folder: Path, targets: list[str]) -> None:
+    def __init__(self, folder: Path, targets: dict[str, str], *options: str) -> None:
+        self.folder = folder
         self.url = f"http://{HOST}:{(port := free_port())}"
         self.log = folder / "prometheus.log"
         self.command = [
             *dies_with_parent("TERM"),
             program("prometheus"),
-            f"--config.file={configure(folder, targets)}",
-            f"--storage.tsdb.path={folder / 'data'}",
+            f"--config.file={configure(folder, targets).name}",
+            "--storage.tsdb.path=data",
             f"--web.listen-address={HOST}:{port}",
+            *options,
         ]
 
     def __enter__(self) -> "Prometheus":
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command, cwd=self.folder, stdout=log, stderr=log)
         wait_for(self._is_ready, READY_S, f"Prometheus, see {self.log}")
         return self
 

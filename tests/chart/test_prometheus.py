@@ -19,7 +19,7 @@ from tests.prometheus import Prometheus
 
 SEEN_S = 30
 #: There are no such series while all is well.
-MAY_BE_EMPTY = ("Answers that are our fault", "Alerts")
+MAY_BE_EMPTY = ("Alerts",)
 QUERIES = [
     pytest.param(panel["title"], target["expr"], target["legendFormat"], id=f"{panel['title']} {target['refId']}")
     for panel in dashboard()["panels"]
@@ -31,7 +31,7 @@ QUERIES = [
 def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus that has read the services and the audit while an order was placed."""
     auditor = Auditor(stack)
-    targets = [f"{HOST}:{port}" for port in (*(stack.ports[name][0] for name in SERVICES), auditor.port)]
+    targets = {name: f"{HOST}:{stack.ports[name][0]}" for name in SERVICES} | {"audit": f"{HOST}:{auditor.port}"}
     try:
         with Prometheus(tmp_path_factory.mktemp("prometheus"), targets) as running, Api(stack.url) as api:
             wait_for(lambda: len(running.query("up == 1")) == len(targets), SEEN_S, "Prometheus to read all")
@@ -54,7 +54,6 @@ def test_every_query_of_the_dashboard_finds_what_it_shows(
     series = wait_for(lambda: prometheus.query(expression), SEEN_S, expression)
     labels = set(re.findall(r"{{(\w+)}}", legend)) - {"pod"}  # which only a cluster gives
     assert all(labels <= one["metric"].keys() for one in series)
-    assert series[0]["value"][1] != "NaN" or "quantile" in expression
 
 
 def test_service_is_what_the_metrics_say_and_not_the_target(prometheus: Prometheus):
