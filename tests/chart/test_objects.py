@@ -13,6 +13,7 @@ import yaml
 from nameko.cli.main import setup_yaml_parser
 
 from services.kit.config import check
+from services.kit.tracing import OpenTelemetry, tracer_of
 from services.local.stack import ROOT, Stack, database_variable
 from services.ops.openapi import document
 from services.shop import ROUTES, SERVICES, STYLES, Style, module_of
@@ -202,6 +203,16 @@ def test_spans_go_nowhere_unless_an_endpoint_is_given(service: str):
     names = [one["name"] for one in pod.spec["containers"][0]["env"]]
     assert names.index("POD_NAME") < names.index("OTEL_RESOURCE_ATTRIBUTES")  # only then Kubernetes puts it in
     assert not {one["name"] for one in pod.spec["initContainers"][0]["env"]} & TRACING
+
+
+@pytest.mark.parametrize("values", ["tracing", "everything"])
+def test_services_trace_as_the_chart_says(values: str, monkeypatch: pytest.MonkeyPatch):
+    for one in render(MATRIX[values]).pod(f"{RELEASE}-orders").env:
+        if one["name"].startswith("OTEL_"):
+            monkeypatch.setenv(one["name"], one["value"])
+    tracer = tracer_of("orders")  # which refuses what is wrong
+    assert isinstance(tracer, OpenTelemetry)
+    tracer.stop()
 
 
 def test_services_may_go_out_to_the_collector_only_when_it_is_given():

@@ -8,6 +8,8 @@ import helm_python
 import pytest
 import yaml
 
+from services.kit.logs import FORMATS
+from services.kit.tracing import SAMPLERS
 from services.local.stack import ROOT, database_variable
 from services.shop import SERVICES
 from tests.chart.objects import MATRIX, notes, render, variables
@@ -41,6 +43,7 @@ OWN = {
         ({"config": {"MAX_WORKERS": 1.5}}, "/config/MAX_WORKERS"),
         ({"config": {"EVENT_RETRY_PAUSES_S": []}}, "/config/EVENT_RETRY_PAUSES_S"),
         ({"config": {"LOG_LEVEL": "LOUD"}}, "/config/LOG_LEVEL"),
+        ({"config": {"LOG_FORMAT": "xml"}}, "/config/LOG_FORMAT"),
         ({"config": {"AMQP_URI": "amqp://guest:guest@elsewhere/"}}, "AMQP_URI"),
         ({"drain": {"timeoutSeconds": 0}}, "/drain/timeoutSeconds"),
         ({"image": {"repository": "UPPER"}}, "/image/repository"),
@@ -102,6 +105,11 @@ def test_what_people_ask_for_is_accepted(values: str):
 
 def test_every_setting_of_the_services_can_be_given_and_no_other():
     assert set(SCHEMA["definitions"]["settings"]["properties"]) == variables() - OWN
+
+
+def test_the_samplers_and_the_formats_of_the_log_are_those_of_the_services():
+    assert set(SCHEMA["properties"]["tracing"]["properties"]["sampler"]["enum"]) == set(SAMPLERS)
+    assert set(SCHEMA["definitions"]["settings"]["properties"]["LOG_FORMAT"]["enum"]) == set(FORMATS)
 
 
 def test_the_settings_that_the_chart_repeats_are_those_of_the_services():
