@@ -9,6 +9,7 @@ from pathlib import Path
 import requests
 
 from services.local.net import HOST, free_port, wait_for
+from services.local.page.settings import DISABLED
 from services.local.supervisor import dies_with_parent
 from services.ops.errors import CommandError
 from services.scenario import Scenario
@@ -26,7 +27,7 @@ def play(folder: Path) -> int:
     server = subprocess.Popen(
         [*dies_with_parent("INT"), sys.executable, "-m", "services.ops.cli", "run", "--port", str(port)],
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "NAMEKO_HW_FOLDER": str(folder), "LOG_LEVEL": "WARNING"},
+        env={**os.environ, "NAMEKO_HW_FOLDER": str(folder), "LOG_LEVEL": "WARNING", DISABLED: "true"},
         start_new_session=True,
     )
     try:

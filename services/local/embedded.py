@@ -6,6 +6,7 @@ Run by `nameko-hw run`, which calls `eventlet.monkey_patch()` before it imports 
 """
 
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -22,11 +23,12 @@ from services.kit.outbox.handover import publish_again
 from services.kit.outbox.table import OutboxRow
 from services.kit.web import health
 from services.kit.web import server as web
-from services.kit.web.documentation import Documentation
 from services.kit.web.protocol import protocol_of
 from services.local import broker
-from services.local.gateway import Gateway, ready
+from services.local.gateway import Gateway, WsgiApp, ready
 from services.local.net import HOST
+from services.local.page import settings as page
+from services.local.page.app import Page, Where
 from services.local.postgres import Postgres
 from services.ops.migrate import upgrade
 from services.shop import INTERNAL_ROUTES, SERVICES, SHOP, Style, service_class, services_with
@@ -34,8 +36,21 @@ from services.shop import INTERNAL_ROUTES, SERVICES, SHOP, Style, service_class,
 log = logging.getLogger(__name__)
 
 
-def serve(listener: socket.socket, folder: Path, config: dict[str, Any], style: Style, on_ready: Any) -> None:
-    """Serve in `style` on `listener` until SIGINT or SIGTERM; the data stays in `folder` between runs."""
+def serve(
+    listener: socket.socket,
+    folder: Path,
+    config: dict[str, Any],
+    style: Style,
+    token: str,
+    on_ready: Callable[[], None],
+) -> None:
+    """Serve in `style` on `listener` until SIGINT or SIGTERM; the data stays in `folder` between runs.
+
+    The page is served too; `token` is that of its URL. The services send it their traces.
+    """
+    port = listener.getsockname()[1]
+    collector = page.collector()
+    os.environ.update(page.traced_to(port))
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.ready() or stop.send())
@@ -61,7 +76,9 @@ def serve(listener: socket.socket, folder: Path, config: dict[str, Any], style: 
             runner.add_service(service_class(service, style))
         runner.start()
         apps = apps_of(runner)
-        servers = [listening(listener, gateway_of(apps), config)]
+        urls = {service: postgres.url(service) for service in SERVICES}
+        where = Where("embedded", style, port, token, urls, folder, collector=collector)
+        servers = [listening(listener, gateway_of(apps, Page(where)), config)]
         if not style.has_broker:
             servers.append(listening(internal, internal_gateway_of(apps), config))
         died = [eventlet.spawn(container.wait) for container in runner.containers]
@@ -104,8 +121,8 @@ def internal_gateway_of(servers: dict[str, web.Server]) -> Gateway:
     return Gateway({name: server.app for name, server in servers.items()}, own={}, routes=INTERNAL_ROUTES)
 
 
-def gateway_of(servers: dict[str, web.Server]) -> Gateway:
-    """Return the four services behind one WSGI application."""
+def gateway_of(servers: dict[str, web.Server], own_page: WsgiApp) -> Gateway:
+    """Return the four services, and the page, behind one WSGI application."""
 
     def asks(server: web.Server) -> Callable[[], bool]:
         return lambda: bool(server.health.ready().status_code == 200)
@@ -114,9 +131,9 @@ def gateway_of(servers: dict[str, web.Server]) -> Gateway:
     return Gateway(
         {name: server.app for name, server in servers.items()},
         own={
-            "/": lambda environ, start: Documentation(SHOP).answer(Request(environ))(environ, start),
             "/health/live": lambda environ, start: health.live(Request(environ))(environ, start),
             "/health/ready": ready(checks),
             "/metrics": lambda environ, start: health.show_metrics(Request(environ))(environ, start),
         },
+        page=own_page,
     )

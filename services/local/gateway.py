@@ -31,6 +31,9 @@ HOP_BY_HOP = {
     "upgrade",
 }  # RFC 9110, section 7.6.1
 
+PAGE = "/page/"  # what the paths of the page begin with, besides these:
+PAGE_PATHS = ("/", "/v1/traces")
+
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
@@ -38,15 +41,25 @@ class Gateway:
     """A WSGI application that hands each request to the application of its service.
 
     `routes` has the service of each first part of a path, or of the first two; `own` the paths that it answers itself.
+    `page` answers what is the page's, if one is served.
     """
 
-    def __init__(self, apps: dict[str, WsgiApp], own: dict[str, WsgiApp], routes: dict[str, str] = ROUTES) -> None:
+    def __init__(
+        self,
+        apps: dict[str, WsgiApp],
+        own: dict[str, WsgiApp],
+        routes: dict[str, str] = ROUTES,
+        page: WsgiApp | None = None,
+    ) -> None:
         self.apps = apps
         self.own = own
         self.routes = routes
+        self.page = page
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
+        if self.page and (path in PAGE_PATHS or path.startswith(PAGE)):
+            return self.page(environ, start_response)
         first, *others = path[1:].split("/")
         service = self.routes.get(first) or self.routes.get("/".join([first, *others[:1]]))
         app = self.apps[service] if service else self.own.get(path, not_routed)
@@ -166,10 +179,12 @@ def serve(
     body_limit: int,
     connections: int,
     is_internal: bool = False,
+    page: WsgiApp | None = None,
 ) -> None:
     """Serve the gateway on `listener` until the process is ended; run under `eventlet.monkey_patch()`.
 
-    The internal one is for services only, and forwards nothing else than what they call.
+    The internal one is for services only, and forwards nothing else than what they call. `page` is what is served at /,
+    if not the documentation.
     """
     backends = {service: Backend(service, ports_, timeout_s, body_limit) for service, ports_ in ports.items()}
     gateway = Gateway(
@@ -180,6 +195,7 @@ def serve(
             "/health/ready": ready({service: backend.is_ready for service, backend in backends.items()}),
         },
         routes=INTERNAL_ROUTES if is_internal else ROUTES,
+        page=page,
     )
     wsgi.server(
         listener,

@@ -48,6 +48,7 @@ class Server:
         self.port = port or free_port()
         self.log = self.folder / log
         self._process: Process | None = None
+        self._has_started = False
 
     def start(self) -> None:
         """Start the server, and return once it can be used.
@@ -60,11 +61,13 @@ class Server:
                 self._process.wait()  # killed, as its lock is free
             if not port_is_free(self.port):
                 raise CannotStart(f"{self.title} in {self.folder}: port {self.port} is taken")
+            self._has_started = False
             self._process = self._spawn(lock)
         finally:
             os.close(lock)
         try:
             wait_for(self._is_up, START_S, self.readiness)
+            self._has_started = True
         except BaseException as error:
             self.stop()
             if isinstance(error, TimeoutError):
@@ -82,6 +85,11 @@ class Server:
     def running(self) -> bool:
         """Whether the process of the server lives."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs and can be used, as far as we know."""
+        return self.running and self._has_started
 
     @property
     def pid(self) -> int:

@@ -12,9 +12,11 @@ from typing import Self
 from services.kit.db.connecting import with_driver
 from services.local.gateway import Backend
 from services.local.net import free_port, port_is_free, wait_for
+from services.local.page import settings as page
+from services.local.page.control import FILE, Control, ControlServer
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
-from services.local.server import CannotStart
+from services.local.server import CannotStart, Server
 from services.local.supervisor import Supervisor, flushed
 from services.ops.migrate import upgrade
 from services.ops.running import ENVIRONMENT_FILE
@@ -37,7 +39,8 @@ class Stack:
     """The whole system in one style under a supervisor; `folder` keeps its data, logs and addresses.
 
     It uses the servers that AMQP_URI and the four *_DATABASE_URL in the environment name, or else private ones.
-    `settings` are further environment variables for the services; `nameko` is how Nameko's command is called.
+    `settings` are further environment variables for the services; `nameko` is how Nameko's command is called. With a
+    `page_token` the gateway serves the page, and the services send it their traces.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Stack:
         say: Callable[[str], object] = flushed,
         nameko: Sequence[str] = (NAMEKO,),
         style: Style | None = None,
+        page_token: str | None = None,
     ) -> None:
         self.folder = folder
         self.style = style or chosen_style()
@@ -62,7 +66,10 @@ class Stack:
         self.supervisor = Supervisor(say=say)
         self.say = say
         self.nameko = nameko
-        self._start_at: dict[RabbitMQ | Postgres, float] = {}  # of a server that failed to start
+        self.page_token = page_token
+        self.control = Control(self)
+        self._control_server: ControlServer | None = None
+        self._start_at: dict[Server, float] = {}  # of a server that failed to start, or is held down
 
     @property
     def environment_file(self) -> Path:
@@ -103,6 +110,15 @@ class Stack:
         """Return the same for the processes of one service; a test overrides it to put a proxy before a server."""
         return self.environment()
 
+    def environment_of_gateway(self) -> dict[str, str]:
+        """Return the same for the gateway, which serves the page."""
+        if self.page_token is None:
+            return self.environment()
+        return self.environment() | {
+            page.TOKEN: self.page_token,
+            page.CONTROL: str(self.folder / FILE),
+        }
+
     def start(self) -> None:
         """Start everything, and return when every service is ready."""
         if not port_is_free(self.port):
@@ -130,12 +146,18 @@ class Stack:
             upgrade(service, self.database_url(service), self.style)
 
     def _start_services(self) -> None:
+        if self.page_token is not None:
+            try:
+                self._control_server = ControlServer(self.control, self.folder / FILE)
+            except OSError as error:  # the path is too long for a socket
+                self.say(f"page: it can break nothing: {error}")
+        traced = {} if self.page_token is None else page.traced_to(self.port)
         for service, ports in self.ports.items():
             for number, port in enumerate(ports, start=1):
                 self.supervisor.add(
                     name_of(service, number),
                     [*self.nameko, "run", "--config", "config.yaml", module_of(service, self.style)],
-                    env={**self.environment_of(service), "WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
+                    env={**traced, **self.environment_of(service), "WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
                     cwd=ROOT,
                     log=self.folder / "logs" / f"{name_of(service, number)}.log",
                 )
@@ -151,7 +173,7 @@ class Stack:
         self.supervisor.add(
             name,
             [sys.executable, "-m", "services.ops.cli", "gateway", "--port", str(port), *options, *targets],
-            env=self.environment(),
+            env=self.environment_of_gateway() if name == GATEWAY else self.environment(),
             cwd=ROOT,
             log=self.folder / "logs" / f"{name}.log",
         )
@@ -178,8 +200,20 @@ class Stack:
                     self.say(f"{name}: did not start, is tried again in {RETRY_S:g} s: {why}")
                     self._start_at[server] = time.monotonic() + RETRY_S
 
+    def hold_down(self, server: Server, down_s: float) -> None:
+        """Start a server that is about to be killed only after so many seconds."""
+        self._start_at[server] = time.monotonic() + down_s
+
+    def starts_at(self, server: Server) -> float:
+        """Return when a server that has died is started again, by the monotonic clock."""
+        return self._start_at.get(server, 0.0)
+
     def stop(self) -> None:
         """Stop the services, then the servers."""
+        if self._control_server:
+            self._control_server.stop()
+            self._control_server = None
+        self.control.thaw_all()
         self.supervisor.stop()
         for server in (self.rabbitmq, self.postgres):
             if server:
@@ -208,9 +242,9 @@ def given_databases() -> bool:
     return not missing
 
 
-def serve(folder: Path, port: int, on_ready: Callable[[], None]) -> None:
-    """Run the stack until SIGINT or SIGTERM."""
-    stack = Stack(folder, port)
+def serve(folder: Path, port: int, token: str, on_ready: Callable[[], None]) -> None:
+    """Run the stack with its page until SIGINT or SIGTERM."""
+    stack = Stack(folder, port, page_token=token)
     stack.start()
     try:
         on_ready()

@@ -127,6 +127,19 @@ class Supervisor:
         process = self._children[name].process
         return process.pid if process is not None and process.returncode is None else None
 
+    def starts_at(self, name: str) -> float:
+        """Return when a child that is down is started again, by the monotonic clock."""
+        return self._children[name].start_at
+
+    def signal(self, name: str, number: signal.Signals) -> int | None:
+        """Send a signal to a child and return its process id; None if it is down."""
+        with self._lock:
+            process = self._children[name].process
+            if process is None or process.poll() is not None:
+                return None
+            process.send_signal(number)
+            return process.pid
+
     def restart(self, name: str) -> None:
         """End a child as stop() does, start it again without a pause, and return once it runs.
 

@@ -139,6 +139,7 @@ def run(arguments: argparse.Namespace) -> None:
     import logging.config
 
     from services.local.embedded import serve
+    from services.local.page.settings import new_token
     from services.ops.configuration import configuration
     from services.shop import chosen_style
 
@@ -146,7 +147,8 @@ def run(arguments: argparse.Namespace) -> None:
     style = chosen_style()
     logging.config.dictConfig(config["LOGGING"])
     listener = listen(arguments.port)
-    serve(listener, folder("embedded"), config, style, on_ready=lambda: welcome(listener.getsockname()[1]))
+    token = new_token()
+    serve(listener, folder("embedded"), config, style, token, lambda: welcome(listener.getsockname()[1], token))
 
 
 def folder(name: str) -> Path:
@@ -154,12 +156,15 @@ def folder(name: str) -> Path:
     return Path(os.environ.get("NAMEKO_HW_FOLDER", running.ROOT / ".run" / name))
 
 
-def welcome(port: int) -> None:
-    """Print where the API is, with a request to try."""
+def welcome(port: int, token: str) -> None:
+    """Print where the page and the API are, with a request to try."""
+    from services.local.page.settings import address
+
     base = f"http://127.0.0.1:{port}"
     print(
         f"""
 Serving on {base}
+  watch it, and break it        {address(port, token)}
   the API, to read and to try   {base}/docs
   a first request               curl -s {base}/users -H 'Content-Type: application/json' \\
                                   -d '{{"name": "Ada", "email": "ada@example.com"}}'
@@ -171,10 +176,12 @@ Ctrl-C stops everything.
 
 def stack(arguments: argparse.Namespace) -> None:
     from services.local.net import free_port
+    from services.local.page.settings import new_token
     from services.local.stack import serve
 
     port = arguments.port or free_port()
-    serve(running.FOLDER, port, on_ready=lambda: welcome(port))
+    token = new_token()
+    serve(running.FOLDER, port, token, on_ready=lambda: welcome(port, token))
 
 
 def gateway(arguments: argparse.Namespace) -> None:
@@ -185,6 +192,7 @@ def gateway(arguments: argparse.Namespace) -> None:
     import logging.config
 
     from services.local.gateway import serve
+    from services.local.page.settings import TOKEN
     from services.ops.configuration import configuration
 
     config = configuration()
@@ -199,6 +207,32 @@ def gateway(arguments: argparse.Namespace) -> None:
         config["BODY_LIMIT_BYTES"],
         config["MAX_CONNECTIONS"],
         arguments.internal,
+        page_of_stack(arguments.port) if TOKEN in os.environ else None,
+    )
+
+
+def page_of_stack(port: int) -> Any:
+    """Return the page as the stack has asked for it, in the environment."""
+    from services.local.page.app import Page, Where
+    from services.local.page.control import ControlClient
+    from services.local.page.settings import CONTROL, TOKEN, collector
+    from services.local.page.state import wait_in_green_threads
+    from services.ops.configuration import database_urls
+    from services.shop import chosen_style
+
+    wait_in_green_threads()
+    socket = Path(os.environ[CONTROL])
+    return Page(
+        Where(
+            mode="stack",
+            style=chosen_style(),
+            port=port,
+            token=os.environ[TOKEN],
+            urls=database_urls(),
+            folder=socket.parent,
+            control=ControlClient(socket),
+            collector=collector(),
+        )
     )
 
 

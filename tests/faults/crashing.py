@@ -37,8 +37,8 @@ from services.kit.db import database  # noqa: E402
 from services.kit.db.database import Autocommit  # noqa: E402
 from services.kit.db.statements import PreparedStatement  # noqa: E402
 from services.kit.web.client import HttpClient  # noqa: E402
+from services.local.sabotage import sabotage  # noqa: E402
 from services.local.stack import ROOT  # noqa: E402
-from tests.faults.sabotage import sabotage  # noqa: E402
 
 EXIT_CODE = 86
 PR_SET_PDEATHSIG = 1  # prctl(2)

@@ -14,12 +14,12 @@ from sqlalchemy import text
 from services.local.net import free_port, wait_for
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
+from services.local.sabotage import SCHEMA
 from services.local.stack import Stack, database_variable
 from services.shop import DEFAULT_STYLE, SERVICES, STYLES, Style
 from tests.books import database, rows
 from tests.client import Api
 from tests.commands import nameko_hw
-from tests.faults.sabotage import SCHEMA
 from tests.faults.test_crash_points import SETTINGS
 
 SEEN_S = 20
@@ -40,7 +40,11 @@ def sabotaged(what: str, style: Style, servers: tuple[RabbitMQ, Postgres], folde
     databases = {service: f"{service}_{what}_{style.name}" for service in SERVICES}
     postgres.ensure_databases(databases.values())
     (folder / "plans").mkdir()
-    settings = SETTINGS | {"CRASH_PLAN_FOLDER": str(folder / "plans"), "SABOTAGE": what}
+    settings = SETTINGS | {
+        "CRASH_PLAN_FOLDER": str(folder / "plans"),
+        "SABOTAGE_FOLDER": str(folder / "plans"),
+        "SABOTAGE": what,
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AMQP_URI", rabbitmq.uri)
         for service, name in databases.items():

@@ -1,4 +1,9 @@
-"""What keeps the promises, taken out one at a time: to see that the tests and the audit would notice."""
+"""What keeps the promises, taken out one at a time: to see that the audit notices.
+
+Nameko's command in a process without one safeguard, which the environment variable SABOTAGE names; it runs in place of
+`nameko`: `python -m services.local.sabotage run --config config.yaml services.orders.broker`. The tests of the audit
+and the page use it.
+"""
 
 import os
 from pathlib import Path
@@ -43,13 +48,13 @@ def _tell_before_the_commit() -> None:
             return run(statement, connection, events=events, **values)
         for event in events.values():
             connection.execute(insert, event._asdict())
-        between = Path(os.environ["CRASH_PLAN_FOLDER"], "between")
+        between = Path(os.environ["SABOTAGE_FOLDER"], "between")
         if between.exists():
             between.unlink()
             os._exit(1)
         return run(statement, connection, events={}, **values)
 
-    StatementWithEvents.run = tell_and_run
+    StatementWithEvents.run = tell_and_run  # type: ignore[method-assign, assignment]
 
 
 def _finish_orders_twice() -> None:
@@ -75,3 +80,18 @@ def _pay_twice() -> None:
 
 def _store_letters_twice() -> None:
     """Every delivery of an event is a new letter; the constraints are taken out of the database."""
+
+
+def main() -> None:
+    import eventlet
+
+    eventlet.monkey_patch()
+
+    import nameko.cli.main
+
+    sabotage(os.environ.get("SABOTAGE", ""))
+    nameko.cli.main.main()
+
+
+if __name__ == "__main__":
+    main()
