@@ -2,9 +2,9 @@
 
 import { byId, h, svg, table } from './dom.js'
 
-const LANE = 130
-const LEFT = 70
-const ROW = 26
+const LANE = 84
+const LEFT = 52
+const ROW = 24
 const TOP = 34
 export const MOST = 250 // messages that are drawn, the last ones
 
@@ -41,18 +41,18 @@ function row (one, y, ms, lanes, isLast) {
   const to = x(lanes, one.to)
   const classes = ['message', one.kind, one.failed ? 'failed' : '', isLast ? 'last' : ''].join(' ').trim()
   const group = svg('g', { class: classes })
-  group.append(svg('text', { class: 'time', x: LEFT - 10, y: y + 4, 'text-anchor': 'end' }, timeOf(ms)))
+  group.append(svg('text', { class: 'time', x: LEFT - 4, y: y + 4, 'text-anchor': 'end' }, timeOf(ms)))
   const text = one.kind === 'commit' && !one.failed ? `${one.label} ✓` : one.label
   if (from === to) {
     group.append(
       svg('circle', { cx: from, cy: y, r: 4 }),
-      svg('text', { x: from + 9, y: y + 4 }, shortened(text, 44)))
+      svg('text', { x: from + 9, y: y + 4 }, shortened(text, from < LEFT + 4 * LANE ? 44 : 26)))
   } else {
     const way = Math.sign(to - from)
     group.append(
       svg('line', { x1: from, x2: to - way * 6, y1: y, y2: y }),
       svg('path', { class: 'head', d: `M${to} ${y}l${-way * 7} -4v8z` }),
-      svg('text', { x: from + way * 8, y: y - 4, 'text-anchor': way > 0 ? 'start' : 'end' }, shortened(text, Math.abs(to - from) / 6.3)))
+      svg('text', { x: from + way * 8, y: y - 4, 'text-anchor': way > 0 ? 'start' : 'end' }, shortened(text, Math.abs(to - from) / 5.6)))
     if (one.failed) group.append(svg('path', { class: 'cross', d: `M${to - way * 14 - 5} ${y - 5}l10 10m0 -10l-10 10` }))
   }
   group.append(svg('title', {}, sentence(one, ms)))

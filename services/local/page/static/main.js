@@ -11,6 +11,7 @@ import { Watch, drawOrders, drawUsers } from './watch.js'
 
 const STATUS_MS = 1000
 const STATE_MS = 2000
+const ENOUGH = 20 // answers of a burst, before it is in the middle
 const THEME = 'nameko-hw-theme'
 
 takeToken()
@@ -101,7 +102,18 @@ function drawAudit () {
 }
 
 byId('run-audit').addEventListener('click', () => act('audit'))
-byId('burst').addEventListener('click', () => act('burst'))
+byId('burst').addEventListener('click', async () => {
+  await act('burst')
+  if (byId('kill-billing').checked) await killInTheMiddle()
+})
+
+/** Kill billing once some of the orders have been answered; a hand would be too slow. */
+async function killInTheMiddle () {
+  for (let now = status; now?.burst.is_running; now = await ask('status')) {
+    const answered = Object.values(now.burst.answers).reduce((sum, one) => sum + one, 0)
+    if (now.burst.user_id && answered >= ENOUGH) return act('parts/billing/kill')
+  }
+}
 
 async function act (path) {
   try {
@@ -117,6 +129,7 @@ let wasBurst = false
 function drawBurst () {
   const burst = status?.burst
   byId('burst').disabled = !status?.may_change || burst.is_running
+  byId('and-kill').hidden = !status?.parts
   if (!burst || (!burst.user_id && !burst.failed && !burst.is_running)) return
   const list = (counts) => Object.entries(counts).map(([name, count]) => `${count} × ${name}`).join(', ') || 'none yet'
   byId('burst-said').hidden = false
