@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 export PORT STYLE
 
 .DEFAULT_GOAL := help
-.PHONY: help needs-stack needs-test needs-model needs-bench demo run stack shell check test test-styles faults mutants model bench compare lint style types postman openapi asyncapi idl diagrams docs clean
+.PHONY: help needs-stack needs-test needs-model needs-bench needs-screenshots demo run stack shell check test test-styles faults mutants model bench compare lint style types postman openapi asyncapi idl diagrams screenshots docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ check: $(VENV)/test  ## lint, and run every test that needs no server: under a m
 	@$(pytest) -n 2 -m "not server"
 
 test: needs-test  ## set up whatever is missing, lint, run all tests and measure their coverage (WORKERS=3)
-	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/test postman/node_modules docs/lint/node_modules
+	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/test postman/node_modules docs/lint/node_modules tests/page/node_modules
 	@$(MAKE) --no-print-directory --jobs=2 lint
 	@$(pytest) -n $(WORKERS) --cov --cov-report=
 	@$(in_other_styles)
@@ -88,6 +88,9 @@ idl: docs/lint/node_modules  ## lint the OpenAPI and AsyncAPI documents in docs/
 	@cd docs/lint && npm run --silent openapi -- ../openapi.json ../internal.openapi.json
 	@cd docs/lint && npm run --silent asyncapi -- ../asyncapi.json ../events.asyncapi.json
 
+screenshots: needs-screenshots $(VENV)/test  ## take docs/page/*.png anew, of the page with an order, a kill and a lesson
+	@$(BIN)/python -m tests.page.screenshots
+
 diagrams: docs/tools/node_modules  ## draw docs/diagrams/*.mmd anew (needs Chromium: CHROMIUM=/usr/bin/chromium)
 	@cd docs/tools && npm run --silent draw
 
@@ -95,7 +98,7 @@ docs: $(VENV)/test  ## build the documentation as a site, build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove the virtual environment and all data of the local modes
-	rm -rf $(VENV) bench/.venv .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules postman/report.html
+	rm -rf $(VENV) bench/.venv .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules tests/page/node_modules postman/report.html
 
 # A file of tests shares its servers, so it stays in one process.
 pytest = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
@@ -111,7 +114,7 @@ in_other_styles = for style in http events; do echo "In the style $$style..."; \
 needs = [ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is missing: sudo apt-get install python3"; exit 1; }; \
 	$(PYTHON) -m services.local.needs
 
-needs-stack needs-test needs-model needs-bench:
+needs-stack needs-test needs-model needs-bench needs-screenshots:
 	@$(needs) $(@:needs-%=%)
 
 $(VENV)/bin/python:

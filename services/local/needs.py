@@ -2,7 +2,7 @@
 
 Run before there is a virtual environment, so the standard library is all that it uses:
 
-    python -m services.local.needs run|stack|test|model|npm|bench
+    python -m services.local.needs run|stack|test|model|npm|bench|screenshots
 """
 
 import importlib.util
@@ -64,6 +64,12 @@ def search_path() -> str:
     return os.pathsep.join([os.environ.get("PATH", os.defpath), *ALSO_LOOK_IN])
 
 
+def chromium() -> str | None:
+    """Return the path of a Chromium, or None when there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((found for name in names if (found := shutil.which(name, path=search_path()))), None)
+
+
 def node_version() -> tuple[int, ...]:
     """The version of Node.js; empty when there is none."""
     with suppress(OSError):
@@ -109,6 +115,12 @@ PROMETHEUS = Need(
     ("prometheus",),
     "brew install prometheus (macOS)",
 )
+CHROMIUM = Need(
+    "Chromium",
+    lambda: chromium() is not None,
+    ("chromium", "fonts-dejavu-core"),  # a browser without a font draws none
+    "sudo dnf install chromium (Fedora)",
+)
 WRK = Need("wrk", lambda: shutil.which("wrk") is not None, ("wrk",), "brew install wrk (macOS)")
 
 OF = {
@@ -118,9 +130,15 @@ OF = {
     "model": (VENV, SPIN, GCC),
     "npm": (NPM, NEW_NODE),
     "bench": (VENV, SETPRIV, RABBITMQ, WRK),
+    "screenshots": (VENV, SETPRIV, RABBITMQ, CHROMIUM),
 }
 #: ... and what is tested only where the system has it.
-SKIPPED_WITHOUT = {SPIN: "the model", GCC: "the model", PROMETHEUS: "the alert rules and the dashboard"}
+SKIPPED_WITHOUT = {
+    SPIN: "the model",
+    GCC: "the model",
+    PROMETHEUS: "the alert rules and the dashboard",
+    CHROMIUM: "the page in a browser",
+}
 
 
 def ensure(needs: Iterable[Need]) -> None:
@@ -234,8 +252,9 @@ def main() -> None:
     try:
         ensure(OF[sys.argv[1]])
         if sys.argv[1] == "test":
-            with suppress(NotInstalled):  # without these, some tests are skipped
-                ensure(SKIPPED_WITHOUT)
+            for need in SKIPPED_WITHOUT:
+                with suppress(NotInstalled):  # without it, some tests are skipped
+                    ensure([need])
     except NotInstalled as missing:
         sys.exit(str(missing))
     except PermissionError as error:

@@ -10,6 +10,7 @@ export class Spans {
     this.byParent = new Map()
     this.byLink = new Map() // ids of spans that link to a trace
     this.byOrder = new Map() // traces of an order: a request that is repeated begins another one
+    this.orderOf = new Map() // by trace
   }
 
   /** Add spans, and return how many were new. */
@@ -21,7 +22,10 @@ export class Spans {
       this.spans.set(span.id, span)
       for (const [index, key] of this.#keys(span)) put(index, key, span.id)
       const order = span.attributes['shop.order.id']
-      if (order) put(this.byOrder, order, span.trace)
+      if (order) {
+        put(this.byOrder, order, span.trace)
+        this.orderOf.set(span.trace, order)
+      }
       if (this.spans.size > this.kept) this.#forget(this.spans.values().next().value)
     }
     return fresh
@@ -36,8 +40,9 @@ export class Spans {
   #forget (span) {
     this.spans.delete(span.id)
     for (const [index, key] of this.#keys(span)) take(index, key, span.id)
-    const order = span.attributes['shop.order.id']
-    if (order && !this.byTrace.has(span.trace)) take(this.byOrder, order, span.trace)
+    if (this.byTrace.has(span.trace)) return
+    take(this.byOrder, this.orderOf.get(span.trace), span.trace)
+    this.orderOf.delete(span.trace)
   }
 
   /** Return the traces of an order. */
