@@ -83,40 +83,34 @@ def order(order_id: str, at_ms: float = 0.0, duplicate: bool = False) -> Traced:
 
     about = {"shop.order.id": order_id}
     root = made.add("orders", "POST /orders", SERVER, at_ms, 24, **HTTP_POST, **about)
-    one = made.add("orders", "OrdersService._store.one", INTERNAL, at_ms + 0.5, 3, root)
-    store = made.add("orders", "OrdersService._store", INTERNAL, at_ms + 0.6, 2.6, one, [one], **{"batch.size": 1})
+    store = made.add("orders", "orders._store", INTERNAL, at_ms + 0.6, 2.6, root, [root], **{"batch.size": 1})
     statement("orders", "claim_orders", 1, store)
-    one = made.add("orders", "OrdersService._settle_together.one", INTERNAL, at_ms + 4, 19, root)
-    settle = made.add("orders", "OrdersService._settle_together", INTERNAL, at_ms + 4.1, 18, one, [one])
+    settle = made.add("orders", "orders._settle_together", INTERNAL, at_ms + 4.1, 18, root, [root], **{"batch.size": 1})
     call = made.add("orders", "billing.pay_all", CLIENT, at_ms + 4.2, 14, settle, **RPC)
-    serve = made.add("billing", "billing.pay_all", SERVER, at_ms + 6, 10, call, **RPC)
-    statement("billing", "move_money", 8, serve)
-    ended = statement("orders", "end_orders", 19, settle)
+    serve = made.add("billing", "billing.pay_all", SERVER, at_ms + 6, 13, call, **RPC)
+    statement("billing", "move", 8, serve)
+    statement("orders", "end_orders", 19, settle)
     sending = {
         "messaging.system": "rabbitmq",
         "messaging.operation.type": "send",
         "messaging.destination.name": "orders.events",
         "messaging.batch.message_count": 1,
+        "batch.size": 1,
     }
-    relay = Traced()
-    relay.add("orders", "send orders.events", CLIENT, at_ms + 70, 4, links=[ended], **sending)
-    made.spans += relay.spans
+    made.add("orders", "send orders.events", CLIENT, at_ms + 70, 4, root, [root], **sending)
     for number in range(1 + duplicate):
         start_ms = at_ms + 75 + 40 * number
-        process = made.add(
-            "notifications",
-            "process orders.events:order_paid",
-            CONSUMER,
-            start_ms,
-            8,
-            ended,
-            **{"messaging.operation.type": "process", "messaging.destination.name": "orders.events"},
-            **about,
+        processing = {
+            "messaging.system": "rabbitmq",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": "orders.events:order_paid",
+            "kit.attempt": 1,
             **({"kit.duplicate": True} if number else {}),
+        }
+        process = made.add(
+            "notifications", "process orders.events:order_paid", CONSUMER, start_ms, 8, root, **processing, **about
         )
-        handle = made.add(
-            "notifications", "NotificationsService.on_order_paid", INTERNAL, start_ms + 1, 6, process, [process]
-        )
+        handle = made.add("notifications", "notifications.on_order_paid", INTERNAL, start_ms + 1, 6, process, [process])
         statement("notifications", "add_letters", start_ms - at_ms + 2, handle)
     return made
 
@@ -127,11 +121,11 @@ def together(order_ids: Sequence[str]) -> list[tuple[str, Span]]:
     for order_id in order_ids:
         made = Traced()
         root = made.add("orders", "POST /orders", SERVER, 0, 30, **HTTP_POST, **{"shop.order.id": order_id})
-        items.append(made.add("orders", "OrdersService._settle_together.one", INTERNAL, 2, 25, root))
+        items.append(root)
         traces.append(made)
     first = traces[0]
     size = {"batch.size": len(order_ids)}
-    settle = first.add("orders", "OrdersService._settle_together", INTERNAL, 3, 20, items[0], items, **size)
+    settle = first.add("orders", "orders._settle_together", INTERNAL, 3, 20, items[0], items, **size)
     call = first.add("orders", "billing.pay_all", CLIENT, 4, 14, settle, **RPC)
     first.add("billing", "billing.pay_all", SERVER, 6, 10, call, **RPC)
     for made in traces:

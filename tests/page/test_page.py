@@ -178,7 +178,7 @@ def test_what_happens_is_told_in_its_order(page: Page):
         ("orders", "databases", "claim_orders"),
         ("orders", "broker", "billing.pay_all"),
         ("broker", "billing", "billing.pay_all"),
-        ("billing", "databases", "move_money"),
+        ("billing", "databases", "move"),
         ("billing", "broker", "reply"),
         ("broker", "orders", "reply"),
         ("orders", "databases", "end_orders"),

@@ -29,9 +29,11 @@ function ofSpan (span, parent, served) {
     ]
   }
   if (span.kind === 'server') {
+    // the caller may have the reply before the server has acknowledged the request, which ends its span
+    const sent = parent?.kind === 'client' ? Math.min(end, parent.start + parent.ms) : end
     return [
       make(start, 'broker', me, span.name, 'request'),
-      make(end, me, 'broker', failed ? span.error : 'reply', 'reply', { failed })
+      make(sent, me, 'broker', failed ? span.error : 'reply', 'reply', { failed })
     ]
   }
   if (a['db.system.name']) {
@@ -41,7 +43,7 @@ function ofSpan (span, parent, served) {
   if (a['rpc.system'] || a['rpc.system.name']) {
     return [
       make(start, me, 'broker', span.name, 'request'),
-      make(end, 'broker', me, failed ? `no answer: ${span.error}` : 'reply', 'reply', { failed })
+      make(end, 'broker', me, failed ? `no answer: ${span.error}` : 'reply', 'reply', { failed, rank: 2 })
     ]
   }
   if (a['messaging.operation.type'] === 'send') {
@@ -54,16 +56,17 @@ function ofSpan (span, parent, served) {
     if (served.has(span.id) && !failed) return []
     return [make(failed ? end : start, me, me, failed ? `${span.name}: no answer` : span.name, 'note', { failed })]
   }
-  if (a['batch.size'] > 1) return [make(start, me, me, `a round of ${a['batch.size']}: ${span.name.split('.').pop()}`, 'note')]
-  if (span.name === 'recover') return [make(start, me, me, 'recovery takes it', 'note')]
+  const size = a['batch.size'] ?? 0
+  if (span.name.startsWith('recover ')) return [make(start, me, me, `recovery takes ${size === 1 ? 'it' : `${size}, this one too`}`, 'note')]
+  if (size > 1) return [make(start, me, me, `a round of ${size}: ${span.name.split('.').pop()}`, 'note')]
   return []
 }
 
 function ofEvent (span, make, end) {
   const type = span.name.split(':').pop()
-  const attempt = span.attributes['kit.attempt']
-  const from = attempt ? 'databases' : 'broker'
-  const label = attempt ? `${type}, attempt ${attempt}, from the inbox` : type
+  const attempt = span.attributes['kit.attempt'] ?? 1
+  const from = attempt > 1 ? 'databases' : 'broker'
+  const label = attempt > 1 ? `${type}, attempt ${attempt}, from the inbox` : type
   const messages = [make(span.start, from, span.service, label, 'event')]
   if (span.attributes['kit.duplicate']) {
     messages.push(make(end, span.service, span.service, 'known already: dropped', 'note', { note: 'duplicate' }))

@@ -14,7 +14,7 @@ const COLUMNS = {
   ],
   account: [['user', (one) => short(one.user_id)], ['balance', (one) => money(one.balance)]],
   ledger: [
-    ['operation', (one) => h(one.is_of_this_order ? 'strong' : 'span', {}, `${one.kind}${one.is_of_this_order ? ' of this order' : ''}`)],
+    ['operation', (one) => h(one.is_of_this_order ? 'strong' : 'span', {}, `${one.kind}${one.is_of_this_order ? ' (this)' : ''}`)],
     ['amount', (one) => money(one.amount)],
     ['outcome', (one) => one.outcome?.replaceAll('_', ' ')],
     ['balance', (one) => one.balance === null ? '' : money(one.balance)]
