@@ -5,33 +5,33 @@ import { byId, h, svg, table } from './dom.js'
 const LANE = 84
 const LEFT = 52
 const ROW = 24
-const TOP = 34
+const NAMES = 26 // the height of the names of the lanes
 export const MOST = 250 // messages that are drawn, the last ones
 
 const x = (lanes, name) => LEFT + LANE / 2 + lanes.indexOf(name) * LANE
 
-/** Draw the first `shown` of `messages`; the last of them is marked if `marks`. */
-export function draw (messages, shown, lanes, marks) {
+/** Draw the first `shown` of `messages`, the last of them marked if `marks`; or say `nothing`. */
+export function draw (messages, shown, lanes, marks, nothing) {
   const first = Math.max(0, shown - MOST)
   const drawn = messages.slice(first, shown)
   const origin = messages[0]?.at ?? 0
   const width = LEFT + lanes.length * LANE
-  const height = TOP + Math.max(drawn.length, 3) * ROW + 12
+  const height = Math.max(drawn.length, 3) * ROW + 12
   const picture = svg('svg', { viewBox: `0 0 ${width} ${height}`, width, height, role: 'img', 'aria-label': spoken(drawn, first) })
+  const names = svg('svg', { class: 'names', viewBox: `0 0 ${width} ${NAMES}`, 'aria-hidden': 'true' })
   for (const lane of lanes) {
     const at = x(lanes, lane)
-    picture.append(
-      svg('line', { class: 'lane', x1: at, x2: at, y1: TOP - 8, y2: height }),
-      svg('text', { class: 'lane-name', x: at, y: 16, 'text-anchor': 'middle' }, lane))
+    picture.append(svg('line', { class: 'lane', x1: at, x2: at, y1: 0, y2: height }))
+    names.append(svg('text', { class: 'lane-name', x: at, y: 17, 'text-anchor': 'middle' }, lane))
   }
   drawn.forEach((one, index) => {
-    picture.append(row(one, TOP + index * ROW + ROW / 2, one.at - origin, lanes, marks && first + index === shown - 1))
+    picture.append(row(one, index * ROW + ROW / 2 + 4, one.at - origin, lanes, marks && first + index === shown - 1))
   })
   if (!drawn.length) {
-    picture.append(svg('text', { class: 'empty', x: width / 2, y: TOP + ROW, 'text-anchor': 'middle' }, 'Nothing yet. Press “Play all”.'))
+    picture.append(svg('text', { class: 'empty', x: width / 2, y: ROW + 8, 'text-anchor': 'middle' }, nothing))
   }
   const box = byId('diagram')
-  box.replaceChildren(picture)
+  box.replaceChildren(names, picture)
   if (marks || drawn.length > 12) box.scrollTop = box.scrollHeight
   drawTable(drawn, first, origin)
 }
@@ -61,7 +61,7 @@ function row (one, y, ms, lanes, isLast) {
 
 const shortened = (text, most) => text.length <= most ? text : `${text.slice(0, Math.max(3, most - 1))}…`
 
-export const timeOf = (ms) => ms < 10_000 ? `${ms.toFixed(1)} ms` : `${(ms / 1000).toFixed(1)} s`
+export const timeOf = (ms) => ms < 1000 ? `${ms.toFixed(1)} ms` : `${(ms / 1000).toFixed(2)} s`
 
 const sentence = (one, ms) =>
   `${timeOf(ms)}: ${one.from === one.to ? one.from : `${one.from} to ${one.to}`}: ${one.label}${one.note ? `, ${one.note}` : ''}${one.failed ? ', failed' : ''}`

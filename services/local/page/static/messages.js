@@ -37,8 +37,9 @@ function ofSpan (span, parent, served) {
     ]
   }
   if (a['db.system.name']) {
-    const label = a['db.query.summary'] ?? span.name
-    return [make(end, me, 'databases', label, 'commit', { failed, note: failed ? span.error : `in ${a['db.namespace'] ?? me}` })]
+    const name = a['db.query.summary'] ?? span.name
+    const label = failed ? `${name}: ${span.error}` : name
+    return [make(end, me, 'databases', label, 'commit', { failed, note: `in ${a['db.namespace'] ?? me}` })]
   }
   if (a['rpc.system'] || a['rpc.system.name']) {
     return [

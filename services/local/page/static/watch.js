@@ -72,7 +72,8 @@ export class Watch {
 
   show () {
     this.shown = Math.min(this.shown, this.messages.length)
-    draw(this.messages, this.shown, this.lanes, this.paused || this.replaying !== null)
+    const nothing = this.messages.length || !this.order ? 'Press “Play all”.' : 'No spans of this order are in memory.'
+    draw(this.messages, this.shown, this.lanes, this.paused || this.replaying !== null, nothing)
     byId('position').textContent = `${this.shown} of ${this.messages.length}`
     byId('pause').textContent = this.paused ? 'Go on' : 'Pause'
     byId('pause').setAttribute('aria-pressed', String(this.paused))
