@@ -1,7 +1,7 @@
 """Spans as the services export them, made for tests: of one order in the style `broker`, and of orders in one round."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -26,13 +26,13 @@ class Traced:
         self,
         service: str,
         name: str,
-        kind: int,
+        kind: Any,
         start_ms: float,
         ms: float,
         parent: Span | None = None,
         links: Iterable[Span] = (),
         error: str | None = None,
-        **attributes: Any,
+        about: Mapping[str, Any] | None = None,
     ) -> Span:
         span = Span(
             trace_id=self.trace,
@@ -43,8 +43,8 @@ class Traced:
             start_time_unix_nano=BEGAN_NS + int(start_ms * 1e6),
             end_time_unix_nano=BEGAN_NS + int((start_ms + ms) * 1e6),
         )
-        for key, value in attributes.items():
-            attribute(span.attributes, key.replace("__", "."), value)
+        for key, value in (about or {}).items():
+            attribute(span.attributes, key, value)
         for one in links:
             span.links.add(trace_id=one.trace_id, span_id=one.span_id)
         if error:
@@ -79,15 +79,17 @@ def order(order_id: str, at_ms: float = 0.0, duplicate: bool = False) -> Traced:
 
     def statement(service: str, name: str, start_ms: float, parent: Span) -> Span:
         about = {"db.system.name": "postgresql", "db.namespace": service, "db.query.summary": name}
-        return made.add(service, name, CLIENT, at_ms + start_ms, 1.5, parent, **about)
+        return made.add(service, name, CLIENT, at_ms + start_ms, 1.5, parent, about=about)
 
     about = {"shop.order.id": order_id}
-    root = made.add("orders", "POST /orders", SERVER, at_ms, 24, **HTTP_POST, **about)
-    store = made.add("orders", "orders._store", INTERNAL, at_ms + 0.6, 2.6, root, [root], **{"batch.size": 1})
+    root = made.add("orders", "POST /orders", SERVER, at_ms, 24, about=HTTP_POST | about)
+    store = made.add("orders", "orders._store", INTERNAL, at_ms + 0.6, 2.6, root, [root], about={"batch.size": 1})
     statement("orders", "claim_orders", 1, store)
-    settle = made.add("orders", "orders._settle_together", INTERNAL, at_ms + 4.1, 18, root, [root], **{"batch.size": 1})
-    call = made.add("orders", "billing.pay_all", CLIENT, at_ms + 4.2, 14, settle, **RPC)
-    serve = made.add("billing", "billing.pay_all", SERVER, at_ms + 6, 13, call, **RPC)
+    settle = made.add(
+        "orders", "orders._settle_together", INTERNAL, at_ms + 4.1, 18, root, [root], about={"batch.size": 1}
+    )
+    call = made.add("orders", "billing.pay_all", CLIENT, at_ms + 4.2, 14, settle, about=RPC)
+    serve = made.add("billing", "billing.pay_all", SERVER, at_ms + 6, 13, call, about=RPC)
     statement("billing", "move", 8, serve)
     statement("orders", "end_orders", 19, settle)
     sending = {
@@ -97,7 +99,7 @@ def order(order_id: str, at_ms: float = 0.0, duplicate: bool = False) -> Traced:
         "messaging.batch.message_count": 1,
         "batch.size": 1,
     }
-    made.add("orders", "send orders.events", CLIENT, at_ms + 70, 4, root, [root], **sending)
+    made.add("orders", "send orders.events", CLIENT, at_ms + 70, 4, root, [root], about=sending)
     for number in range(1 + duplicate):
         start_ms = at_ms + 75 + 40 * number
         processing = {
@@ -108,7 +110,7 @@ def order(order_id: str, at_ms: float = 0.0, duplicate: bool = False) -> Traced:
             **({"kit.duplicate": True} if number else {}),
         }
         process = made.add(
-            "notifications", "process orders.events:order_paid", CONSUMER, start_ms, 8, root, **processing, **about
+            "notifications", "process orders.events:order_paid", CONSUMER, start_ms, 8, root, about=processing | about
         )
         handle = made.add("notifications", "notifications.on_order_paid", INTERNAL, start_ms + 1, 6, process, [process])
         statement("notifications", "add_letters", start_ms - at_ms + 2, handle)
@@ -120,14 +122,14 @@ def together(order_ids: Sequence[str]) -> list[tuple[str, Span]]:
     traces, items, spans = [], [], []
     for order_id in order_ids:
         made = Traced()
-        root = made.add("orders", "POST /orders", SERVER, 0, 30, **HTTP_POST, **{"shop.order.id": order_id})
+        root = made.add("orders", "POST /orders", SERVER, 0, 30, about=HTTP_POST | {"shop.order.id": order_id})
         items.append(root)
         traces.append(made)
     first = traces[0]
     size = {"batch.size": len(order_ids)}
-    settle = first.add("orders", "orders._settle_together", INTERNAL, 3, 20, items[0], items, **size)
-    call = first.add("orders", "billing.pay_all", CLIENT, 4, 14, settle, **RPC)
-    first.add("billing", "billing.pay_all", SERVER, 6, 10, call, **RPC)
+    settle = first.add("orders", "orders._settle_together", INTERNAL, 3, 20, items[0], items, about=size)
+    call = first.add("orders", "billing.pay_all", CLIENT, 4, 14, settle, about=RPC)
+    first.add("billing", "billing.pay_all", SERVER, 6, 10, call, about=RPC)
     for made in traces:
         spans += made.spans
     return spans

@@ -7,8 +7,9 @@ import re
 import socket
 import subprocess
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import eventlet
@@ -124,7 +125,9 @@ def test_a_span_of_another_product_is_dropped():
 
 def test_texts_and_lists_are_bounded():
     one = made.Traced()
-    linked = one.add("orders", "x" * 5000, made.INTERNAL, 0, 1, **{f"a{n}": "y\x1b\u202e" * 5000 for n in range(99)})
+    linked = one.add(
+        "orders", "x" * 5000, made.INTERNAL, 0, 1, about={f"a{n}": "y\x1b\u202e" * 5000 for n in range(99)}
+    )
     one.add("orders", "batch", made.INTERNAL, 0, 1, links=[linked] * 5000)
     first, second = read(made.request(one.spans))[0]
     assert len(first["name"]) == spans.LONGEST_TEXT and len(first["attributes"]) == spans.MOST_ATTRIBUTES
@@ -206,8 +209,9 @@ def events(text: str) -> list[tuple[str, str]]:
     return [(name, id_) for id_, name in re.findall(r"(?:id: (\S+)\n)?event: (\w+)\n", text)]
 
 
-def opened(streaming: Stream, last_id: str | None = None) -> Iterator[str]:
-    builder = EnvironBuilder("/page/spans", headers={"Last-Event-ID": last_id} if last_id else {})
+def opened(streaming: Stream, last_id: str | None = None) -> Generator[str, None, None]:
+    headers: Any = {"Last-Event-ID": last_id} if last_id else {}
+    builder = EnvironBuilder("/page/spans", headers=headers)
     request = builder.get_request()
     answer = streaming.answer(request)
     assert request.environ["eventlet.minimum_write_chunk_size"] == 0
