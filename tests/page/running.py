@@ -13,6 +13,7 @@ from services.local.needs import chromium
 from services.local.net import free_port
 from services.local.page.settings import address
 from services.local.stack import Stack
+from services.shop import Style
 
 TOKEN = "the-token"
 PROJECTOR = {"width": 1280, "height": 720}
@@ -30,9 +31,11 @@ OPTIONS = (
 
 
 @contextmanager
-def stack_with_page(folder: Path, settings: dict[str, str] | None = None) -> Iterator[Stack]:
+def stack_with_page(
+    folder: Path, settings: dict[str, str] | None = None, style: Style | None = None
+) -> Iterator[Stack]:
     """A stack as `make stack` runs it: with the page, and with servers that are started again."""
-    with Stack(folder, free_port(), settings, say=lambda _: None, page_token=TOKEN) as stack:
+    with Stack(folder, free_port(), settings, say=lambda _: None, style=style, page_token=TOKEN) as stack:
         stop = threading.Event()
 
         def keep() -> None:

@@ -14,7 +14,7 @@ from services.shop import SERVICES
 
 Plain = dict[str, Any]
 
-KEPT = 20_000  # spans: about a thousand orders
+KEPT = 10_000  # spans, of some 800 orders; the browser keeps as many
 LONGEST_TEXT = 200
 MOST_ATTRIBUTES = 32
 MOST_LINKS = 1024

@@ -111,6 +111,7 @@ async function without ({ log, choice }) {
   await ask(`without/${choice}`, 'POST')
   let told = 0
   const status = await seen('status', (now) => {
+    if (now.without.what !== choice) throw new Error('the server of the page knows nothing of it: it was started again, or plays another')
     for (const step of now.without.steps.slice(told)) {
       log(step.step)
       if (step.verdict) log(step.verdict, true)
