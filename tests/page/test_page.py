@@ -116,6 +116,31 @@ def test_the_steps_are_played_and_the_audit_is_clean(page: Page):
     expect(page.locator("#verdict.clean")).to_contain_text("no violations", timeout=ENDED_MS)
 
 
+def test_an_order_that_is_placed_alone_is_drawn_from_the_request_to_the_letter(page: Page):
+    play_all(page)
+    page.locator("#orders tr", has_text="paid").first.locator("button").click()
+    expect(page.locator("#diagram")).to_contain_text("add_letters", timeout=ENDED_MS)
+    expected = page.evaluate(MESSAGES, plain(made.order("an-order").spans))
+    told = [re.sub(r"^[\d.]+ m?s: ", "", one) for one in drawn(page)]
+    # a busy machine may be late with some of it
+    assert sorted(told) == sorted(f"{one['from']} to {one['to']}: {one['label']}" + noted(one) for one in expected)
+
+
+def noted(message: Any) -> str:
+    return f", {message['note']}" if message["note"] else ""
+
+
+def test_only_the_orders_of_a_user_are_listed(page: Page, stack: Stack):
+    orders = [new_order(stack), new_order(stack)]
+    user_id = requests.get(f"{stack.url}/orders/{orders[0]}", timeout=10).json()["user_id"]
+    expect(page.locator(f'#user option[value="{user_id}"]')).to_have_count(1, timeout=ENDED_MS)
+    page.get_by_label("of", exact=True).select_option(user_id)
+    expect(page.locator("#orders tbody tr")).to_have_count(1)
+    expect(page.locator(f'#orders [data-order="{orders[0]}"]')).to_be_visible()
+    page.get_by_label("of", exact=True).select_option("")
+    expect(page.locator(f'#orders [data-order="{orders[1]}"]')).to_be_visible()
+
+
 def test_an_order_is_drawn_message_by_message(page: Page, stack: Stack):
     order_id = new_order(stack)
     page.get_by_label("follow the newest").uncheck()
