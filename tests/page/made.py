@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -66,7 +65,6 @@ def request(spans: Sequence[tuple[str, Span]]) -> ExportTraceServiceRequest:
     for service in dict.fromkeys(service for service, _ in spans):
         resource = made.resource_spans.add()
         attribute(resource.resource.attributes, "service.name", service)
-        attribute(resource.resource.attributes, "service.instance.id", str(uuid4()))
         scope = resource.scope_spans.add()
         scope.scope.name = "services.kit"
         scope.spans.extend(span for its, span in spans if its == service)

@@ -60,7 +60,6 @@ def _plain(span: Any, resource: Plain) -> Plain:
         "name": _text(span.name),
         "kind": KINDS[span.kind],
         "service": service,
-        "instance": str(resource.get("service.instance.id", ""))[:8],
         "start": span.start_time_unix_nano / NANOSECONDS,
         "ms": round(ms, 3),
         "error": attributes.pop("error.type", "error") if span.status.code == ERROR else None,

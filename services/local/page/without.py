@@ -20,6 +20,7 @@ import requests
 from sqlalchemy import create_engine, text
 
 from services.local.net import free_port, wait_for
+from services.local.rabbitmq import RabbitMQ
 from services.local.sabotage import SCHEMA
 from services.local.stack import Stack, database_variable
 from services.ops.audit import Audit, Report
@@ -138,6 +139,8 @@ def run(what: str, folder: Path) -> None:
         os.environ.pop(name, None)
     # the events of the style `events` are billing's, and these safeguards are of the other two
     style = chosen_style() if chosen_style().name != "events" else STYLES["broker"]
+    if style.has_broker and RabbitMQ.find() is None:
+        style = STYLES["http"]  # a lesson installs nothing
     shutil.rmtree(folder, ignore_errors=True)
     settings = QUICK | {"SABOTAGE": what, "SABOTAGE_FOLDER": str(folder)}
     nameko = (sys.executable, "-m", "services.local.sabotage")

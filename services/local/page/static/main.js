@@ -12,6 +12,7 @@ import { Watch, drawOrders, drawUsers } from './watch.js'
 const STATUS_MS = 1000
 const STATE_MS = 2000
 const ENOUGH = 20 // answers of a burst, before it is in the middle
+const LOST_MS = 15_000 // so long it is said that spans are lost
 const THEME = 'nameko-hw-theme'
 
 takeToken()
@@ -30,6 +31,7 @@ stream.addEventListener('spans', (event) => {
 stream.addEventListener('lost', () => {
   watch.isLost = true
   drawNotice()
+  setTimeout(() => { watch.isLost = false; drawNotice() }, LOST_MS)
 })
 stream.onopen = () => drawNotice()
 stream.onerror = () => drawNotice()
@@ -104,15 +106,17 @@ function drawAudit () {
 byId('run-audit').addEventListener('click', () => act('audit'))
 byId('burst').addEventListener('click', async () => {
   await act('burst')
-  if (byId('kill-billing').checked) await killInTheMiddle()
+  if (byId('kill-billing').checked) await killInTheMiddle().catch((error) => announce(error.message))
 })
 
 /** Kill billing once some of the orders have been answered; a hand would be too slow. */
 async function killInTheMiddle () {
-  for (let now = status; now?.burst.is_running; now = await ask('status')) {
-    const answered = Object.values(now.burst.answers).reduce((sum, one) => sum + one, 0)
-    if (now.burst.user_id && answered >= ENOUGH) return act('parts/billing/kill')
+  for (;;) {
+    const { burst } = await ask('status') // and not what was asked for last, which may be older than the burst
+    const answered = Object.values(burst.answers).reduce((sum, one) => sum + one, 0)
+    if (!burst.is_running || (burst.user_id && answered >= ENOUGH)) break
   }
+  await act('parts/billing/kill')
 }
 
 async function act (path) {
@@ -143,6 +147,7 @@ function drawBurst () {
 }
 
 let newest = null
+let followed = null // the order that was the newest one
 
 async function lookAtOrders () {
   if (document.hidden) return
@@ -152,7 +157,10 @@ async function lookAtOrders () {
     newest = answer
     drawUsers(answer.users)
     const first = answer.orders !== 'away' && answer.orders[0]
-    if (first && watch.follows && !watch.paused && watch.replaying === null) watch.look(first.id, first.user_id)
+    if (first && first.id !== followed && watch.follows && !watch.paused && watch.replaying === null) {
+      followed = first.id
+      watch.look(first.id, first.user_id)
+    }
     drawNewest()
   } catch {
     // the notice says that the page is not connected
@@ -184,6 +192,7 @@ watch.onChange(() => {
   lookAtState()
 })
 byId('user').addEventListener('change', () => lookAtOrders())
+byId('follow').addEventListener('change', () => { followed = null; lookAtOrders() })
 setInterval(lookAtStatus, STATUS_MS)
 setInterval(lookSoon, STATE_MS)
 document.addEventListener('visibilitychange', () => { lookAtStatus(); lookSoon() })

@@ -26,7 +26,6 @@ export class Watch {
     byId('forward').addEventListener('click', () => this.step(1))
     byId('replay').addEventListener('click', () => this.replaying === null ? this.replay() : this.live())
     byId('as-table').addEventListener('toggle', () => this.show())
-    byId('follow').addEventListener('change', () => this.listeners.forEach((listener) => listener()))
     this.show()
   }
 
