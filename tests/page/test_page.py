@@ -332,6 +332,7 @@ def test_a_lesson_shows_what_happens(page: Page, lesson: str, prediction: str, i
 def test_the_page_works_while_the_broker_is_away(page: Page):
     outcome = predict_and_start(page, "broker-away", "later")
     expect(page.locator("#notice")).to_contain_text("broker is dead", timeout=ENDED_MS)
+    expect(page.locator("#diagram [data-lane=broker].down")).to_be_visible()
     expect(page.locator("#orders tbody tr").first).to_contain_text("pending", timeout=ENDED_MS)
     expect(outcome.locator("p.right")).to_be_visible(timeout=LESSON_MS)
 

@@ -2,9 +2,9 @@
 
 import { announce, byId, h } from './dom.js'
 import { ask } from './api.js'
+import { SIGNS } from './diagram.js'
 
 const DOWN_S = 10
-const SIGNS = { running: '●', starting: '◐', frozen: '❄', dead: '✕' }
 const before = new Map()
 
 /** Show the processes. */

@@ -6,6 +6,8 @@ const LANE = 84
 const LEFT = 52
 const ROW = 24
 const NAMES = 26 // the height of the names of the lanes
+/** The states of a part of the stack, as signs. */
+export const SIGNS = { running: '●', starting: '◐', frozen: '❄', dead: '✕' }
 export const MOST = 250 // messages that are drawn, the last ones
 
 const x = (lanes, name) => LEFT + LANE / 2 + lanes.indexOf(name) * LANE
@@ -22,7 +24,7 @@ export function draw (messages, shown, lanes, marks, nothing) {
   for (const lane of lanes) {
     const at = x(lanes, lane)
     picture.append(svg('line', { class: 'lane', x1: at, x2: at, y1: 0, y2: height }))
-    names.append(svg('text', { class: 'lane-name', x: at, y: 17, 'text-anchor': 'middle' }, lane))
+    names.append(svg('text', { class: 'lane-name', 'data-lane': lane, x: at, y: 17, 'text-anchor': 'middle' }, lane))
   }
   drawn.forEach((one, index) => {
     picture.append(row(one, index * ROW + ROW / 2 + 4, one.at - origin, lanes, marks && first + index === shown - 1))
@@ -34,6 +36,16 @@ export function draw (messages, shown, lanes, marks, nothing) {
   box.replaceChildren(names, picture)
   if (marks || drawn.length > 12) box.scrollTop = box.scrollHeight
   drawTable(drawn, first, origin)
+}
+
+/** Show above the lanes which parts of the stack do not run. */
+export function markLanes (parts) {
+  for (const name of byId('diagram').querySelectorAll('[data-lane]')) {
+    const lane = name.dataset.lane
+    const state = parts.find((part) => part.name === (lane === 'databases' ? 'database' : lane))?.state ?? 'running'
+    name.classList.toggle('down', state !== 'running')
+    name.textContent = state === 'running' ? lane : `${SIGNS[state]} ${lane}`
+  }
 }
 
 function row (one, y, ms, lanes, isLast) {

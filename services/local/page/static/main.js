@@ -3,6 +3,7 @@
 import { announce, byId, h, soon } from './dom.js'
 import { ask, takeToken } from './api.js'
 import { drawParts } from './breaking.js'
+import { markLanes } from './diagram.js'
 import { Lessons } from './lessons.js'
 import { LANES } from './messages.js'
 import { drawState } from './state.js'
@@ -68,6 +69,8 @@ async function lookAtStatus () {
   drawBurst()
   drawNotice()
   drawParts(status, status !== null)
+  watch.parts = status?.parts ?? []
+  markLanes(watch.parts)
   lessons.update(status)
 }
 

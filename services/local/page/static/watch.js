@@ -1,7 +1,7 @@
 // Watching: which order or request is looked at, its diagram, and how it is played.
 
 import { announce, byId, h, money, clock, short, soon, table } from './dom.js'
-import { draw } from './diagram.js'
+import { draw, markLanes } from './diagram.js'
 import { LANES, messagesOf } from './messages.js'
 import { Spans } from './spans.js'
 
@@ -19,6 +19,7 @@ export class Watch {
     this.paused = false
     this.replaying = null
     this.isLost = false
+    this.parts = [] // of the stack, as they are now
     this.listeners = []
     this.redraw = soon(() => this.refresh())
     byId('pause').addEventListener('click', () => this.pause(!this.paused))
@@ -73,6 +74,7 @@ export class Watch {
     this.shown = Math.min(this.shown, this.messages.length)
     const nothing = this.messages.length || !this.order ? 'Press “Play all”.' : 'No spans of this order are in memory.'
     draw(this.messages, this.shown, this.lanes, this.paused || this.replaying !== null, nothing)
+    markLanes(this.parts)
     byId('position').textContent = `${this.shown} of ${this.messages.length}`
     byId('pause').textContent = this.paused ? 'Go on' : 'Pause'
     byId('pause').setAttribute('aria-pressed', String(this.paused))
