@@ -4,6 +4,8 @@ import os
 import secrets
 from collections.abc import Mapping
 
+from services.local.net import HOST
+
 TOKEN = "PAGE_TOKEN"
 CONTROL = "PAGE_CONTROL"  # the socket of the stack
 
@@ -29,9 +31,14 @@ def traced_to(port: int, environ: Mapping[str, str] = os.environ) -> dict[str, s
     """
     if collector(environ) or environ.get(DISABLED, "").lower() == "true":
         return {}
-    return {ENDPOINT: f"http://127.0.0.1:{port}", "OTEL_BSP_SCHEDULE_DELAY": EXPORT_EVERY_MS}
+    without_proxy = environ.get("no_proxy") or environ.get("NO_PROXY")
+    return {
+        ENDPOINT: f"http://{HOST}:{port}",
+        "OTEL_BSP_SCHEDULE_DELAY": environ.get("OTEL_BSP_SCHEDULE_DELAY", EXPORT_EVERY_MS),
+        "no_proxy": f"{without_proxy},{HOST}" if without_proxy else HOST,
+    }
 
 
 def address(port: int, token: str) -> str:
     """Return the URL of the page. What follows the # is not sent to any server, and so stands in no log."""
-    return f"http://127.0.0.1:{port}/#token={token}"
+    return f"http://{HOST}:{port}/#token={token}"

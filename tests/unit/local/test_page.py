@@ -146,5 +146,10 @@ def test_traces_go_to_the_page_unless_somebody_wants_them_elsewhere(environ, tra
     assert (collector(environ) is None) == (traced is not None or "OTEL_SDK_DISABLED" in environ)
 
 
+def test_traces_pass_by_a_proxy():
+    assert traced_to(8000, {})["no_proxy"] == "127.0.0.1"
+    assert traced_to(8000, {"NO_PROXY": "example.com"})["no_proxy"] == "example.com,127.0.0.1"
+
+
 def test_the_token_is_not_sent_with_the_url():
     assert address(8000, "t") == "http://127.0.0.1:8000/#token=t"

@@ -72,7 +72,7 @@ export class Watch {
 
   show () {
     this.shown = Math.min(this.shown, this.messages.length)
-    const nothing = this.messages.length || !this.order ? 'Press “Play all”.' : 'No spans of this order are in memory.'
+    const nothing = this.messages.length || !this.order ? 'Press “Play all”.' : 'No span of this order has ended yet, or all are forgotten.'
     draw(this.messages, this.shown, this.lanes, this.paused || this.replaying !== null, nothing)
     markLanes(this.parts)
     byId('position').textContent = `${this.shown} of ${this.messages.length}`
