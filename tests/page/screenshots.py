@@ -40,7 +40,7 @@ def an_order(page: Page) -> None:
 
 
 def a_kill(page: Page) -> None:
-    """Billing is killed in the middle of a hundred orders; then all are paid, and one that met the kill is looked at."""
+    """Billing is killed in the middle of a hundred orders; then all are paid, and one of those is looked at."""
     page.get_by_label("follow the newest").check()
     burst_and_kill(page)
     open_tab(page, "Break")

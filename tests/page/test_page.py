@@ -351,13 +351,12 @@ def test_nothing_is_in_the_way_of_anybody(browser: Browser, stack: Stack, scheme
     expect(page.locator("#diagram .message").first).to_be_visible(timeout=ENDED_MS)
     page.locator("#as-table > summary").click()
     page.evaluate(AXE.read_text())
-    for tab in ("Do", "Break", "Lessons"):
-        open_tab(page, tab)
-        if tab == "Lessons":
-            for summary in page.locator(".lesson > summary").all():
-                summary.click()
-        found = page.evaluate("axe.run().then((all) => all.violations.map((one) => [one.id, one.nodes[0].html]))")
-        assert found == []
+    open_tab(page, "Lessons")
+    for summary in page.locator(".lesson > summary").all():
+        summary.click()
+    page.evaluate("document.querySelectorAll('[role=tabpanel]').forEach((one) => { one.hidden = false })")
+    found = page.evaluate("axe.run().then((all) => all.violations.map((one) => [one.id, one.nodes[0].html]))")
+    assert found == []
     width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width[0] <= width[1], "the page itself should not scroll sideways"
     page.context.close()
