@@ -12,8 +12,7 @@ from uuid import UUID
 from kombu import Queue
 
 from bench.contenders import MONEY, USERS, Servers, connect, seconds_of
-from services.billing.domain import REVENUE
-from services.billing.domain import Kind as MovementKind
+from services.billing.domain import REVENUE, OperationKind
 from services.billing.store import MOVE
 from services.contracts import OrderPaid, Outcome
 from services.kit.amqp.publisher import ConfirmedChannel, Message
@@ -23,10 +22,10 @@ from services.kit.db.statements import PreparedStatement
 from services.kit.outbox.statements import MARK_PUBLISHED
 from services.local.net import HOST
 from services.local.postgres import USER, program
-from services.notifications.domain import Kind, paid_letter
+from services.notifications.domain import LetterKind, paid_letter
 from services.notifications.store import ADD_LETTERS
 from services.ops.migrate import upgrade
-from services.orders.domain import Status
+from services.orders.domain import OrderStatus
 from services.orders.store import CLAIM, END
 
 SQL_BATCHES = (1, 10)  # orders a statement: services that are busy put several into one
@@ -80,7 +79,7 @@ def scripts(batch: int) -> dict[str, str]:
         + statement(
             END,
             ended__id=order_ids,
-            ended__status=same(f"'{Status.PAID}'", "text", batch),
+            ended__status=same(f"'{OrderStatus.PAID}'", "text", batch),
             ended__reason=nothing,
             events__row_id=order_ids,
             events__event_id=event_ids,
@@ -94,7 +93,7 @@ def scripts(batch: int) -> dict[str, str]:
             MOVE,
             movements__id=order_ids,
             movements__idempotency_key=nothing,
-            movements__kind=same(f"'{MovementKind.PAYMENT}'", "text", batch),
+            movements__kind=same(f"'{OperationKind.PAYMENT}'", "text", batch),
             movements__user_id=users,
             movements__amount=prices,
             movements__debit=f"{users}::text[]",
@@ -107,7 +106,7 @@ def scripts(batch: int) -> dict[str, str]:
             letters__event_id=event_ids,
             letters__order_id=order_ids,
             letters__user_id=users,
-            letters__kind=same(f"'{Kind.ORDER_PAID}'", "text", batch),
+            letters__kind=same(f"'{LetterKind.ORDER_PAID}'", "text", batch),
             letters__subject=same(f"'{SUBJECT}'", "text", batch),
             letters__body=same(f"'{BODY}'", "text", batch),
         ),

@@ -17,7 +17,7 @@ from services.contracts import Amount, Outcome, PaymentAccepted, PaymentRefused
 CASH, REVENUE = "cash", "revenue"
 
 
-class Kind(StrEnum):
+class OperationKind(StrEnum):
     """What an operation is."""
 
     DEPOSIT = "deposit"
@@ -25,19 +25,19 @@ class Kind(StrEnum):
     PAYMENT = "payment"
 
 
-def change(kind: Kind, amount: int) -> int:
+def change(kind: OperationKind, amount: int) -> int:
     """Return by how much an operation changes the balance of the user's account."""
-    return amount if kind == Kind.DEPOSIT else -amount
+    return amount if kind == OperationKind.DEPOSIT else -amount
 
 
-def entries(kind: Kind, user_id: UUID) -> tuple[str, str]:
+def entries(kind: OperationKind, user_id: UUID) -> tuple[str, str]:
     """Return the ledger accounts that an operation debits and credits; `str(user_id)` is the user's own."""
     match kind:
-        case Kind.DEPOSIT:
+        case OperationKind.DEPOSIT:
             return CASH, str(user_id)
-        case Kind.WITHDRAWAL:
+        case OperationKind.WITHDRAWAL:
             return str(user_id), CASH
-        case Kind.PAYMENT:
+        case OperationKind.PAYMENT:
             return str(user_id), REVENUE
 
 
@@ -80,5 +80,5 @@ class ReceiptView(BaseModel):
 class OperationView(ReceiptView):
     """A line of the statement. The operation id of a payment is the id of its order."""
 
-    kind: Kind
+    kind: OperationKind
     created_at: datetime

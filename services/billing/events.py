@@ -7,7 +7,7 @@ import eventlet
 from nameko.dependency_providers import Config
 
 from services.billing import models, service, store
-from services.billing.domain import Kind, event_of
+from services.billing.domain import OperationKind, event_of
 from services.billing.store import Moved, Movement, WaitingPayment
 from services.contracts import AccountOpened, OrderPlaced, Outcome, PaymentAccepted, PaymentRefused, UserRegistered
 from services.kit.amqp.events import event_handler
@@ -54,7 +54,7 @@ class BillingService(service.Billing):
         Who dies in between is asked again, as nothing is acknowledged yet, and tells again.
         """
         results: dict[UUID, Moved | KeyReused] = {}
-        undecided = [Movement.of(Kind.PAYMENT, one.user_id, one.amount, one.order_id) for one in payments]
+        undecided = [Movement.of(OperationKind.PAYMENT, one.user_id, one.amount, one.order_id) for one in payments]
         for pause_s in BUSY_PAUSES_S:
             eventlet.sleep(pause_s)
             with self.db.autocommit() as connection:
@@ -104,7 +104,7 @@ class BillingService(service.Billing):
 
     def _refuse(self, payment: WaitingPayment) -> None:
         """Refuse a payment for good: there has been no account for so long that there will never be one."""
-        movement = Movement.of(Kind.PAYMENT, payment.user_id, payment.amount, payment.order_id)
+        movement = Movement.of(OperationKind.PAYMENT, payment.user_id, payment.amount, payment.order_id)
         with self.db.autocommit() as connection, going_on(payment.order_id, payment.traceparent):
             written = store.refuse_and_tell(connection, movement, event_of_movement, self.outbox.lease_s)
             store.stop_waiting(connection, [payment.order_id])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from services.billing import models, store
-from services.billing.domain import AccountView, Kind, Money, OperationView, ReceiptView
+from services.billing.domain import AccountView, Money, OperationKind, OperationView, ReceiptView
 from services.billing.store import Moved, Movement
 from services.contracts import Outcome, Payment
 from services.kit.busy import Busy
@@ -34,7 +34,7 @@ class Billing:
 
     @http("POST", f"{ACCOUNT}/deposit", body=Money, answers={200: ReceiptView, 404: None}, summary="Deposit money")
     def deposit(self, user_id: UUID, key: str | None, body: Money) -> Reply:
-        return self._move(Kind.DEPOSIT, user_id, key, body)
+        return self._move(OperationKind.DEPOSIT, user_id, key, body)
 
     @http(
         "POST",
@@ -44,9 +44,9 @@ class Billing:
         summary="Withdraw money",
     )
     def withdraw(self, user_id: UUID, key: str | None, body: Money) -> Reply:
-        return self._move(Kind.WITHDRAWAL, user_id, key, body)
+        return self._move(OperationKind.WITHDRAWAL, user_id, key, body)
 
-    def _move(self, kind: Kind, user_id: UUID, key: str | None, money: Money) -> Reply:
+    def _move(self, kind: OperationKind, user_id: UUID, key: str | None, money: Money) -> Reply:
         """Carry out a deposit or a withdrawal, once for each key; a refusal is kept under the key as well."""
         if user_id in self.busy:
             raise account_busy()

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from services.billing import models
-from services.billing.domain import Kind, change, entries
+from services.billing.domain import OperationKind, change, entries
 from services.billing.models import Account, Operation
 from services.contracts import AccountNotFound, Outcome, Payment
 from services.kit.db.idempotency import Claim, Claimed
@@ -30,7 +30,7 @@ class Movement(NamedTuple):
 
     id: UUID
     idempotency_key: str | None
-    kind: Kind
+    kind: OperationKind
     user_id: UUID
     amount: int
     debit: str
@@ -38,12 +38,14 @@ class Movement(NamedTuple):
     change: int
 
     @classmethod
-    def of(cls, kind: Kind, user_id: UUID, amount: int, id_: UUID | None = None, key: str | None = None) -> "Movement":
+    def of(
+        cls, kind: OperationKind, user_id: UUID, amount: int, id_: UUID | None = None, key: str | None = None
+    ) -> "Movement":
         return cls(id_ or uuid4(), key, kind, user_id, amount, *entries(kind, user_id), change(kind, amount))
 
     @classmethod
     def of_payment(cls, payment: Payment) -> "Movement":
-        return cls.of(Kind.PAYMENT, payment.user_id, payment.amount, payment.operation_id)
+        return cls.of(OperationKind.PAYMENT, payment.user_id, payment.amount, payment.operation_id)
 
 
 class WaitingPayment(NamedTuple):

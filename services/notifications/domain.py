@@ -12,7 +12,7 @@ from services.contracts import Email, Line, OrderPaid, OrderRejected, PaymentAcc
 Body = Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=10_000)]
 
 
-class Kind(StrEnum):
+class LetterKind(StrEnum):
     """What a letter is about."""
 
     ORDER_PAID = "order_paid"  # the letter of happiness
@@ -72,7 +72,7 @@ class LetterView(BaseModel):
     user_id: UUID | None
     order_id: UUID | None
     email: str | None
-    kind: Kind
+    kind: LetterKind
     subject: str
     body: str
     created_at: datetime

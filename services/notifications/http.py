@@ -7,7 +7,7 @@ from services.contracts import ContactRequest, LetterRequest, OrderPaid, OrderRe
 from services.kit.batching import batched
 from services.kit.web.entrypoint import Reply, http
 from services.notifications import service
-from services.notifications.domain import Kind
+from services.notifications.domain import LetterKind
 
 
 class NotificationsService(service.Notifications):
@@ -23,7 +23,7 @@ class NotificationsService(service.Notifications):
     def put_letter(self, order_id: UUID, body: LetterRequest) -> Reply:
         """Store the letter, once for each order."""
         order = {"event_id": body.event_id, "order_id": order_id, "user_id": body.user_id, "price": body.price}
-        if Kind(body.kind) == Kind.ORDER_PAID:
+        if LetterKind(body.kind) == LetterKind.ORDER_PAID:
             self._add_paid_together.one(OrderPaid.model_validate(order))
         else:
             self._add_rejected_together.one(OrderRejected.model_validate(order))

@@ -13,7 +13,7 @@ from services.kit.inbox.provider import Inbox
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, UserPageQuery
 from services.notifications import models, store
-from services.notifications.domain import Kind, LetterView, NewMessage, paid_letter, rejected_letter
+from services.notifications.domain import LetterKind, LetterView, NewMessage, paid_letter, rejected_letter
 from services.notifications.store import MessageRequest, NewContact, NewLetter
 
 
@@ -27,14 +27,14 @@ class Notifications:
         """Store the letters of happiness; return for each whether it was new."""
         with self.db.autocommit() as connection:
             return store.add_letters(
-                connection, [NewLetter.of(Kind.ORDER_PAID, one, *paid_letter(one)) for one in events]
+                connection, [NewLetter.of(LetterKind.ORDER_PAID, one, *paid_letter(one)) for one in events]
             )
 
     def _add_rejected(self, events: Sequence[OrderRejected | PaymentRefused]) -> list[bool]:
         """Store the letters of grief; return for each whether it was new."""
         with self.db.autocommit() as connection:
             return store.add_letters(
-                connection, [NewLetter.of(Kind.ORDER_REJECTED, one, *rejected_letter(one)) for one in events]
+                connection, [NewLetter.of(LetterKind.ORDER_REJECTED, one, *rejected_letter(one)) for one in events]
             )
 
     def _add_contacts(self, events: Sequence[UserRegistered]) -> list[bool]:

@@ -15,7 +15,7 @@ from services.contracts import OrderPaid, OrderRejected, PaymentAccepted, Paymen
 from services.kit.db.idempotency import Claim, or_raise
 from services.kit.db.statements import PreparedStatement
 from services.kit.web.pages import UserPageQuery, newest_first
-from services.notifications.domain import Kind
+from services.notifications.domain import LetterKind
 from services.notifications.models import Letter
 
 
@@ -25,13 +25,17 @@ class NewLetter(NamedTuple):
     event_id: UUID
     order_id: UUID
     user_id: UUID
-    kind: Kind
+    kind: LetterKind
     subject: str
     body: str
 
     @classmethod
     def of(
-        cls, kind: Kind, event: OrderPaid | OrderRejected | PaymentAccepted | PaymentRefused, subject: str, body: str
+        cls,
+        kind: LetterKind,
+        event: OrderPaid | OrderRejected | PaymentAccepted | PaymentRefused,
+        subject: str,
+        body: str,
     ) -> "NewLetter":
         return cls(event.event_id, event.order_id, event.user_id, kind, subject, body)
 
@@ -78,7 +82,9 @@ ADD_CONTACTS = PreparedStatement(
     contacts=NewContact,
 )
 
-CLAIM = Claim(Letter, MessageRequest, same=("user_id", "email", "subject", "body"), also={"kind": f"'{Kind.MESSAGE}'"})
+CLAIM = Claim(
+    Letter, MessageRequest, same=("user_id", "email", "subject", "body"), also={"kind": f"'{LetterKind.MESSAGE}'"}
+)
 
 
 def add_letters(connection: Connection, letters: Sequence[NewLetter]) -> list[bool]:

@@ -11,7 +11,7 @@ from services.contracts import Amount, OrderPaid, OrderRejected, Outcome
 from services.kit.event import Event
 
 
-class Status(StrEnum):
+class OrderStatus(StrEnum):
     """`pending` while the outcome of the payment is not known."""
 
     PENDING = "pending"
@@ -19,7 +19,7 @@ class Status(StrEnum):
     REJECTED = "rejected"
 
 
-class Reason(StrEnum):
+class OrderReason(StrEnum):
     """Why an order was rejected: `operation_mismatch` if billing has used the order's id for something else."""
 
     INSUFFICIENT_FUNDS = "insufficient_funds"
@@ -44,8 +44,8 @@ class OrderView(BaseModel):
     id: UUID
     user_id: UUID
     price: int
-    status: Status
-    reason: Reason | None
+    status: OrderStatus
+    reason: OrderReason | None
     created_at: datetime
 
 
@@ -61,24 +61,24 @@ def apply_outcome(order: OrderView, outcome: Outcome) -> OrderView:
     """Return the order as the outcome of its payment leaves it: unchanged, if that has decided nothing."""
     match outcome:
         case Outcome.ACCEPTED:
-            return order.model_copy(update={"status": Status.PAID})
+            return order.model_copy(update={"status": OrderStatus.PAID})
         case Outcome.INSUFFICIENT_FUNDS | Outcome.MISMATCH:
-            return rejected(order, Reason(outcome))
+            return rejected(order, OrderReason(outcome))
         case Outcome.REFUSED:
-            return rejected(order, Reason.ACCOUNT_NOT_FOUND)
+            return rejected(order, OrderReason.ACCOUNT_NOT_FOUND)
         case _:
             return order
 
 
-def rejected(order: OrderView, reason: Reason) -> OrderView:
+def rejected(order: OrderView, reason: OrderReason) -> OrderView:
     """Return the order, rejected."""
-    return order.model_copy(update={"status": Status.REJECTED, "reason": reason})
+    return order.model_copy(update={"status": OrderStatus.REJECTED, "reason": reason})
 
 
 def event_for(order: OrderView) -> Event | None:
     """Return the event of an order that has ended; none for one that was rejected for another reason than money."""
-    if order.status == Status.PAID:
+    if order.status == OrderStatus.PAID:
         return OrderPaid(order_id=order.id, user_id=order.user_id, price=order.price)
-    if order.reason == Reason.INSUFFICIENT_FUNDS:
+    if order.reason == OrderReason.INSUFFICIENT_FUNDS:
         return OrderRejected(order_id=order.id, user_id=order.user_id, price=order.price)
     return None

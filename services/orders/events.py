@@ -11,7 +11,7 @@ from services.kit.inbox.provider import Inbox
 from services.kit.outbox.provider import Outbox
 from services.kit.recovery import NotYet, events_of
 from services.orders import models, service, store
-from services.orders.domain import OrderView, Reason, Status
+from services.orders.domain import OrderReason, OrderStatus, OrderView
 from services.orders.store import EndedOrder, OrderRequest, StoredOrder
 
 
@@ -41,20 +41,22 @@ class OrdersService(service.Orders):
     @event_handler(PaymentAccepted)
     def on_payment_accepted(self, events: list[PaymentAccepted]) -> list[bool]:
         """Record that the orders are paid."""
-        return self._end([EndedOrder(event.order_id, Status.PAID, None) for event in events])
+        return self._end([EndedOrder(event.order_id, OrderStatus.PAID, None) for event in events])
 
     @event_handler(PaymentRefused)
     def on_payment_refused(self, events: list[PaymentRefused]) -> list[bool]:
         """Record that the orders are rejected."""
-        return self._end([EndedOrder(event.order_id, Status.REJECTED, Reason(event.reason)) for event in events])
+        return self._end(
+            [EndedOrder(event.order_id, OrderStatus.REJECTED, OrderReason(event.reason)) for event in events]
+        )
 
     def _end(self, orders: Sequence[EndedOrder]) -> list[bool]:
         """Give the orders their final status, and wake those who wait; return for each whether this was new."""
         with self.db.autocommit() as connection:
             new = store.end(connection, orders, {}, self.outbox.lease_s)
             now = store.find(connection, [order.id for order in orders])
-        self.ends.tell([order for order in now.values() if order.status != Status.PENDING])
-        if any(order.status == Status.PENDING for order in now.values()):
+        self.ends.tell([order for order in now.values() if order.status != OrderStatus.PENDING])
+        if any(order.status == OrderStatus.PENDING for order in now.values()):
             raise Held("somebody holds an order; it is tried again")
         return [order.id in new for order in orders]
 

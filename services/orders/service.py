@@ -23,7 +23,7 @@ from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, UserPageQuery
 from services.kit.web.problems import RETRY_AFTER, not_found
 from services.orders import models, store
-from services.orders.domain import NewOrder, OrderView, Reason, Status, apply_outcome, event_for
+from services.orders.domain import NewOrder, OrderReason, OrderStatus, OrderView, apply_outcome, event_for
 from services.orders.store import OrderRequest, Recorded, StoredOrder
 
 
@@ -41,8 +41,8 @@ class Orders:
     name = "orders"
     config = Config()
     db = Database(models.Base)
-    recovery = Recovery(models.Order, OrderView, ended=(Status.PAID, Status.REJECTED))
-    ends = Ends(models.Order, OrderView, ended=(Status.PAID, Status.REJECTED))
+    recovery = Recovery(models.Order, OrderView, ended=(OrderStatus.PAID, OrderStatus.REJECTED))
+    ends = Ends(models.Order, OrderView, ended=(OrderStatus.PAID, OrderStatus.REJECTED))
 
     @http(
         "POST",
@@ -58,13 +58,13 @@ class Orders:
         request = OrderRequest(uuid4(), uuid4(), key, body.user_id, body.price, promised, traceparent())
         stored = self._store.one(request)
         order = stored.order
-        if order.status == Status.PENDING:
+        if order.status == OrderStatus.PENDING:
             try:
                 with Timeout(self._patience_s(wait_s), Unavailable("the outcome is not known in time")):
                     order = self._settle(order)
             except TEMPORARY:
                 pass  # `recover` settles it
-        later = partial(self._answer_later, stored) if order.status == Status.PENDING else None
+        later = partial(self._answer_later, stored) if order.status == OrderStatus.PENDING else None
         return answer(order, stored.is_new, stored.promised, later)
 
     _store: BatchedMethod  # OrderRequest -> StoredOrder: store the order as pending, or find what its key has stored
@@ -152,9 +152,9 @@ def answer(order: OrderView, is_new: bool, promised: bool, later: Callable[[floa
     404 if it was refused because there is no such user, and nobody was answered 202 before.
     """
     note(ORDER_ID, order.id)
-    if order.reason == Reason.ACCOUNT_NOT_FOUND and not promised:
+    if order.reason == OrderReason.ACCOUNT_NOT_FOUND and not promised:
         raise not_found("account of this user", replayed=not is_new)
-    status, headers = (202, RETRY_AFTER) if order.status == Status.PENDING else (201, {})
+    status, headers = (202, RETRY_AFTER) if order.status == OrderStatus.PENDING else (201, {})
     return Reply(status, order, headers | {"Location": f"/orders/{order.id}"}, replayed=not is_new, later=later)
 
 

@@ -18,7 +18,7 @@ from services.kit.errors import KeyReused
 from services.kit.event import Event
 from services.kit.outbox.table import OutgoingEvent, StatementWithEvents
 from services.kit.web.pages import UserPageQuery, newest_first
-from services.orders.domain import OrderView, Reason, Status
+from services.orders.domain import OrderReason, OrderStatus, OrderView
 from services.orders.models import Order
 
 
@@ -56,8 +56,8 @@ class EndedOrder(NamedTuple):
     """An order with its final status."""
 
     id: UUID
-    status: Status
-    reason: Reason | None
+    status: OrderStatus
+    reason: OrderReason | None
 
 
 PENDING = {"status": "'pending'", "retry_at": "now() + {retry_after}"}
@@ -197,7 +197,9 @@ def newest(session: Session, page: UserPageQuery) -> tuple[Sequence[Order], str 
 
     Those are orders of a user who does not exist, unless they were answered 202.
     """
-    orders = select(Order).where(or_(Order.reason.is_(None), Order.reason != Reason.ACCOUNT_NOT_FOUND, Order.promised))
+    orders = select(Order).where(
+        or_(Order.reason.is_(None), Order.reason != OrderReason.ACCOUNT_NOT_FOUND, Order.promised)
+    )
     if page.user_id is not None:
         orders = orders.where(Order.user_id == page.user_id)
     return newest_first(session, orders, page, Order.created_at, Order.id)

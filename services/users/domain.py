@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from services.contracts import Email, Line
 
 
-class Status(StrEnum):
+class UserStatus(StrEnum):
     """`active` once billing has opened the account."""
 
     PENDING = "pending"
@@ -33,5 +33,5 @@ class UserView(BaseModel):
     id: UUID
     name: str
     email: str
-    status: Status
+    status: UserStatus
     created_at: datetime

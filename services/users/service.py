@@ -18,7 +18,7 @@ from services.kit.waiting import Ends
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.problems import FieldError, Problem, not_found
 from services.users import models, store
-from services.users.domain import NewUser, Status, UserView
+from services.users.domain import NewUser, UserStatus, UserView
 from services.users.store import UserRequest
 
 
@@ -29,8 +29,8 @@ class Users:
     config = Config()
     db = Database(models.Base)
     outbox: Outbox
-    recovery = Recovery(models.User, UserView, ended=(Status.ACTIVE,))
-    ends = Ends(models.User, UserView, ended=(Status.ACTIVE,))
+    recovery = Recovery(models.User, UserView, ended=(UserStatus.ACTIVE,))
+    ends = Ends(models.User, UserView, ended=(UserStatus.ACTIVE,))
 
     @http("POST", "/users", body=NewUser, answers={201: UserView, 409: None}, summary="Create a user", waits=True)
     def create_user(self, key: str | None, body: NewUser, wait_s: float | None) -> Reply:
@@ -43,12 +43,12 @@ class Users:
             )
         if user is None:
             raise email_taken(replayed=not is_new)
-        if user.status == Status.PENDING:
+        if user.status == UserStatus.PENDING:
             try:
                 user = self._register(user, events)
             except TEMPORARY:
                 pass  # `recover` asks again
-        later = partial(self._answer_later, user, is_new) if user.status == Status.PENDING else None
+        later = partial(self._answer_later, user, is_new) if user.status == UserStatus.PENDING else None
         return answer(user, is_new, later)
 
     def _register(self, user: UserView, events: Sequence[OutgoingEvent]) -> UserView:

@@ -18,7 +18,7 @@ from services.kit.db.statements import PreparedStatement
 from services.kit.errors import KeyReused
 from services.kit.event import Event
 from services.kit.outbox.table import OutgoingEvent, StatementWithEvents
-from services.users.domain import Status, UserView
+from services.users.domain import UserStatus, UserView
 from services.users.models import RefusedUser, User
 
 
@@ -108,7 +108,7 @@ def store_user(
 def activate(connection: Connection, users: Sequence[UserView]) -> list[UserView]:
     """Record that billing has the accounts of `users`; return them as they are now. Doing it again changes nothing."""
     ACTIVATE.run(connection, ids=[user.id for user in users])
-    return [user.model_copy(update={"status": Status.ACTIVE}) for user in users]
+    return [user.model_copy(update={"status": UserStatus.ACTIVE}) for user in users]
 
 
 def activate_ids(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, UserView]:

@@ -17,7 +17,7 @@ from services.billing.broker import BillingService
 from services.kit.outbox.relay import Relay
 from services.notifications.broker import NotificationsService
 from services.orders.broker import OrdersService
-from services.orders.domain import Status
+from services.orders.domain import OrderStatus
 from tests.docs.idl import ASYNCAPI, DOCS, OPENAPI, ROOT, load
 
 PAGES = sorted(DOCS.glob("*.md"))
@@ -90,7 +90,7 @@ def test_events_of_event_collaboration_are_those_of_its_asyncapi() -> None:
 def test_an_order_has_the_states_of_its_picture() -> None:
     text = (DOCS / "diagrams" / "order-life.mmd").read_text()
     states = set(re.findall(r"--> (\w+)", text)) - {"rejected_404"}
-    assert states == set(Status)
+    assert states == set(OrderStatus)
 
 
 @pytest.mark.parametrize("path", DIAGRAMS, ids=lambda path: path.stem)

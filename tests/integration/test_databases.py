@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from services.billing import models as billing
 from services.billing import store as billing_store
-from services.billing.domain import Kind
+from services.billing.domain import OperationKind
 from services.billing.store import Moved, Movement, outcome_of
 from services.contracts import Outcome, Payment
 from services.kit.db.database import Autocommit
@@ -36,7 +36,7 @@ from services.ops.migrate import upgrade
 from services.orders import models as orders
 from services.orders import store as orders_store
 from services.orders.broker import OrdersService
-from services.orders.domain import OrderView, Reason, Status, apply_outcome, event_for, rejected
+from services.orders.domain import OrderReason, OrderStatus, OrderView, apply_outcome, event_for, rejected
 from services.orders.store import OrderRequest
 from services.shop import SERVICES
 
@@ -82,7 +82,7 @@ def new_account(db: sessionmaker[Session], balance: int = 0) -> UUID:
 
 def deposit(db: sessionmaker[Session], user_id: UUID, amount: int) -> UUID:
     with Autocommit(db.kw["bind"]) as connection:
-        [moved] = billing_store.move(connection, [Movement.of(Kind.DEPOSIT, user_id, amount)], wait=True)
+        [moved] = billing_store.move(connection, [Movement.of(OperationKind.DEPOSIT, user_id, amount)], wait=True)
     assert isinstance(moved, Moved) and moved.outcome == Outcome.ACCEPTED
     return moved.operation_id
 
@@ -253,7 +253,10 @@ def test_payments_from_one_account_at_once_never_overdraw_it(billing_db: session
 
 def test_deposits_and_payments_of_one_account_at_once_all_find_it_as_it_is(billing_db: sessionmaker[Session]):
     """Most of them wait for the account, and were begun when it held less or more than they find."""
-    user_id, kinds = new_account(billing_db, 10), [Kind.PAYMENT, Kind.DEPOSIT, Kind.WITHDRAWAL, Kind.DEPOSIT]
+    user_id, kinds = (
+        new_account(billing_db, 10),
+        [OperationKind.PAYMENT, OperationKind.DEPOSIT, OperationKind.WITHDRAWAL, OperationKind.DEPOSIT],
+    )
 
     def move(number: int) -> int:
         movement = Movement.of(kinds[number % 4], user_id, 7)
@@ -294,7 +297,7 @@ def test_payments_together_end_as_they_would_one_after_the_other(billing_db: ses
                 lines, _ = billing_store.statement(session, user_id, PageQuery(limit=200))
             running = 0
             for line in reversed(lines):
-                running += line.amount if line.kind == Kind.DEPOSIT else -line.amount
+                running += line.amount if line.kind == OperationKind.DEPOSIT else -line.amount
                 assert line.balance == running
 
 
@@ -320,7 +323,7 @@ def test_payments_that_come_together_in_any_order_and_again_are_made_once(billin
 def test_a_crash_before_the_commit_moves_nothing(billing_db: sessionmaker[Session]):
     user_id, operation_id = new_account(billing_db, 100), uuid4()
     with billing_db.kw["bind"].connect() as connection:
-        movement = Movement.of(Kind.PAYMENT, user_id, 30, operation_id)
+        movement = Movement.of(OperationKind.PAYMENT, user_id, 30, operation_id)
         [moved] = billing_store.MOVE.run(connection, movements=[movement])
         assert moved.outcome == Outcome.ACCEPTED
         connection.rollback()
@@ -336,7 +339,7 @@ def end(connection: Connection, ended: list[OrderView]) -> tuple[list[OrderView]
 
 def test_an_order_ends_once(orders_db: sessionmaker[Session]):
     [(order, _, _)] = place(orders_db, request())
-    paid = order.model_copy(update={"status": Status.PAID})
+    paid = order.model_copy(update={"status": OrderStatus.PAID})
 
     def finish(_: int) -> int:
         with Autocommit(orders_db.kw["bind"]) as connection:
@@ -349,7 +352,7 @@ def test_an_order_ends_once(orders_db: sessionmaker[Session]):
         of_order = orders.OutboxEvent.body["order_id"].astext == str(order.id)
         [body] = session.scalars(select(orders.OutboxEvent.body).where(of_order))
         assert body["price"] == 5
-        assert session.get_one(orders.Order, order.id).status == Status.PAID
+        assert session.get_one(orders.Order, order.id).status == OrderStatus.PAID
 
 
 def test_orders_that_end_together_each_have_their_own_end(orders_db: sessionmaker[Session]):
@@ -401,10 +404,10 @@ def test_a_promise_is_kept_also_by_the_list(orders_db: sessionmaker[Session]):
     promised, forgotten, paid = (order for order, _, _ in place(orders_db, *[request() for _ in range(3)]))
     with Autocommit(orders_db.kw["bind"]) as connection:
         assert orders_store.promise(connection, [promised.id]) == [(promised, True)]
-        ended = [rejected(order, Reason.ACCOUNT_NOT_FOUND) for order in (promised, forgotten)]
+        ended = [rejected(order, OrderReason.ACCOUNT_NOT_FOUND) for order in (promised, forgotten)]
         end(connection, [*ended, apply_outcome(paid, Outcome.ACCEPTED)])
         [(now, was_promised)] = orders_store.promise(connection, [paid.id])  # too late: it has ended
-        assert (now.status, was_promised) == (Status.PAID, False)
+        assert (now.status, was_promised) == (OrderStatus.PAID, False)
     with orders_db() as session:
         for order, shown in ((promised, 1), (forgotten, 0), (paid, 1)):
             found, _ = orders_store.newest(session, UserPageQuery(user_id=order.user_id))

@@ -13,7 +13,7 @@ from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
 from services.billing import store as billing
-from services.billing.domain import Kind as MovementKind
+from services.billing.domain import OperationKind
 from services.billing.store import Movement
 from services.contracts import Outcome, UserRegistered
 from services.kit.db.database import PREFER_INDEXES, Autocommit, classify
@@ -22,12 +22,12 @@ from services.kit.inbox.table import FailedMessage
 from services.kit.outbox import statements as outbox
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
-from services.notifications.domain import Kind
+from services.notifications.domain import LetterKind
 from services.ops.dead_letters import DeadLetters
 from services.ops.migrate import upgrade
 from services.orders import store as orders
 from services.orders.broker import OrdersService
-from services.orders.domain import OrderView, Status, event_for
+from services.orders.domain import OrderStatus, OrderView, event_for
 from services.shop import SERVICES
 from services.users import store as users
 from services.users.broker import UsersService
@@ -76,7 +76,7 @@ def test_payments_that_wait_for_accounts_never_wait_for_each_other(engines: dict
         accounts = connection.execute(text("select user_id from accounts limit 40")).scalars().all()
 
     def pay(connection: Any, ids: Sequence[UUID]) -> None:
-        movements = [Movement.of(MovementKind.PAYMENT, id_, 1) for id_ in ids[:20]]
+        movements = [Movement.of(OperationKind.PAYMENT, id_, 1) for id_ in ids[:20]]
         billing.MOVE_WAITING.run(connection, movements=movements)
 
     at_once(engines["billing"], pay, accounts, 200)
@@ -86,7 +86,7 @@ def test_a_payment_that_somebody_else_is_carrying_out_is_busy(engines: dict[str,
     with Autocommit(engines["billing"]) as connection, engines["billing"].connect() as other:
         user_id = uuid4()
         connection.execute(text("insert into accounts values (:id, 10)"), {"id": user_id})
-        payments = [Movement.of(MovementKind.PAYMENT, user_id, 1) for _ in range(2)]
+        payments = [Movement.of(OperationKind.PAYMENT, user_id, 1) for _ in range(2)]
         connection.exec_driver_sql("set lock_timeout = 200")
         other.execute(
             text("""insert into operations (id, kind, user_id, amount, debit, credit)
@@ -103,11 +103,11 @@ def test_what_was_decided_before_is_found_while_its_account_is_locked(engines: d
     with Autocommit(engines["billing"]) as connection, engines["billing"].connect() as other:
         user_id = uuid4()
         connection.execute(text("insert into accounts values (:id, 10)"), {"id": user_id})
-        first = Movement.of(MovementKind.DEPOSIT, user_id, 5, key=str(user_id))
+        first = Movement.of(OperationKind.DEPOSIT, user_id, 5, key=str(user_id))
         assert [one.outcome for one in billing.move(connection, [first], wait=True)] == [Outcome.ACCEPTED]
         other.execute(text("select from accounts where user_id = :id for update"), {"id": user_id})
         connection.exec_driver_sql("set lock_timeout = 200")
-        again, new = first._replace(id=uuid4()), Movement.of(MovementKind.DEPOSIT, user_id, 1)
+        again, new = first._replace(id=uuid4()), Movement.of(OperationKind.DEPOSIT, user_id, 1)
         found, busy = billing.move(connection, [again, new], wait=True)
         assert (found.outcome, found.is_new, found.operation_id) == (Outcome.ACCEPTED, False, first.id)
         assert busy.outcome == Outcome.BUSY
@@ -120,7 +120,7 @@ def store_orders(connection: Any, keys: Sequence[UUID]) -> None:
 
 
 def add_letters(connection: Any, events: Sequence[UUID]) -> None:
-    letters = [notifications.NewLetter(id_, id_, id_, Kind.ORDER_PAID, "subject", "body") for id_ in events]
+    letters = [notifications.NewLetter(id_, id_, id_, LetterKind.ORDER_PAID, "subject", "body") for id_ in events]
     notifications.add_letters(connection, letters)
 
 
@@ -220,14 +220,14 @@ def test_an_order_that_somebody_holds_holds_up_no_other(engines: dict[str, Engin
         store_orders(connection, [uuid4() for _ in range(2)])
         connection.execute(text(PENDING_ORDERS))
         pending = [OrderView.model_validate(row) for row in lease(OrdersService, connection)]
-        ended = [order.model_copy(update={"status": Status.PAID}) for order in pending]
+        ended = [order.model_copy(update={"status": OrderStatus.PAID}) for order in pending]
         with engines["orders"].begin() as other:
             other.execute(text("select id from orders where id = :id for update"), {"id": pending[0].id})
             events = {order.id: event_for(order) for order in ended}
             recorded = orders.end_orders(connection, ended, events, 60)
         written = [event for one in recorded for event in one.events]
         assert len(written) == len(pending) - 1
-        assert [one.order.status for one in recorded] == [Status.PENDING] + [Status.PAID] * len(written)
+        assert [one.order.status for one in recorded] == [OrderStatus.PENDING] + [OrderStatus.PAID] * len(written)
 
 
 def test_a_key_whose_request_is_refused_many_times_at_once_has_one_answer(engines: dict[str, Engine]):

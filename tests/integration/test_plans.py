@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session
 
 from services.billing import store as billing
-from services.billing.domain import Kind as MovementKind
+from services.billing.domain import OperationKind
 from services.billing.store import Movement
 from services.kit.db.database import PREFER_INDEXES
 from services.kit.inbox import table as inbox
@@ -21,18 +21,17 @@ from services.kit.recovery import Trouble
 from services.kit.web.pages import UserPageQuery
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
-from services.notifications.domain import Kind
+from services.notifications.domain import LetterKind
 from services.ops import audit, dead_letters
 from services.ops.migrate import upgrade
 from services.orders import store as orders
 from services.orders.broker import OrdersService
-from services.orders.domain import Status
+from services.orders.domain import OrderStatus
 from services.orders.store import OrderRequest
 from services.shop import SERVICES
 from services.users import store as users
 from services.users.broker import UsersService
-from services.users.domain import Status as UserStatus
-from services.users.domain import UserView
+from services.users.domain import UserStatus, UserView
 
 ROWS = 50_000
 FROM_NUMBERS = f"from generate_series(1, {ROWS}) as n"
@@ -116,7 +115,7 @@ def plans_of(engine: Engine) -> Iterator[list[str]]:
 
 def end(session: Session) -> None:
     [stored] = orders.store_orders(session.connection(), [request(None, USER)], 60)
-    orders.end_orders(session.connection(), [stored.order.model_copy(update={"status": Status.PAID})], {}, 60)
+    orders.end_orders(session.connection(), [stored.order.model_copy(update={"status": OrderStatus.PAID})], {}, 60)
 
 
 def request(key: str | None, user_id: UUID) -> OrderRequest:
@@ -141,12 +140,12 @@ def page(of_user: bool, later: bool) -> UserPageQuery:
     return UserPageQuery(user_id=USER if of_user else None, cursor=(half_way, USER) if later else None)
 
 
-OLD = Movement.of(MovementKind.PAYMENT, USER, 1, USER)
+OLD = Movement.of(OperationKind.PAYMENT, USER, 1, USER)
 NEW, NEWER = (OLD._replace(id=uuid4()) for _ in range(2))
 WINDOW = {"since": datetime.now(UTC) - timedelta(minutes=10), "until": datetime.now(UTC) - timedelta(minutes=5)}
 ADA = UserView(id=USER, name="Ada", email="ada@example.com", status=UserStatus.PENDING, created_at=datetime.now(UTC))
 SEVENTH = request("key-7", UUID(int=7))
-LETTER = notifications.NewLetter(uuid4(), uuid4(), USER, Kind.ORDER_PAID, "Yes", "Yes")
+LETTER = notifications.NewLetter(uuid4(), uuid4(), USER, LetterKind.ORDER_PAID, "Yes", "Yes")
 CONTACT = notifications.NewContact(USER, "ada@example.com")
 FAILED = FailedMessage("new", b"", None, None, {}, 1, "a test")
 DUE = DueMessage(7, "on_order_paid", b"", None, None, {}, 1)

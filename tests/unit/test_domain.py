@@ -8,21 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.billing.domain import CASH, REVENUE, Kind, Money, change, entries
+from services.billing.domain import CASH, REVENUE, Money, OperationKind, change, entries
 from services.contracts import MAX_AMOUNT, OrderPaid, OrderRejected, Outcome, Payment
 from services.notifications.domain import NewMessage, money, paid_letter, rejected_letter
-from services.orders.domain import OrderView, Reason, Status, apply_outcome, event_for, payment_for
+from services.orders.domain import OrderReason, OrderStatus, OrderView, apply_outcome, event_for, payment_for
 from services.users.domain import NewUser
 
 USER = uuid4()
 amounts = st.integers(min_value=1, max_value=MAX_AMOUNT)
 
 
-def order(status: Status, reason: Reason | None = None) -> OrderView:
+def order(status: OrderStatus, reason: OrderReason | None = None) -> OrderView:
     return OrderView(id=uuid4(), user_id=USER, price=300, status=status, reason=reason, created_at=datetime.now(UTC))
 
 
-@given(st.lists(st.tuples(st.sampled_from(Kind), amounts), max_size=20))
+@given(st.lists(st.tuples(st.sampled_from(OperationKind), amounts), max_size=20))
 def test_the_books_always_sum_to_zero(operations):
     books: dict[str, int] = {}
     for kind, amount in operations:
@@ -34,39 +34,39 @@ def test_the_books_always_sum_to_zero(operations):
 
 
 def test_each_kind_of_operation_has_its_ledger_accounts():
-    assert entries(Kind.DEPOSIT, USER) == (CASH, str(USER))
-    assert entries(Kind.WITHDRAWAL, USER) == (str(USER), CASH)
-    assert entries(Kind.PAYMENT, USER) == (str(USER), REVENUE)
+    assert entries(OperationKind.DEPOSIT, USER) == (CASH, str(USER))
+    assert entries(OperationKind.WITHDRAWAL, USER) == (str(USER), CASH)
+    assert entries(OperationKind.PAYMENT, USER) == (str(USER), REVENUE)
 
 
 @pytest.mark.parametrize(
     "outcome, expected",
     [
-        (Outcome.ACCEPTED, (Status.PAID, None)),
-        (Outcome.INSUFFICIENT_FUNDS, (Status.REJECTED, Reason.INSUFFICIENT_FUNDS)),
-        (Outcome.REFUSED, (Status.REJECTED, Reason.ACCOUNT_NOT_FOUND)),
-        (Outcome.MISMATCH, (Status.REJECTED, Reason.OPERATION_MISMATCH)),
-        (Outcome.ACCOUNT_NOT_FOUND, (Status.PENDING, None)),  # perhaps it is not there yet
-        (Outcome.BUSY, (Status.PENDING, None)),
+        (Outcome.ACCEPTED, (OrderStatus.PAID, None)),
+        (Outcome.INSUFFICIENT_FUNDS, (OrderStatus.REJECTED, OrderReason.INSUFFICIENT_FUNDS)),
+        (Outcome.REFUSED, (OrderStatus.REJECTED, OrderReason.ACCOUNT_NOT_FOUND)),
+        (Outcome.MISMATCH, (OrderStatus.REJECTED, OrderReason.OPERATION_MISMATCH)),
+        (Outcome.ACCOUNT_NOT_FOUND, (OrderStatus.PENDING, None)),  # perhaps it is not there yet
+        (Outcome.BUSY, (OrderStatus.PENDING, None)),
     ],
 )
 def test_an_outcome_decides_the_order(outcome, expected):
-    pending = order(Status.PENDING)
+    pending = order(OrderStatus.PENDING)
     decided = apply_outcome(pending, outcome)
     assert (decided.status, decided.reason) == expected
-    assert decided.model_copy(update={"status": Status.PENDING, "reason": None}) == pending
+    assert decided.model_copy(update={"status": OrderStatus.PENDING, "reason": None}) == pending
 
 
 def test_the_id_of_an_order_makes_its_payment_one():
-    pending = order(Status.PENDING)
+    pending = order(OrderStatus.PENDING)
     assert Payment(**payment_for(pending)) == Payment(operation_id=pending.id, user_id=USER, amount=300)
 
 
 def test_only_orders_that_ended_with_or_for_want_of_money_are_announced():
-    assert isinstance(event_for(order(Status.PAID)), OrderPaid)
-    assert isinstance(event_for(order(Status.REJECTED, Reason.INSUFFICIENT_FUNDS)), OrderRejected)
-    assert event_for(order(Status.REJECTED, Reason.ACCOUNT_NOT_FOUND)) is None
-    assert event_for(order(Status.PENDING)) is None
+    assert isinstance(event_for(order(OrderStatus.PAID)), OrderPaid)
+    assert isinstance(event_for(order(OrderStatus.REJECTED, OrderReason.INSUFFICIENT_FUNDS)), OrderRejected)
+    assert event_for(order(OrderStatus.REJECTED, OrderReason.ACCOUNT_NOT_FOUND)) is None
+    assert event_for(order(OrderStatus.PENDING)) is None
 
 
 def test_letters_name_the_order_and_its_price():

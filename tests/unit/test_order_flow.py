@@ -13,13 +13,13 @@ from services.kit.busy import Busy
 from services.kit.errors import CallFailed, TryAgain, Unavailable
 from services.kit.web.problems import Problem
 from services.orders.broker import OrdersService
-from services.orders.domain import NewOrder, OrderView, Status, apply_outcome
+from services.orders.domain import NewOrder, OrderStatus, OrderView, apply_outcome
 from services.orders.service import AccountBusy, NoAccount, read_outcome
 from services.orders.store import StoredOrder
 
 CONFIG = {"RPC_TIMEOUT_S": 1, "REQUEST_TIMEOUT_S": 3}
 PENDING = OrderView(
-    id=uuid4(), user_id=uuid4(), price=5, status=Status.PENDING, reason=None, created_at=datetime.now(UTC)
+    id=uuid4(), user_id=uuid4(), price=5, status=OrderStatus.PENDING, reason=None, created_at=datetime.now(UTC)
 )
 PAID = apply_outcome(PENDING, Outcome.ACCEPTED)
 REJECTED = apply_outcome(PENDING, Outcome.INSUFFICIENT_FUNDS)
@@ -109,10 +109,10 @@ def test_a_defect_is_seen_as_one_and_a_promise_that_is_not_written_down_is_not_g
 @pytest.mark.parametrize(
     "outcome, result",
     [
-        ("accepted", Status.PAID),
-        ("insufficient_funds", Status.REJECTED),
-        ("operation_mismatch", Status.REJECTED),
-        ("refused", Status.REJECTED),
+        ("accepted", OrderStatus.PAID),
+        ("insufficient_funds", OrderStatus.REJECTED),
+        ("operation_mismatch", OrderStatus.REJECTED),
+        ("refused", OrderStatus.REJECTED),
         ("busy", AccountBusy),
         ("account_not_found", NoAccount),
         ("from_the_future", CallFailed),
