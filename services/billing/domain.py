@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
 from services.contracts import Amount, Outcome, PaymentAccepted, PaymentRefused
 
@@ -49,36 +49,54 @@ def event_of(order_id: UUID, user_id: UUID, price: int, outcome: Outcome) -> Pay
     return PaymentRefused(order_id=order_id, user_id=user_id, price=price, reason=reason)
 
 
+EXAMPLE: dict[str, JsonValue] = {
+    "operation_id": "c05b2f4e-1f1a-4f6f-9b2e-3a0c9d7e5b21",
+    "user_id": "2f1c7b0e-9a55-4d0b-8f2a-6d3f1f4f9c11",
+    "amount": 5000,
+    "balance": 5000,
+}
+
+
 class Money(BaseModel):
     """What a client sends to deposit or withdraw."""
 
     model_config = ConfigDict(extra="forbid")
 
-    amount: Amount
+    amount: Annotated[Amount, Field(description="How much, in the minor unit", examples=[EXAMPLE["amount"]])]
 
 
 class AccountView(BaseModel):
     """An account as a client sees it."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_extra={"examples": [{"user_id": EXAMPLE["user_id"], "balance": EXAMPLE["balance"]}]},
+    )
 
-    user_id: UUID
-    balance: int
+    user_id: Annotated[UUID, Field(description="Whose account it is")]
+    balance: Annotated[int, Field(description="What the user has, in the minor unit of the currency")]
 
 
 class ReceiptView(BaseModel):
     """An operation that was carried out, and the balance right after it."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [EXAMPLE]})
 
-    operation_id: Annotated[UUID, Field(validation_alias=AliasChoices("operation_id", "id"))]
-    user_id: UUID
-    amount: int
-    balance: int
+    operation_id: Annotated[
+        UUID, Field(validation_alias=AliasChoices("operation_id", "id"), description="The id of the operation")
+    ]
+    user_id: Annotated[UUID, Field(description="Whose account it is")]
+    amount: Annotated[int, Field(description="How much was moved, in the minor unit of the currency")]
+    balance: Annotated[int, Field(description="What the user had right after it")]
 
 
 class OperationView(ReceiptView):
     """A line of the statement. The operation id of a payment is the id of its order."""
 
-    kind: OperationKind
-    created_at: datetime
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_extra={"examples": [{**EXAMPLE, "kind": "deposit", "created_at": "2026-01-31T08:15:30.500000Z"}]},
+    )
+
+    kind: Annotated[OperationKind, Field(description="What it was; a payment has the id of its order")]
+    created_at: Annotated[datetime, Field(description="When it was carried out, RFC 3339 in UTC")]

@@ -29,11 +29,13 @@ class Billing:
 
     @http("GET", ACCOUNT, answers={200: AccountView, 404: None}, summary="Show an account")
     def show_account(self, user_id: UUID) -> Reply:
+        """Show what the user has."""
         with self.db.get_session() as session:
             return Reply(200, AccountView.model_validate(store.get_account(session, user_id)))
 
     @http("POST", f"{ACCOUNT}/deposit", body=Money, answers={200: ReceiptView, 404: None}, summary="Deposit money")
     def deposit(self, user_id: UUID, key: str | None, body: Money) -> Reply:
+        """Add money to the account, once for each Idempotency-Key."""
         return self._move(OperationKind.DEPOSIT, user_id, key, body)
 
     @http(
@@ -44,6 +46,7 @@ class Billing:
         summary="Withdraw money",
     )
     def withdraw(self, user_id: UUID, key: str | None, body: Money) -> Reply:
+        """Take money from the account, once for each Idempotency-Key; 402, and nothing is moved, if it holds less."""
         return self._move(OperationKind.WITHDRAWAL, user_id, key, body)
 
     def _move(self, kind: OperationKind, user_id: UUID, key: str | None, money: Money) -> Reply:
@@ -75,6 +78,7 @@ class Billing:
         summary="List the operations of an account, newest first",
     )
     def list_operations(self, user_id: UUID, query: PageQuery) -> Reply:
+        """List what was moved, with the balance right after each operation. Payments have the ids of their orders."""
         with self.db.get_session() as session:
             store.get_account(session, user_id)
             operations, next_ = store.statement(session, user_id, query)

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from services.contracts import Email, Line, OrderPaid, OrderRejected, PaymentAccepted, PaymentRefused
 
@@ -38,23 +38,31 @@ def money(amount: int) -> str:
     return f"{amount // 100}.{amount % 100:02}"
 
 
+EXAMPLE: dict[str, JsonValue] = {
+    "id": "5b0d1f4c-0a3e-4b7d-8a53-41f6a1d2c9e8",
+    "user_id": "2f1c7b0e-9a55-4d0b-8f2a-6d3f1f4f9c11",
+    "order_id": "7d4e0a7c-53a4-4c57-9f0b-2b8a1b6d0e42",
+    "email": "ada@example.com",
+    "kind": "order_paid",
+    "subject": "Your order is paid",
+    "body": "Order 7d4e0a7c-53a4-4c57-9f0b-2b8a1b6d0e42 for 12.50 is paid. Thank you!",
+    "created_at": "2026-01-31T08:15:31.500000Z",
+}
+
+
 class NewMessage(BaseModel):
     """What a client sends to have a letter stored: to a user, to an address, or both."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "anyOf": [
-                {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
-                {"required": ["email"], "properties": {"email": {"type": "string"}}},
-            ]
-        },
-    )
+    model_config = ConfigDict(extra="forbid")
 
-    user_id: UUID | None = None
-    email: Email | None = None
-    subject: Line
-    body: Body
+    user_id: Annotated[
+        UUID | None, Field(description="To whom; this, or `email`, or both", examples=[EXAMPLE["user_id"]])
+    ] = None
+    email: Annotated[
+        Email | None, Field(description="Where to; this, or `user_id`, or both", examples=["ada@example.com"])
+    ] = None
+    subject: Annotated[Line, Field(description="What it is about", examples=["Hello"])]
+    body: Annotated[Body, Field(description="What it says", examples=["Good to see you."])]
 
     @model_validator(mode="after")
     def _has_an_addressee(self) -> "NewMessage":
@@ -66,13 +74,13 @@ class NewMessage(BaseModel):
 class LetterView(BaseModel):
     """A letter as a client sees it. `email` is null until the user's address is known."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [EXAMPLE]})
 
-    id: UUID
-    user_id: UUID | None
-    order_id: UUID | None
-    email: str | None
-    kind: LetterKind
-    subject: str
-    body: str
-    created_at: datetime
+    id: Annotated[UUID, Field(description="The id of the letter")]
+    user_id: Annotated[UUID | None, Field(description="To whom it is; null for a message to an address only")]
+    order_id: Annotated[UUID | None, Field(description="The order that it is about; null for a message")]
+    email: Annotated[str | None, Field(description="Where it goes; null until the user's address is known")]
+    kind: Annotated[LetterKind, Field(description="`order_paid` is the letter of happiness, `order_rejected` of grief")]
+    subject: Annotated[str, Field(description="What it is about")]
+    body: Annotated[str, Field(description="What it says")]
+    created_at: Annotated[datetime, Field(description="When it was stored, RFC 3339 in UTC")]

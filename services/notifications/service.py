@@ -58,6 +58,7 @@ class Notifications:
         summary="List letters, newest first",
     )
     def list_letters(self, query: UserPageQuery) -> Reply:
+        """List the letters of a user, or of everybody."""
         with self.db.get_session() as session:
             letters, next_ = store.newest(session, query)
         return Reply(200, Page[LetterView](items=[LetterView.model_validate(one) for one in letters], next=next_))

@@ -1,9 +1,11 @@
 """The OpenAPI 3.1 document of the HTTP API, made from the routes and models of the services themselves."""
 
+import inspect
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from importlib.metadata import version
+from typing import Any, get_args
 
 from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
 from pydantic import BaseModel
@@ -12,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from services.kit.web.entrypoint import IDEMPOTENCY_KEY, KEY_PATTERN, Http, Route
 from services.kit.web.prefer import PREFER, PREFERENCE_APPLIED
 from services.kit.web.problems import CONTENT_TYPE, REPLAYED, ProblemView
-from services.shop import DEFAULT_STYLE, INTERNAL, SERVICES, STYLES, Style, base_class, service_class
+from services.shop import DEFAULT_STYLE, INTERNAL, SERVICES, SHOP, STYLES, Style, base_class, service_class
 
 REF = "#/components/schemas/{model}"
 LIMITS = {"ge": "minimum", "le": "maximum"}  # behind a validator pydantic does not translate its own words
@@ -51,9 +53,9 @@ def classes(style: Style) -> list[Any]:
     return [service_class(name, style) for name in SERVICES]
 
 
-def routes(style: Style, internal: bool = False) -> list[tuple[str, Route]]:
-    """Return every HTTP route for clients, or for the other services, with the name of its method."""
-    found = [(method.__name__, http.route) for service in classes(style) for method, http in entrypoints(service, Http)]
+def routes(style: Style, internal: bool = False) -> list[tuple[Callable[..., Any], Route]]:
+    """Return every HTTP route for clients, or for the other services, with its method."""
+    found = [(method, http.route) for service in classes(style) for method, http in entrypoints(service, Http)]
     wanted = [one for one in found if one[1].path.startswith(INTERNAL) == internal]
     return sorted(wanted, key=lambda one: (one[1].path, one[1].method))
 
@@ -81,14 +83,14 @@ def as_dict(style: Style, internal: bool = False) -> dict[str, Any]:
     models: list[Any] = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
     refs, definitions = models_json_schema(sorted(models, key=lambda one: one[0].__name__), ref_template=REF)
     paths: dict[str, Any] = {}
-    for name, route in all_routes:
+    for method, route in all_routes:
         path = re.sub(r"<uuid:(\w+)>", r"{\1}", route.path)
-        paths.setdefault(path, {})[route.method.lower()] = operation(name, route, refs)
+        paths.setdefault(path, {})[route.method.lower()] = operation(method, route, refs)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "nameko-hw, between the services" if internal else "nameko-hw",
-            "version": "1.0.0",
+            "version": version(SHOP.name),
             "description": ABOUT_INTERNAL if internal else ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
@@ -104,14 +106,15 @@ def first_sentence(service: type[Any]) -> str:
     return f"{(service.__doc__ or '').split('.')[0]}."
 
 
-def operation(name: str, route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
+def operation(method: Callable[..., Any], route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
     """Describe one method of one path."""
     responses = {str(status): answer(status, route, model, refs) for status, model in sorted(route.answers.items())}
     for status in errors(route):
         responses.setdefault(str(status), problem(status, refs))
     described: dict[str, Any] = {
-        "operationId": name,
+        "operationId": method.__name__,
         "summary": route.summary,
+        "description": inspect.getdoc(method) or "",
         "tags": [route.path.removeprefix(INTERNAL).strip("/").split("/")[0]],
         "parameters": parameters(route),
         "responses": dict(sorted(responses.items())),
@@ -119,9 +122,27 @@ def operation(name: str, route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
     if route.body:
         described["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": refs[route.body, "validation"]}},
+            "content": {"application/json": {"schema": refs[route.body, "validation"], **example_of(route.body)}},
         }
     return described
+
+
+def example_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return an example of a request, made of those of its fields."""
+    properties = model.model_json_schema()["properties"]
+    example = {name: schema["examples"][0] for name, schema in properties.items() if "examples" in schema}
+    return {"example": example} if example.keys() >= set(model.model_json_schema().get("required", [])) else {}
+
+
+def examples_of(status: int, route: Route, model: type[BaseModel]) -> list[Any]:
+    """Return examples of an answer: of a list, one page of it; of what may be pending, those of this status."""
+    items = model.model_fields.get("items")
+    if items is not None:
+        return [{"items": examples_of(status, route, get_args(items.annotation)[0])[:1], "next": None}]
+    examples = list(model.model_json_schema(mode="serialization").get("examples", []))
+    if 202 in route.answers:
+        examples = [one for one in examples if (one["status"] == "pending") == (status == 202)]
+    return examples
 
 
 def errors(route: Route) -> set[int]:
@@ -150,9 +171,17 @@ def answer(status: int, route: Route, model: type[BaseModel] | None, refs: dict[
         }
     described: dict[str, Any] = {
         "description": ANSWERS[status],
-        "content": {"application/json": {"schema": refs[model, "serialization"]}},
+        "content": {"application/json": {"schema": refs[model, "serialization"], **given(status, route, model)}},
     }
     return described | ({"headers": headers} if headers else {})
+
+
+def given(status: int, route: Route, model: type[BaseModel]) -> dict[str, Any]:
+    """Return the examples of an answer as the document has them: one by itself, several by what they are."""
+    examples = examples_of(status, route, model)
+    if len(examples) > 1:
+        return {"examples": {one["status"]: {"value": one} for one in examples}}
+    return {"example": examples[0]} if examples else {}
 
 
 def problem(status: int, refs: dict[Any, Any]) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from services.contracts import Amount, OrderPaid, OrderRejected, Outcome
 from services.kit.event import Event
@@ -27,26 +27,45 @@ class OrderReason(StrEnum):
     OPERATION_MISMATCH = "operation_mismatch"
 
 
+EXAMPLE: dict[str, JsonValue] = {
+    "id": "7d4e0a7c-53a4-4c57-9f0b-2b8a1b6d0e42",
+    "user_id": "2f1c7b0e-9a55-4d0b-8f2a-6d3f1f4f9c11",
+    "price": 1250,
+    "status": "paid",
+    "reason": None,
+    "created_at": "2026-01-31T08:15:31.250000Z",
+}
+
+
 class NewOrder(BaseModel):
     """What a client sends to place an order."""
 
     model_config = ConfigDict(extra="forbid")
 
-    user_id: UUID
-    price: Amount
+    user_id: Annotated[UUID, Field(description="Who pays", examples=[EXAMPLE["user_id"]])]
+    price: Annotated[Amount, Field(description="What it costs, in the minor unit", examples=[EXAMPLE["price"]])]
 
 
 class OrderView(BaseModel):
     """An order as a client sees it. `reason` is null unless the order is rejected."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_extra={
+            "examples": [
+                EXAMPLE,
+                {**EXAMPLE, "status": "rejected", "reason": "insufficient_funds"},
+                {**EXAMPLE, "status": "pending"},
+            ]
+        },
+    )
 
-    id: UUID
-    user_id: UUID
-    price: int
-    status: OrderStatus
-    reason: OrderReason | None
-    created_at: datetime
+    id: Annotated[UUID, Field(description="The id of the order, which is also that of its payment in billing")]
+    user_id: Annotated[UUID, Field(description="Who pays")]
+    price: Annotated[int, Field(description="What it costs, in the minor unit of the currency")]
+    status: Annotated[OrderStatus, Field(description="`pending` while the outcome of the payment is not known")]
+    reason: Annotated[OrderReason | None, Field(description="Why it was rejected; null unless it was")]
+    created_at: Annotated[datetime, Field(description="When the order was stored, RFC 3339 in UTC")]
 
 
 def payment_for(order: OrderView) -> dict[str, Any]:

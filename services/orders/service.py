@@ -53,7 +53,10 @@ class Orders:
         waits=True,
     )
     def create_order(self, key: str | None, body: NewOrder, wait_s: float | None) -> Reply:
-        """Store the order as pending, then settle it; 202 while the outcome of the payment is not known."""
+        """Store the order as pending, then settle it; 202 while the outcome of the payment is not known.
+
+        201 says that the order has ended, not that it is paid: read its `status`.
+        """
         promised = self._promises_at_once(wait_s)
         request = OrderRequest(uuid4(), uuid4(), key, body.user_id, body.price, promised, traceparent())
         stored = self._store.one(request)
@@ -114,6 +117,7 @@ class Orders:
         waits=True,
     )
     def get_order(self, order_id: UUID, wait_s: float | None) -> Reply:
+        """Show how the order is now."""
         with self.db.get_session() as session:
             order = store.get(session, order_id)
         if order is None:
@@ -122,6 +126,7 @@ class Orders:
 
     @http("GET", "/orders", query=UserPageQuery, answers={200: Page[OrderView]}, summary="List orders, newest first")
     def list_orders(self, query: UserPageQuery) -> Reply:
+        """List the orders of a user, or of everybody. Those that were answered 404 are not among them."""
         with self.db.get_session() as session:
             orders, next_ = store.newest(session, query)
         return Reply(200, Page[OrderView](items=[OrderView.model_validate(order) for order in orders], next=next_))

@@ -70,6 +70,7 @@ class Users:
 
     @http("GET", "/users/<uuid:user_id>", answers={200: UserView, 404: None}, summary="Show a user", waits=True)
     def get_user(self, user_id: UUID, wait_s: float | None) -> Reply:
+        """Show how the user is now."""
         with self.db.get_session() as session:
             user = store.get(session, user_id)
         if user is None:

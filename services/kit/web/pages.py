@@ -42,23 +42,29 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: Annotated[int, BeforeValidator(_digits, json_schema_input_type=int), Field(ge=1, le=MAX_LIMIT)] = (
-        DEFAULT_LIMIT
-    )
-    cursor: Annotated[Position | None, BeforeValidator(_position, json_schema_input_type=str)] = None
+    limit: Annotated[
+        int,
+        BeforeValidator(_digits, json_schema_input_type=int),
+        Field(ge=1, le=MAX_LIMIT, description="How many items"),
+    ] = DEFAULT_LIMIT
+    cursor: Annotated[
+        Position | None,
+        BeforeValidator(_position, json_schema_input_type=str),
+        Field(description="After which item: the `next` of the page before"),
+    ] = None
 
 
 class UserPageQuery(PageQuery):
     """The query of a list of one user's items, or of everybody's."""
 
-    user_id: UUID | None = None
+    user_id: Annotated[UUID | None, Field(description="Whose; of everybody without it")] = None
 
 
 class Page(BaseModel, Generic[Item]):
     """One page of a list, newest first. `next` is the cursor of the page after it, null on the last page."""
 
-    items: list[Item]
-    next: str | None = None
+    items: Annotated[list[Item], Field(description="The items, newest first")]
+    next: Annotated[str | None, Field(description="The `cursor` of the page after it; null on the last one")] = None
 
 
 def newest_first(

@@ -24,18 +24,18 @@ SEND_AGAIN = (
 class FieldError(BaseModel):
     """What is wrong with one field of a request."""
 
-    field: str
-    message: str
+    field: Annotated[str, Field(description="The field, its path joined by dots; `body` for all of it")]
+    message: Annotated[str, Field(description="What is wrong with it")]
 
 
 class ProblemView(BaseModel):
     """An error as the client gets it. `type` is stable; `errors` name the fields of a bad request."""
 
-    type: str
-    title: str
-    status: Annotated[int, Field(ge=400, le=599)]
-    detail: str
-    errors: list[FieldError] = []
+    type: Annotated[str, Field(description="What went wrong, as a stable name: read this, not the texts")]
+    title: Annotated[str, Field(description="The name of the status")]
+    status: Annotated[int, Field(ge=400, le=599, description="The status of the answer")]
+    detail: Annotated[str, Field(description="What went wrong, for people")]
+    errors: Annotated[list[FieldError], Field(description="What is wrong with which field of the request")] = []
 
 
 class Problem(Exception):
