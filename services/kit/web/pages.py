@@ -63,6 +63,15 @@ class UserPageQuery(PageQuery):
 class Page(BaseModel, Generic[Item]):
     """One page of a list, newest first. `next` is the cursor of the page after it, null on the last page."""
 
+    model_config = ConfigDict(
+        json_schema_serialization_defaults_required=True,
+        json_schema_extra={"description": "One page of a list, newest first."},
+    )
+
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[type[Any], ...]) -> str:
+        return f"{params[0].__name__.removesuffix('View')}Page"
+
     items: Annotated[list[Item], Field(description="The items, newest first")]
     next: Annotated[str | None, Field(description="The `cursor` of the page after it; null on the last one")] = None
 
