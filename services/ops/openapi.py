@@ -199,10 +199,11 @@ def parameters(route: Route) -> list[dict[str, Any]]:
             schema = {
                 LIMITS.get(key, key): value
                 for key, value in schema.items()
-                if key not in ("title", "default") or name == "limit"
+                if key != "title" and (key != "default" or name == "limit")
             }
             options = [one for one in schema.pop("anyOf", []) if one != {"type": "null"}]
-            found.append({"name": name, "in": "query", "schema": schema | (options[0] if options else {})})
+            described = {"name": name, "in": "query", "description": schema.pop("description")}
+            found.append({**described, "schema": schema | (options[0] if options else {})})
     if route.method == "POST":
         found.append(
             {

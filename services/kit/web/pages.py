@@ -69,7 +69,7 @@ class Page(BaseModel, Generic[Item]):
     )
 
     @classmethod
-    def model_parametrized_name(cls, params: tuple[type[Any], ...]) -> str:
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
         return f"{params[0].__name__.removesuffix('View')}Page"
 
     items: Annotated[list[Item], Field(description="The items, newest first")]
