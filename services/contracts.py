@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.kit.errors import BusinessError
 from services.kit.event import Event
+from services.kit.web.catalogue import Says
 
 #: Money: an integer count of the minor unit of one currency.
 MAX_AMOUNT = 10**12
@@ -36,11 +37,23 @@ Email = Annotated[
         max_length=254,
         examples=["ada@example.com"],
     ),
+    Says("email", "should be an e-mail address like ada@example.com"),
 ]
 
 #: Text that PostgreSQL can store and a reader can see: no NUL, not only white space.
-Line = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$", max_length=200)]
+Line = Annotated[
+    str,
+    Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$", max_length=200),
+    Says("line", "should be text of 1 to 200 characters, not only spaces"),
+]
 
+
+#: What a letter says.
+Text = Annotated[
+    str,
+    Field(pattern=r"^[^\x00]*$", max_length=10_000),
+    Says("text", "should be text of up to 10,000 characters"),
+]
 
 #: The attribute of spans, and of lines of the log, with the id of an order.
 ORDER_ID = "shop.order.id"

@@ -9,8 +9,8 @@ from typing import Any
 from services.contracts import ORDER_ID, AccountNotFound
 from services.kit import container
 from services.kit.product import Product
-from services.kit.web.problems import not_found
 from services.ops.errors import CommandError
+from services.problems import MEANINGS, not_found
 
 SERVICES = ("users", "billing", "orders", "notifications")
 
@@ -24,8 +24,9 @@ INTERNAL_ROUTES = {f"internal/{name}": name for name in SERVICES}
 
 SHOP = Product(
     name="nameko-hw",
-    problems={AccountNotFound: lambda: not_found("account of this user")},
+    problems={AccountNotFound: lambda: not_found("account")},
     openapi=Path(__file__).parents[1] / "docs" / "openapi.json",
+    meanings=MEANINGS,
     noted={"order_id": ORDER_ID},
 )
 

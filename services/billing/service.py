@@ -15,7 +15,8 @@ from services.kit.db.database import Database
 from services.kit.errors import KeyReused
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, PageQuery
-from services.kit.web.problems import RETRY_AFTER, Problem, not_found
+from services.kit.web.problems import RETRY_AFTER, Problem
+from services.problems import not_found
 
 ACCOUNT = "/billing/accounts/<uuid:user_id>"
 
@@ -27,13 +28,19 @@ class Billing:
     db = Database(models.Base)
     busy = Busy()
 
-    @http("GET", ACCOUNT, answers={200: AccountView, 404: None}, summary="Show an account")
+    @http("GET", ACCOUNT, answers={200: AccountView, 404: "account-not-found"}, summary="Show an account")
     def show_account(self, user_id: UUID) -> Reply:
         """Show what the user has."""
         with self.db.get_session() as session:
             return Reply(200, AccountView.model_validate(store.get_account(session, user_id)))
 
-    @http("POST", f"{ACCOUNT}/deposit", body=Money, answers={200: ReceiptView, 404: None}, summary="Deposit money")
+    @http(
+        "POST",
+        f"{ACCOUNT}/deposit",
+        body=Money,
+        answers={200: ReceiptView, 404: "account-not-found"},
+        summary="Deposit money",
+    )
     def deposit(self, user_id: UUID, key: str | None, body: Money) -> Reply:
         """Add money to the account, once for each Idempotency-Key."""
         return self._move(OperationKind.DEPOSIT, user_id, key, body)
@@ -42,7 +49,7 @@ class Billing:
         "POST",
         f"{ACCOUNT}/withdraw",
         body=Money,
-        answers={200: ReceiptView, 402: None, 404: None},
+        answers={200: ReceiptView, 402: "insufficient-funds", 404: "account-not-found"},
         summary="Withdraw money",
     )
     def withdraw(self, user_id: UUID, key: str | None, body: Money) -> Reply:
@@ -65,7 +72,7 @@ class Billing:
                 self.busy.add(user_id)
                 raise account_busy()
             case Outcome.ACCOUNT_NOT_FOUND | Outcome.REFUSED:
-                raise not_found("account of this user", replayed=not moved.is_new)
+                raise not_found("account", replayed=not moved.is_new)
             case Outcome.INSUFFICIENT_FUNDS:
                 raise insufficient_funds(replayed=not moved.is_new)
         return Reply(200, receipt(moved, movement), replayed=not moved.is_new)
@@ -74,7 +81,7 @@ class Billing:
         "GET",
         f"{ACCOUNT}/operations",
         query=PageQuery,
-        answers={200: Page[OperationView], 404: None},
+        answers={200: Page[OperationView], 404: "account-not-found"},
         summary="List the operations of an account, newest first",
     )
     def list_operations(self, user_id: UUID, query: PageQuery) -> Reply:

@@ -7,9 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from services.contracts import Email, Line, OrderPaid, OrderRejected, PaymentAccepted, PaymentRefused
-
-Body = Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=10_000)]
+from services.contracts import Email, Line, OrderPaid, OrderRejected, PaymentAccepted, PaymentRefused, Text
 
 
 class LetterKind(StrEnum):
@@ -62,7 +60,7 @@ class NewMessage(BaseModel):
         Email | None, Field(description="Where to; this, or `user_id`, or both", examples=["ada@example.com"])
     ] = None
     subject: Annotated[Line, Field(description="What it is about", examples=["Hello"])]
-    body: Annotated[Body, Field(description="What it says", examples=["Good to see you."])]
+    body: Annotated[Text, Field(description="What it says", examples=["Good to see you."])]
 
     @model_validator(mode="after")
     def _has_an_addressee(self) -> "NewMessage":

@@ -11,9 +11,10 @@ from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from services.kit.web.catalogue import COMMON
 from services.kit.web.entrypoint import IDEMPOTENCY_KEY, KEY_PATTERN, Http, Route
 from services.kit.web.prefer import PREFER, PREFERENCE_APPLIED
-from services.kit.web.problems import CONTENT_TYPE, REPLAYED, ProblemView
+from services.kit.web.problems import CONTENT_TYPE, REPLAYED, FieldError, Problem, ProblemView
 from services.shop import DEFAULT_STYLE, INTERNAL, SERVICES, SHOP, STYLES, Style, base_class, service_class
 
 REF = "#/components/schemas/{model}"
@@ -31,19 +32,15 @@ What services ask each other in the style `http`. No gateway and no ingress forw
 
 Each PUT is under an id that its caller has chosen, so it may be sent again: it is carried out once.
 """
-PROBLEMS = {
-    400: "Not well-formed: the JSON, the body or a header",
-    402: "The account holds less than the amount; nothing was moved",
-    404: "There is no such thing",
-    408: "The request did not arrive in time",
-    409: "Something unique is taken already",
-    413: "The body is too long",
-    415: "The body is not application/json",
-    422: "Well-formed, but a field is wrong, or the Idempotency-Key was used with other values",
-    503: (
-        "Something that is needed does not answer now; send it again with the same Idempotency-Key, or, without one, "
-        "look first at what may have been done"
-    ),
+#: What any route may answer with, by the status; a route names its own problems.
+ANYWHERE = {
+    400: "malformed-json",
+    404: "no-such-path",
+    408: "request-timeout",
+    413: "body-too-long",
+    415: "unsupported-media-type",
+    422: "invalid-request",
+    503: "unavailable",
 }
 ANSWERS = {200: "Done", 201: "Created", 202: "Stored, but the outcome of the payment is not known yet"}
 
@@ -79,7 +76,8 @@ def document(style: Style = STYLES[DEFAULT_STYLE], internal: bool = False) -> st
 def as_dict(style: Style, internal: bool = False) -> dict[str, Any]:
     all_routes = routes(style, internal)
     bodies = {route.body for _, route in all_routes if route.body}
-    answers = {model for _, route in all_routes for model in route.answers.values() if model} | {ProblemView}
+    answers = {one for _, route in all_routes for one in route.answers.values() if not isinstance(one, str)}
+    answers |= {ProblemView}
     models: list[Any] = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
     refs, definitions = models_json_schema(sorted(models, key=lambda one: one[0].__name__), ref_template=REF)
     paths: dict[str, Any] = {}
@@ -108,9 +106,9 @@ def first_sentence(service: type[Any]) -> str:
 
 def operation(method: Callable[..., Any], route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
     """Describe one method of one path."""
-    responses = {str(status): answer(status, route, model, refs) for status, model in sorted(route.answers.items())}
+    responses = {str(status): answer(status, route, one, refs) for status, one in sorted(route.answers.items())}
     for status in errors(route):
-        responses.setdefault(str(status), problem(status, refs))
+        responses.setdefault(str(status), problem(ANYWHERE[status], refs))
     described: dict[str, Any] = {
         "operationId": method.__name__,
         "summary": route.summary,
@@ -153,9 +151,9 @@ def errors(route: Route) -> set[int]:
     return anywhere | ({400, 422} if route.query else set())
 
 
-def answer(status: int, route: Route, model: type[BaseModel] | None, refs: dict[Any, Any]) -> dict[str, Any]:
-    if model is None:
-        return problem(status, refs)
+def answer(status: int, route: Route, model: type[BaseModel] | str, refs: dict[Any, Any]) -> dict[str, Any]:
+    if isinstance(model, str):
+        return problem(model, refs)
     headers = {}
     if route.method == "POST":
         headers[REPLAYED] = {
@@ -184,8 +182,14 @@ def given(status: int, route: Route, model: type[BaseModel]) -> dict[str, Any]:
     return {"example": examples[0]} if examples else {}
 
 
-def problem(status: int, refs: dict[Any, Any]) -> dict[str, Any]:
-    return {"description": PROBLEMS[status], "content": {CONTENT_TYPE: {"schema": refs[ProblemView, "serialization"]}}}
+def problem(name: str, refs: dict[Any, Any]) -> dict[str, Any]:
+    """Describe an answer that is a problem, with an example."""
+    status, meaning = {**COMMON, **SHOP.meanings}[name]
+    given = [FieldError(field="price", code="required", message="is required")] if name == "invalid-request" else []
+    detail = "; ".join(f"{one.field}: {one.message}" for one in given) or meaning
+    example = json.loads(Problem(status, name, detail, given).response(SHOP.name).get_data())
+    schema = refs[ProblemView, "serialization"]
+    return {"description": meaning, "content": {CONTENT_TYPE: {"schema": schema, "example": example}}}
 
 
 def parameters(route: Route) -> list[dict[str, Any]]:

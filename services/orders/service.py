@@ -21,10 +21,11 @@ from services.kit.tracing import note, traceparent
 from services.kit.waiting import Ends
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page, UserPageQuery
-from services.kit.web.problems import RETRY_AFTER, not_found
+from services.kit.web.problems import RETRY_AFTER
 from services.orders import models, store
 from services.orders.domain import NewOrder, OrderReason, OrderStatus, OrderView, apply_outcome, event_for
 from services.orders.store import OrderRequest, Recorded, StoredOrder
+from services.problems import not_found
 
 
 class AccountBusy(NotYet):
@@ -48,7 +49,7 @@ class Orders:
         "POST",
         "/orders",
         body=NewOrder,
-        answers={201: OrderView, 202: OrderView, 404: None},
+        answers={201: OrderView, 202: OrderView, 404: "account-not-found"},
         summary="Place an order",
         waits=True,
     )
@@ -112,7 +113,7 @@ class Orders:
     @http(
         "GET",
         "/orders/<uuid:order_id>",
-        answers={200: OrderView, 404: None},
+        answers={200: OrderView, 404: "order-not-found"},
         summary="Show an order",
         waits=True,
     )
@@ -121,7 +122,7 @@ class Orders:
         with self.db.get_session() as session:
             order = store.get(session, order_id)
         if order is None:
-            raise not_found("such order")
+            raise not_found("order")
         return self.ends.show(OrderView.model_validate(order))
 
     @http("GET", "/orders", query=UserPageQuery, answers={200: Page[OrderView]}, summary="List orders, newest first")
@@ -158,7 +159,7 @@ def answer(order: OrderView, is_new: bool, promised: bool, later: Callable[[floa
     """
     note(ORDER_ID, order.id)
     if order.reason == OrderReason.ACCOUNT_NOT_FOUND and not promised:
-        raise not_found("account of this user", replayed=not is_new)
+        raise not_found("account", replayed=not is_new)
     status, headers = (202, RETRY_AFTER) if order.status == OrderStatus.PENDING else (201, {})
     return Reply(status, order, headers | {"Location": f"/orders/{order.id}"}, replayed=not is_new, later=later)
 

@@ -16,7 +16,8 @@ from services.kit.timers import every
 from services.kit.tracing import traceparent
 from services.kit.waiting import Ends
 from services.kit.web.entrypoint import Reply, http
-from services.kit.web.problems import FieldError, Problem, not_found
+from services.kit.web.problems import FieldError, Problem
+from services.problems import not_found
 from services.users import models, store
 from services.users.domain import NewUser, UserStatus, UserView
 from services.users.store import UserRequest
@@ -32,7 +33,9 @@ class Users:
     recovery = Recovery(models.User, UserView, ended=(UserStatus.ACTIVE,))
     ends = Ends(models.User, UserView, ended=(UserStatus.ACTIVE,))
 
-    @http("POST", "/users", body=NewUser, answers={201: UserView, 409: None}, summary="Create a user", waits=True)
+    @http(
+        "POST", "/users", body=NewUser, answers={201: UserView, 409: "email-taken"}, summary="Create a user", waits=True
+    )
     def create_user(self, key: str | None, body: NewUser, wait_s: float | None) -> Reply:
         """Store the user and its event, then have the account opened; `pending` until billing has it."""
         request = UserRequest(uuid4(), key, body.name, body.email, traceparent())
@@ -68,13 +71,19 @@ class Users:
         """Finish the users that a crash or an outage left pending; any number of replicas may do so at once."""
         self.recovery.run(self._register_due)
 
-    @http("GET", "/users/<uuid:user_id>", answers={200: UserView, 404: None}, summary="Show a user", waits=True)
+    @http(
+        "GET",
+        "/users/<uuid:user_id>",
+        answers={200: UserView, 404: "user-not-found"},
+        summary="Show a user",
+        waits=True,
+    )
     def get_user(self, user_id: UUID, wait_s: float | None) -> Reply:
         """Show how the user is now."""
         with self.db.get_session() as session:
             user = store.get(session, user_id)
         if user is None:
-            raise not_found("such user")
+            raise not_found("user")
         return self.ends.show(UserView.model_validate(user))
 
 
@@ -95,6 +104,6 @@ def email_taken(replayed: bool) -> Problem:
         409,
         "email-taken",
         "email: another user has this address.",
-        [FieldError(field="email", message="another user has this address")],
+        [FieldError(field="email", code="taken", message="another user has this address")],
         replayed=replayed,
     )

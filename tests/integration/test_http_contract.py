@@ -565,3 +565,29 @@ def test_the_documentation_is_served_without_help_from_outside(api: Api):
     for name in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js"):
         assert api.get(f"/docs/{name}").status_code == 200
     assert api.get("/openapi.json").json()["openapi"] == "3.1.0"
+
+
+def test_each_problem_leads_to_the_line_that_explains_it(stack, api: Api):
+    refused = api.get(f"/orders/{NOBODY}")
+    assert refused.json()["type"] == "urn:nameko-hw:problem:order-not-found"
+    path, _, anchor = refused.json()["help"].partition("#")
+    assert f'<dt id="{anchor}">' in api.get(path).text and anchor == "order-not-found"
+
+
+def test_each_field_is_told_what_is_wrong_in_our_words(api: Api):
+    asked = {"name": " ", "email": "ada", "age": 7}
+    answer = api.post("/users", asked)
+    said = {one["field"]: (one["code"], one["message"]) for one in answer.json()["errors"]}
+    assert said == {
+        "name": ("line", "should be text of 1 to 200 characters, not only spaces"),
+        "email": ("email", "should be an e-mail address like ada@example.com"),
+        "age": ("unknown", "is not known here"),
+    }
+    wrong = {"user_id": "me", "price": "five"}
+    codes = {one["field"]: one["code"] for one in api.post("/orders", wrong).json()["errors"]}
+    assert codes == {"user_id": "uuid", "price": "integer"}
+    for price, code in ((0, "too_small"), (10**13, "too_large"), (1.5, "integer"), (None, "integer")):
+        [one] = api.post("/orders", {"user_id": NOBODY, "price": price}).json()["errors"]
+        assert (one["field"], one["code"]) == ("price", code)
+    assert api.post("/orders", {}).json()["errors"][0]["code"] == "required"
+    assert api.post("/orders", []).json()["errors"][0]["code"] == "object"

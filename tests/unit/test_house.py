@@ -43,7 +43,8 @@ def imports(file: Path) -> set[str]:
 def test_imports_run_one_way(service, role):
     file = ROOT / "services" / service / f"{role}.py"
     allowed = {f"services.{service}.{other}" for other in MAY_IMPORT[role]}
-    allowed |= {"services.contracts"} | ({"services.notices"} if role == "http" else set())
+    more = {"http": {"services.notices"}, "service": {"services.problems"}}.get(role, set())
+    allowed |= {"services.contracts"} | more
     for name in imports(file):
         may_use_kit = role in MAY_USE_KIT and (name == "services.kit" or name.startswith("services.kit."))
         if name == f"services.{service}" or name.startswith(FOR_ALL) or may_use_kit:

@@ -1,6 +1,7 @@
 """The page that documents the API: an OpenAPI file, shown by Swagger UI. Its files come from a Python package."""
 
 import mimetypes
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Request, Response
 
 from services.kit.product import Product
+from services.kit.web.catalogue import COMMON
 from services.kit.web.problems import nothing_here, routing_problem
 
 SWAGGER_UI = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
@@ -26,11 +28,30 @@ PAGE = """<!doctype html>
 </body>
 </html>
 """
+PROBLEMS = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>{name}: the problems</title>
+</head>
+<body>
+<h1>The problems</h1>
+<p>An error is a problem (RFC 9457). Its <code>type</code> is <code>urn:{name}:problem:</code> and one of these names:
+</p>
+<dl>
+{entries}
+</dl>
+</body>
+</html>
+"""
+ENTRY = '<dt id="{name}"><a href="#{name}"><code>{name}</code></a>, {status}</dt>\n<dd>{text}</dd>'
 START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui"});\n'
 
 
 class Documentation:
-    """Answers `/`, `/docs` and `/openapi.json` of a product. The pages load nothing from other hosts."""
+    """Answers `/`, `/docs`, `/docs/problems` and `/openapi.json`. The pages load nothing from other hosts."""
 
     def __init__(self, product: Product) -> None:
         self.product = product
@@ -47,9 +68,17 @@ class Documentation:
             return Response(status=302, headers={"Location": "/docs"})
         if request.path == "/openapi.json" and self.product.openapi:
             return Response(self.product.openapi.read_bytes(), content_type="application/json")
+        if request.path == "/docs/problems":
+            return Response(self._problems(), content_type="text/html; charset=utf-8")
         if request.path in ("/docs", "/docs/"):
             return Response(PAGE.format(name=self.product.name), content_type="text/html; charset=utf-8")
         return self._file(request.path.removeprefix("/docs/"))
+
+    def _problems(self) -> str:
+        """Return the page of all types of problems, each of which is a place to link to."""
+        meanings = sorted({**COMMON, **self.product.meanings}.items())
+        entries = (ENTRY.format(name=name, status=one.status, text=escape(one.text)) for name, one in meanings)
+        return PROBLEMS.format(name=self.product.name, entries="\n".join(entries))
 
     def _file(self, name: str) -> Response:
         spec = find_spec("swagger_ui")

@@ -1,6 +1,6 @@
 """The `http` entrypoint: it checks what comes in, returns a Reply, and turns every error into a problem.
 
-    @http("POST", "/orders", body=NewOrder, answers={201: OrderView, 404: None})
+    @http("POST", "/orders", body=NewOrder, answers={201: OrderView, 404: "account-not-found"})
     def create_order(self, key, body): ...
 
 The method gets by name: the values in the path, `key` (the Idempotency-Key of a POST, or None), `body` and `query`.
@@ -70,13 +70,15 @@ class Reply:
 class Route:
     """What an entrypoint takes and answers. It is checked for each request, and described in the OpenAPI.
 
+    `answers` are models by their status, and names of problems.
+
     `waits`: the answer of this route may be pending, and waits as long as the client prefers. The method gets `wait_s`:
     how many seconds that is, counted from when the request has arrived, or None without a usable preference.
     """
 
     method: str
     path: str
-    answers: dict[int, type[BaseModel] | None]
+    answers: dict[int, type[BaseModel] | str]
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     summary: str = ""
@@ -185,7 +187,9 @@ def _key(request: Request) -> str | None:
     """Return the Idempotency-Key, bare or quoted as in draft-ietf-httpapi-idempotency-key-header; None without one."""
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is not None and not re.fullmatch(KEY_PATTERN, key):
-        raise bad_field(IDEMPOTENCY_KEY, "should be 1 to 255 printable ASCII characters, which may be quoted", 400)
+        raise bad_field(
+            IDEMPOTENCY_KEY, "malformed", "should be 1 to 255 printable ASCII characters, which may be quoted", 400
+        )
     if key is not None and key.startswith('"'):
         return re.sub(r"\\(.)", r"\1", key[1:-1])
     return key
@@ -194,7 +198,7 @@ def _key(request: Request) -> str | None:
 def _query(request: Request) -> dict[str, str]:
     for name, values in request.args.lists():
         if len(values) > 1:
-            raise bad_field(name, "is given twice", 400)
+            raise bad_field(name, "repeated", "is given twice", 400)
     return request.args.to_dict()
 
 
@@ -236,7 +240,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, value in pairs:
         if name in values:
             shown = name.encode("ascii", "backslashreplace").decode("ascii")[:100]
-            raise bad_field(shown, "is given twice", 400)
+            raise bad_field(shown, "repeated", "is given twice", 400)
         values[name] = value
     return values
 

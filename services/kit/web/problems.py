@@ -9,6 +9,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.wrappers import Response
 
 from services.kit.errors import TEMPORARY, KeyReused
+from services.kit.web.catalogue import said_of
 
 CONTENT_TYPE = "application/problem+json"
 REPLAYED = "Idempotent-Replayed"
@@ -25,7 +26,8 @@ class FieldError(BaseModel):
     """What is wrong with one field of a request."""
 
     field: Annotated[str, Field(description="The field, its path joined by dots; `body` for all of it")]
-    message: Annotated[str, Field(description="What is wrong with it")]
+    code: Annotated[str, Field(description="What is wrong with it, as a stable name", examples=["required"])]
+    message: Annotated[str, Field(description="What is wrong with it, for people")]
 
 
 class ProblemView(BaseModel):
@@ -35,6 +37,7 @@ class ProblemView(BaseModel):
     title: Annotated[str, Field(description="The name of the status")]
     status: Annotated[int, Field(ge=400, le=599, description="The status of the answer")]
     detail: Annotated[str, Field(description="What went wrong, for people")]
+    help: Annotated[str, Field(description="Where the type is explained, below the base URL")] = ""
     errors: Annotated[list[FieldError], Field(description="What is wrong with which field of the request")] = []
 
 
@@ -62,17 +65,14 @@ class Problem(Exception):
 
     def response(self, product: str) -> Response:
         """Return the answer as the product called `product` gives it."""
-        view = self.view.model_copy(update={"type": f"urn:{product}:problem:{self.view.type}"})
+        name = self.view.type
+        view = self.view.model_copy(update={"type": f"urn:{product}:problem:{name}", "help": f"/docs/problems#{name}"})
         body = view.model_dump_json(exclude_defaults=True)
         return Response(body, view.status, self.headers, content_type=CONTENT_TYPE)
 
 
-def not_found(what: str, replayed: bool = False) -> Problem:
-    return Problem(404, "not-found", f"There is no {what}.", replayed=replayed)
-
-
 def nothing_here() -> Problem:
-    return Problem(404, "not-found", "There is nothing at this path.")
+    return Problem(404, "no-such-path", "There is nothing at this path.")
 
 
 def routing_problem(error: HTTPException) -> Problem:
@@ -83,8 +83,9 @@ def routing_problem(error: HTTPException) -> Problem:
     return nothing_here()
 
 
-def bad_field(field: str, message: str, status: int = 422) -> Problem:
-    return Problem(status, "invalid-request", f"{field}: {message}", [FieldError(field=field, message=message)])
+def bad_field(field: str, code: str, message: str, status: int = 422) -> Problem:
+    error = FieldError(field=field, code=code, message=message)
+    return Problem(status, "invalid-request", f"{field}: {message}", [error])
 
 
 def unavailable(why: str = "The service cannot answer now.") -> Problem:
@@ -94,12 +95,11 @@ def unavailable(why: str = "The service cannot answer now.") -> Problem:
 
 def invalid(error: ValidationError) -> Problem:
     """Return the problem for values that a model has refused; it names every field."""
-    errors = [
-        FieldError(
-            field=".".join(str(part) for part in one["loc"]) or "body", message=one["msg"].removeprefix("Value error, ")
-        )
-        for one in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
+    errors = []
+    for one in error.errors(include_url=False, include_input=False):
+        code, message = said_of(one)
+        field = ".".join(str(part) for part in one["loc"]) or "body"
+        errors.append(FieldError(field=field, code=code, message=message))
     return Problem(422, "invalid-request", "; ".join(f"{one.field}: {one.message}" for one in errors), errors)
 
 
@@ -116,7 +116,7 @@ def from_exception(error: Exception, own: Mapping[type[Exception], Callable[[], 
                 422,
                 "idempotency-key-reused",
                 "Idempotency-Key: it was used before for a request with other values.",
-                [FieldError(field="Idempotency-Key", message="was used before with other values")],
+                [FieldError(field="Idempotency-Key", code="reused", message="was used before with other values")],
             )
         case _ if type(error) in own:
             return own[type(error)]()

@@ -20,7 +20,7 @@ from services.kit.tracing import Tracer
 from services.kit.web import entrypoint as module
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.prefer import preferred_wait_s
-from services.kit.web.problems import not_found
+from services.kit.web.problems import nothing_here
 from services.kit.web.server import PATH_VALUES
 
 LONG_S, SHORT_S = 5, 0.05
@@ -174,7 +174,7 @@ def test_what_the_worker_has_taken_is_no_longer_there_to_wait():
     assert 0 < given[0] <= 1 - 2 * SHORT_S
 
 
-@pytest.mark.parametrize("error, status", [(not_found("account"), 404), (Unavailable(), 503), (KeyError("text"), 500)])
+@pytest.mark.parametrize("error, status", [(nothing_here(), 404), (Unavailable(), 503), (KeyError("text"), 500)])
 def test_an_error_while_waiting_is_a_problem(error: Exception, status: int):
     def wait(seconds: float) -> Reply:
         raise error

@@ -36,7 +36,7 @@ def test_what_services_call_each_other_by_is_not_reachable_from_outside():
     apps = dict.fromkeys(ROUTES.values(), served)
     path = "/internal/billing/payments/8f0c1c2e-4a57-4b1e-9a5c-6d2f0e7b3a10"
     answer = Client(Gateway(apps, own={})).put(path, json={})
-    assert answer.status_code == 404 and answer.json["type"].endswith(":not-found")
+    assert answer.status_code == 404 and answer.json["type"].endswith(":no-such-path")
     assert Client(Gateway(apps, own={}, routes=INTERNAL_ROUTES)).put(path).status_code == 200
     assert Client(Gateway(apps, own={}, routes=INTERNAL_ROUTES)).get("/users/x").status_code == 404
 

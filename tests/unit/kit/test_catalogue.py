@@ -1,0 +1,45 @@
+"""Every problem that the code raises is in the catalogue, and a client is never told pydantic's words."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.kit.web.catalogue import COMMON
+from services.local.stack import ROOT
+from services.shop import SHOP
+
+KNOWN = {**COMMON, **SHOP.meanings}
+OF_THE_PAGE = ROOT / "services" / "local" / "page"  # which has no clients but itself
+
+
+def raised() -> Iterator[tuple[str, int | None]]:
+    """The name and the status of each problem that is made in the code, if both stand there."""
+    for path in (ROOT / "services").rglob("*.py"):
+        if path.is_relative_to(OF_THE_PAGE):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Problem" and len(node.args) > 1:
+                status, name = node.args[:2]
+                if isinstance(name, ast.Constant):
+                    yield name.value, status.value if isinstance(status, ast.Constant) else None
+
+
+def test_every_problem_is_in_the_catalogue_with_its_status():
+    made = set(raised())
+    assert len(made) > 10
+    for name, status in made:
+        assert name in KNOWN, name
+        assert status in (None, KNOWN[name].status, 400), name
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_meaning_is_a_sentence(name: str):
+    assert (KNOWN[name].text.endswith((".", ")")) and KNOWN[name].text[0].isupper()) or name == "not-ready"
+
+
+def test_the_proxy_of_compose_answers_with_known_problems():
+    text = Path(ROOT / "docker" / "nginx.conf").read_text()
+    named = {part.split('"')[0] for part in text.split("urn:nameko-hw:problem:")[1:]}
+    assert named and named <= KNOWN.keys()
