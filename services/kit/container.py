@@ -14,7 +14,7 @@ from services.kit.db.connecting import with_driver
 from services.kit.dns import install
 from services.kit.metrics import metrics_of
 from services.kit.product import Product
-from services.kit.tracing import tracer_of
+from services.kit.tracing import InheritingPool, tracer_of
 from services.kit.web.client import HttpClient
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Container(ServiceContainer):
         self.tracer = _or_exit(tracer_of, get_service_name(service_cls))
         urls = {key: with_driver(url) for key, url in self.settings.DB_URIS.items()}
         super().__init__(service_cls, {**config, "DB_URIS": urls})
-        self._worker_pool = self.tracer.worker_pool(self.max_workers)
+        self._worker_pool = InheritingPool(self.max_workers)
         for extension in self.subextensions:
             if isinstance(extension, HttpClient):
                 _or_exit(extension.check, self.settings)

@@ -1,6 +1,7 @@
 """The formats of the log: lines for people, or a JSON object a line for programs (LOG_FORMAT=line or json).
 
-With tracing on, a line that is written while something is under way says the id of its trace, and what was noted of it.
+A line that is written while a request is answered says the id of the request. With tracing on, a line that is written
+while something is under way says the id of its trace, and what was noted of it.
 """
 
 import json
@@ -9,6 +10,7 @@ import sys
 from datetime import UTC, datetime
 
 from services.kit import tracing
+from services.kit.web.request_id import request_id
 
 LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 FORMATS = ("line", "json")
@@ -41,9 +43,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_context() -> dict[str, str]:
-    """Return what a line says of what is under way: the id of the trace, and what was noted."""
-    trace_id = tracing.trace_id()
-    return {"trace_id": trace_id, **tracing.noted()} if trace_id else {}
+    """Return what a line says of what is under way: the ids of the request and of the trace, and what was noted."""
+    ids = {"request_id": request_id(), "trace_id": tracing.trace_id()}
+    return {name: id_ for name, id_ in ids.items() if id_} | dict(tracing.noted())
 
 
 def formatter(format_: str) -> logging.Formatter:

@@ -183,10 +183,6 @@ class Tracer:
     def fail(self, span: Span, error: BaseException) -> None:
         """Mark a span as failed."""
 
-    def worker_pool(self, size: int) -> GreenPool:
-        """Return the pool of the workers of a container."""
-        return GreenPool(size)
-
     def stop(self) -> None:
         """Send what is left, for FLUSH_S at the most."""
 
@@ -298,9 +294,6 @@ class OpenTelemetry(Tracer):
         span.set_status(self._api.StatusCode.ERROR)
         span.set_attribute("error.type", type(error).__name__)
 
-    def worker_pool(self, size: int) -> GreenPool:
-        return _InheritingPool(size)
-
     def stop(self) -> None:
         with Timeout(FLUSH_S, False):
             self._provider.shutdown()
@@ -325,8 +318,8 @@ def _exporter(service: str) -> Any:
     return Exporter()
 
 
-class _InheritingPool(GreenPool):
-    """Its green threads go on with the context of who spawned them; eventlet's begin without one."""
+class InheritingPool(GreenPool):
+    """A pool whose green threads go on with the context of who spawned them; eventlet's begin without one."""
 
     def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return super().spawn(copy_context().run, function, *args, **kwargs)

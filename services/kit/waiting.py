@@ -73,8 +73,12 @@ class Ends(DependencyProvider):
     def show(self, view: Any) -> Reply:
         """Return the answer that shows a row; if it is pending, it waits for the end as long as the client prefers."""
         if str(view.status) in self.ended:
-            return Reply(200, view)
-        return Reply(200, view, later=lambda wait_s: Reply(200, self.wait(view.id, wait_s) or view))
+            return Reply(200, view, ended=True)
+        return Reply(200, view, later=lambda wait_s: self._shown_later(view, wait_s))
+
+    def _shown_later(self, view: Any, wait_s: float) -> Reply:
+        ended = self.wait(view.id, wait_s)
+        return Reply(200, ended, ended=True) if ended else Reply(200, view)
 
     def tell(self, rows: Iterable[Any]) -> None:
         """Wake those that wait for one of `rows`, views or rows of the database; pass over rows that are pending."""

@@ -15,6 +15,7 @@ from services.kit.web.documentation import Documentation
 from services.kit.web.health import live
 from services.kit.web.problems import RETRY_AFTER, Problem, nothing_here, unavailable
 from services.kit.web.protocol import protocol_of
+from services.kit.web.request_id import REQUEST_ID, identified
 from services.local.net import HOST
 from services.shop import INTERNAL_ROUTES, ROUTES, SHOP
 
@@ -63,7 +64,14 @@ class Gateway:
         first, *others = path[1:].split("/")
         service = self.routes.get(first) or self.routes.get("/".join([first, *others[:1]]))
         app = self.apps[service] if service else self.own.get(path, not_routed)
-        return app(environ, start_response)
+        with identified(environ.get("HTTP_X_REQUEST_ID")) as id_:
+            environ["HTTP_X_REQUEST_ID"] = id_
+
+            def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+                known = any(name == REQUEST_ID for name, _ in headers)  # else the answer is our own
+                return start_response(status, headers if known else [*headers, (REQUEST_ID, id_)], *more)
+
+            return app(environ, start)
 
 
 def not_routed(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

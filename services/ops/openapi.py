@@ -15,6 +15,7 @@ from services.kit.web.catalogue import COMMON
 from services.kit.web.entrypoint import IDEMPOTENCY_KEY, KEY_PATTERN, Http, Route
 from services.kit.web.prefer import PREFER, PREFERENCE_APPLIED
 from services.kit.web.problems import CONTENT_TYPE, REPLAYED, FieldError, Problem, ProblemView
+from services.kit.web.request_id import REQUEST_ID
 from services.shop import DEFAULT_STYLE, INTERNAL, SERVICES, SHOP, STYLES, Style, base_class, service_class
 
 REF = "#/components/schemas/{model}"
@@ -109,6 +110,13 @@ def operation(method: Callable[..., Any], route: Route, refs: dict[Any, Any]) ->
     responses = {str(status): answer(status, route, one, refs) for status, one in sorted(route.answers.items())}
     for status in errors(route):
         responses.setdefault(str(status), problem(ANYWHERE[status], refs))
+    if route.waits and route.method == "GET":
+        responses["304"] = {"description": "It has ended, and is as the client has it"}
+    for one in responses.values():
+        one.setdefault("headers", {})[REQUEST_ID] = {
+            "description": "Joins this answer to the log of the service; that of the request, if it had one",
+            "schema": {"type": "string"},
+        }
     described: dict[str, Any] = {
         "operationId": method.__name__,
         "summary": route.summary,
@@ -162,6 +170,11 @@ def answer(status: int, route: Route, model: type[BaseModel] | str, refs: dict[A
         }
     if status in (201, 202) and route.path != "/notifications":
         headers["Location"] = {"description": "The path of what was created", "schema": {"type": "string"}}
+    if route.waits and route.method == "GET":
+        headers["ETag"] = {
+            "description": "Of what has ended, and never changes again, for `If-None-Match`",
+            "schema": {"type": "string"},
+        }
     if route.waits:
         headers[PREFERENCE_APPLIED] = {
             "description": "The wait that was applied, in seconds, if the request preferred one",
@@ -215,6 +228,23 @@ def parameters(route: Route) -> list[dict[str, Any]]:
                 "in": "header",
                 "description": "One effect for each key, however often the request is sent; quoted or bare",
                 "schema": {"type": "string", "pattern": f"^({KEY_PATTERN})$"},
+            }
+        )
+    found.append(
+        {
+            "name": REQUEST_ID,
+            "in": "header",
+            "description": "The id under which the request is logged; made if there is none that can be used",
+            "schema": {"type": "string"},
+        }
+    )
+    if route.waits and route.method == "GET":
+        found.append(
+            {
+                "name": "If-None-Match",
+                "in": "header",
+                "description": "The ETag of what the client has",
+                "schema": {"type": "string"},
             }
         )
     if route.waits:

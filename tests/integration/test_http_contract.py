@@ -591,3 +591,29 @@ def test_each_field_is_told_what_is_wrong_in_our_words(api: Api):
         assert (one["field"], one["code"]) == ("price", code)
     assert api.post("/orders", {}).json()["errors"][0]["code"] == "required"
     assert api.post("/orders", []).json()["errors"][0]["code"] == "object"
+
+
+def test_a_request_has_an_id_which_answers_and_the_log_share(stack, api: Api):
+    answer = api.request("GET", f"/orders/{NOBODY}", headers={"X-Request-Id": "my-page:7"})
+    assert answer.headers["X-Request-Id"] == "my-page:7"
+    assert answer.json()["instance"] == "urn:nameko-hw:request:my-page:7"
+    made = {api.get("/orders").headers["X-Request-Id"] for _ in range(2)}
+    assert len(made) == 2 and all(UUID(one) for one in made)
+    unusable = api.request("GET", "/orders", headers={"X-Request-Id": "a b"}).headers["X-Request-Id"]
+    assert UUID(unusable)
+    for path in ("/nowhere", "/docs"):
+        assert api.request("GET", path, headers={"X-Request-Id": "seven"}).headers["X-Request-Id"] == "seven"
+
+
+def test_what_moves_is_not_cached_and_what_has_ended_need_not_be_sent_again(api: Api):
+    user_id = api.new_user(balance=10)["id"]
+    order = api.post("/orders", {"user_id": user_id, "price": 4}, wait_s=4).json()
+    for path in (f"/billing/accounts/{user_id}", f"/orders?user_id={user_id}", f"/orders/{NOBODY}", "/nowhere"):
+        answer = api.get(path)
+        assert answer.headers["Cache-Control"] == "no-store" and "ETag" not in answer.headers, path
+    shown = api.get(f"/orders/{order['id']}")
+    assert shown.json()["status"] == "paid" and shown.headers["Cache-Control"] == "private, no-cache"
+    again = api.request("GET", f"/orders/{order['id']}", headers={"If-None-Match": shown.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    other = api.request("GET", f"/orders/{order['id']}", headers={"If-None-Match": '"other"'})
+    assert other.status_code == 200 and other.json() == shown.json()

@@ -31,7 +31,7 @@ from services.kit.errors import Unavailable
 from services.kit.seams import Container
 from services.kit.tracing import TRACEPARENT, Kind
 from services.kit.web.prefer import PREFER, applied, preferred_wait_s
-from services.kit.web.problems import REPLAYED, Problem, bad_field, from_exception, invalid
+from services.kit.web.problems import NO_STORE, REPLAYED, Problem, bad_field, from_exception, invalid
 from services.kit.web.server import PATH_VALUES, Server
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ KEY_PATTERN = (
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer with a JSON body. `replayed` means that the Idempotency-Key had been used before.
+    """An answer with a JSON body. `replayed` means that the Idempotency-Key had been used before, `ended` that what it
+    shows never changes again, so that a client may ask whether it still has it (ETag, RFC 9110, section 8.8.3).
 
     `later` is for an answer that is not final yet: it waits, for so many seconds at most, and returns the answer as it
     is then. It is called once, with 0.0 if there is no time to wait, and has LAST_S more for a last statement.
@@ -59,11 +60,16 @@ class Reply:
     body: BaseModel
     headers: dict[str, str] = field(default_factory=dict)
     replayed: bool = False
+    ended: bool = False
     later: "Callable[[float], Reply] | None" = None
 
     def response(self) -> Response:
-        headers = self.headers | ({REPLAYED: "true"} if self.replayed else {})
-        return Response(self.body.model_dump_json(), self.status, headers, content_type="application/json")
+        headers = NO_STORE | self.headers | ({REPLAYED: "true"} if self.replayed else {})
+        response = Response(self.body.model_dump_json(), self.status, headers, content_type="application/json")
+        if self.ended:
+            response.add_etag()
+            response.headers["Cache-Control"] = "private, no-cache"
+        return response
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ class Http(HttpRequestHandler):
                 reply = reply.later(left_s)
         response = reply.response()
         response.headers.update({} if wait_s is None else applied(wait_s))
-        return response
+        return response.make_conditional(request) if reply.ended else response
 
     def _wait_s(self, request: Request) -> float | None:
         preferred = preferred_wait_s(request.headers.get(PREFER))

@@ -10,12 +10,14 @@ from werkzeug.wrappers import Response
 
 from services.kit.errors import TEMPORARY, KeyReused
 from services.kit.web.catalogue import said_of
+from services.kit.web.request_id import request_id
 
 CONTENT_TYPE = "application/problem+json"
 REPLAYED = "Idempotent-Replayed"
 RETRY_AFTER_S = 1
 #: The header of an answer that is not final: every 503, and the 202 of what is still pending.
 RETRY_AFTER = {"Retry-After": str(RETRY_AFTER_S)}
+NO_STORE = {"Cache-Control": "no-store"}  # of what is personal, or changes
 SEND_AGAIN = (
     "Send it again with the same Idempotency-Key; a request without one may have been carried out, "
     "so look first at what it was to change."
@@ -37,6 +39,7 @@ class ProblemView(BaseModel):
     title: Annotated[str, Field(description="The name of the status")]
     status: Annotated[int, Field(ge=400, le=599, description="The status of the answer")]
     detail: Annotated[str, Field(description="What went wrong, for people")]
+    instance: Annotated[str, Field(description="This very answer: the id at its end is that of `X-Request-Id`")] = ""
     help: Annotated[str, Field(description="Where the type is explained, below the base URL")] = ""
     errors: Annotated[list[FieldError], Field(description="What is wrong with which field of the request")] = []
 
@@ -66,9 +69,16 @@ class Problem(Exception):
     def response(self, product: str) -> Response:
         """Return the answer as the product called `product` gives it."""
         name = self.view.type
-        view = self.view.model_copy(update={"type": f"urn:{product}:problem:{name}", "help": f"/docs/problems#{name}"})
+        id_ = request_id()
+        view = self.view.model_copy(
+            update={
+                "type": f"urn:{product}:problem:{name}",
+                "instance": f"urn:{product}:request:{id_}" if id_ else "",
+                "help": f"/docs/problems#{name}",
+            }
+        )
         body = view.model_dump_json(exclude_defaults=True)
-        return Response(body, view.status, self.headers, content_type=CONTENT_TYPE)
+        return Response(body, view.status, NO_STORE | self.headers, content_type=CONTENT_TYPE)
 
 
 def nothing_here() -> Problem:

@@ -19,6 +19,7 @@ from services.kit.web.documentation import Documentation
 from services.kit.web.health import Health
 from services.kit.web.problems import routing_problem, unavailable
 from services.kit.web.protocol import protocol_of, raw
+from services.kit.web.request_id import REQUEST_ID, identified
 
 log = logging.getLogger(__name__)
 
@@ -148,13 +149,17 @@ class Server(WebServer):
     def app(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request: the WSGI application."""
         request = Request(environ)
-        if answer := self.health.answers.get(request.path):
-            response = answer(request)
-        elif self.documentation.serves(request.path):
-            response = self.documentation.answer(request)
-        else:
-            response = self.dispatch(request)
+        with identified(request.headers.get(REQUEST_ID)) as id_:
+            response = self._answer(request)
+        response.headers[REQUEST_ID] = id_
         return response(environ, start_response)
+
+    def _answer(self, request: Request) -> Response:
+        if answer := self.health.answers.get(request.path):
+            return answer(request)
+        if self.documentation.serves(request.path):
+            return self.documentation.answer(request)
+        return self.dispatch(request)
 
     def dispatch(self, request: Request) -> Response:
         """Have the entrypoint of the path and method answer."""

@@ -13,7 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from services.kit import tracing
 from services.kit.config import BadConfiguration
 from services.kit.logs import formatter
-from services.kit.tracing import OpenTelemetry, Tracer, tracer_of
+from services.kit.tracing import InheritingPool, OpenTelemetry, Tracer, tracer_of
+from services.kit.web.request_id import identified
 from services.local.stack import ROOT
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -137,7 +138,7 @@ def test_a_batch_has_more_links_than_the_sdk_allows_by_itself(tracer: OpenTeleme
 
 
 def test_a_worker_goes_on_with_the_context_of_who_spawned_it(tracer: OpenTelemetry):
-    pool = tracer.worker_pool(2)
+    pool = InheritingPool(2)
     with tracer.span("one", parent=CONTEXT):
         inherited = pool.spawn(tracing.traceparent)
         alone = eventlet.spawn(tracing.traceparent)
@@ -163,10 +164,12 @@ def test_a_line_of_the_log_says_the_trace_and_the_order(tracer: OpenTelemetry):
     with tracer.span("one", parent=CONTEXT):
         tracing.note("shop.order.id", "7")
         assert line("line").endswith(f"INFO kit: so it is [trace_id={'a' * 32} shop.order.id=7]")
-        said = json.loads(line("json"))
+        with identified("seven"):
+            said = json.loads(line("json"))
     with tracer.span("another"):
         assert "shop.order.id" not in line("line")
     assert (said["message"], said["trace_id"], said["shop.order.id"]) == ("so it is", "a" * 32, "7")
+    assert said["request_id"] == "seven" and "request_id" not in line("json")
 
 
 def test_a_json_line_has_the_error_in_it():
