@@ -50,6 +50,7 @@ class Settings(BaseModel):
     EVENT_RETRY_PAUSES_S: Annotated[list[Seconds], Field(min_length=1, max_length=20)]
     MAX_CALLS: Count
     MAX_CONNECTIONS: Count
+    CORS_ORIGINS: list[str]
     BODY_LIMIT_BYTES: Annotated[int, Field(ge=1024, le=2**30)]
     LOGGING: dict[str, Any]
 
@@ -87,6 +88,14 @@ class Settings(BaseModel):
             if url and not _is_base_url(url):
                 raise ValueError(f"{service} should be a URL like http://host:8000")
         return urls
+
+    @field_validator("CORS_ORIGINS")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if not _is_base_url(origin) or urlsplit(origin).path:
+                raise ValueError("each should be an origin like https://shop.example.com")
+        return origins
 
     @model_validator(mode="after")
     def _are_in_proportion(self) -> "Settings":

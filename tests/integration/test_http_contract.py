@@ -149,7 +149,6 @@ def test_what_is_not_there_is_404(api: Api, path):
         ("POST", "/docs"),
         ("DELETE", "/notifications"),
         ("GET", f"/billing/accounts/{NOBODY}/deposit"),
-        ("OPTIONS", "/orders"),
         ("TRACE", "/orders"),
     ],
 )

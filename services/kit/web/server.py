@@ -15,6 +15,7 @@ from werkzeug.routing import Map
 from werkzeug.wrappers import Request, Response
 
 from services.kit.seams import Container
+from services.kit.web.cors import Cors
 from services.kit.web.documentation import Documentation
 from services.kit.web.health import Health
 from services.kit.web.problems import routing_problem, unavailable
@@ -48,6 +49,7 @@ class Server(WebServer):
 
     def start(self) -> None:
         self.url_map = self.make_url_map()
+        self.cors = Cors(self.container.settings.CORS_ORIGINS)
         self.health = Health(self.container)
         self.documentation = Documentation(self.container.product)
         if self.bind_addr and not self._starting:
@@ -150,8 +152,9 @@ class Server(WebServer):
         """Answer a request: the WSGI application."""
         request = Request(environ)
         with identified(request.headers.get(REQUEST_ID)) as id_:
-            response = self._answer(request)
+            response = self.cors.preflight(request) or self._answer(request)
         response.headers[REQUEST_ID] = id_
+        self.cors.show(request, response)
         return response(environ, start_response)
 
     def _answer(self, request: Request) -> Response:
@@ -166,5 +169,8 @@ class Server(WebServer):
         try:
             entrypoint, request.environ[PATH_VALUES] = self.url_map.bind_to_environ(request.environ).match()
         except HTTPException as error:
-            return routing_problem(error).response(self.container.product.name)
+            problem = routing_problem(error)
+            if request.method == "OPTIONS" and "Allow" in problem.headers:
+                return Response(status=204, headers=problem.headers)
+            return problem.response(self.container.product.name)
         return entrypoint.handle_request(request)
