@@ -156,10 +156,10 @@ class Page:
 
     def _break(self, request: Request, part: str, action: str) -> Any:
         if self.where.control is None:
-            raise Problem(404, "not-found", "There are no processes to break here: `make stack` has some.")
+            raise Problem(404, "nothing-to-break", "There are no processes to break here: `make stack` has some.")
         down_s = request.args.get("down_s", "0.2")
         if not re.fullmatch(r"[0-9]{1,2}(\.[0-9])?", down_s):
-            raise bad_field("down_s", "should be a number of seconds, up to 60")
+            raise bad_field("down_s", "number", "should be a number of seconds, up to 60")
         self.where.control.do(action, part, float(down_s))
         return {}
 
@@ -200,7 +200,7 @@ def _uuid(field: str, text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise bad_field(field, "should be a UUID") from None
+        raise bad_field(field, "uuid", "should be a UUID") from None
 
 
 def _uuid_or_none(request: Request, field: str) -> UUID | None:

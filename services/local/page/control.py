@@ -216,7 +216,7 @@ class ControlClient:
         except (OSError, ValueError):
             raise unavailable("The stack does not answer.") from None
         if not done:
-            raise Problem(404, "not-found", "There is no such part of this stack, or no such action.")
+            raise Problem(404, "no-such-part", "There is no such part of this stack, or no such action.")
 
     def _ask(self, request: dict[str, Any]) -> Any:
         with socket.socket(socket.AF_UNIX) as connection:

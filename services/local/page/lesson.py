@@ -31,7 +31,7 @@ class Without:
     def start(self, what: str) -> None:
         """Start the lesson about a safeguard, unless one runs. Raises Problem for one that there is not."""
         if what not in SAFEGUARDS:
-            raise Problem(404, "not-found", "There is no such safeguard.")
+            raise Problem(404, "no-such-safeguard", "There is no such safeguard.")
         if not self.is_running:
             self.is_running = True
             self.what, self.steps = what, []

@@ -90,7 +90,7 @@ def test_every_file_that_is_named_is_there_and_served(client):
 @pytest.mark.parametrize("path", ["/page/../app.py", "/page/app.py", "/page/static/main.js", "/page/code/x", "/page/"])
 def test_nothing_else_is_served(client, path):
     answer = client.get(path, **HERE)
-    assert answer.status_code == 404 and problem(answer) == "not-found"
+    assert answer.status_code == 404 and problem(answer) == "no-such-path"
 
 
 @pytest.mark.parametrize("path", ["/page/orders/x", "/page/orders?user_id=1", "/page/parts/x/kill?down_s=1000"])
