@@ -25,7 +25,13 @@ ARCHITECTURE, CONTRIBUTING = ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"
 PRESENT = [page for page in pages() if page.name != "CHANGELOG.md"]
 #: What is named though it is nowhere: events that might be added, an option of nginx, what commands make.
 MIGHT_BE = {"payment_refunded", "stock_refused", "stock_reserved", "non_idempotent"}
-MADE = {"bench/.venv", "postman/report.html", "postman/node_modules", "docs/lint/node_modules"}
+MADE = {
+    "bench/.venv",
+    "postman/report.html",
+    "postman/node_modules",
+    "docs/lint/node_modules",
+    "tests/page/node_modules",
+}
 SOURCES = (".py", ".yaml", ".yml", ".cfg", ".toml", ".sh", ".json", ".mmd", ".pml", ".lua", ".tpl", ".conf")
 
 
