@@ -7,6 +7,7 @@ SEED ?= 1
 PAIRS ?= 5
 SECONDS ?= 6
 WORKERS ?= 3
+COVERAGE ?=
 BASE_URL ?= http://127.0.0.1:$(PORT)
 STYLE ?= broker
 VENV := .venv
@@ -35,12 +36,11 @@ check: $(VENV)/test  ## lint, and run every test that needs no server: under a m
 	@$(MAKE) --no-print-directory --jobs=2 lint
 	@$(pytest) -n 2 -m "not server"
 
-test: needs-test  ## set up whatever is missing, lint, run all tests and measure their coverage (WORKERS=3)
+test: needs-test  ## set up whatever is missing, lint and run all tests (WORKERS=3; COVERAGE=1 measures it)
 	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/test postman/node_modules docs/lint/node_modules tests/page/node_modules
 	@$(MAKE) --no-print-directory --jobs=2 lint
-	@$(pytest) -n $(WORKERS) --cov --cov-report=
+	@$(pytest) -n $(WORKERS) $(if $(COVERAGE),--cov --cov-report=term)
 	@$(in_other_styles)
-	@echo "Coverage by file: $(BIN)/coverage report"
 
 test-styles: needs-test $(VENV)/test  ## run the tests of servers and faults in all three styles in full (WORKERS=3)
 	@$(pytest) -n $(WORKERS) --styles tests/integration tests/faults

@@ -16,6 +16,7 @@ eventlet.monkey_patch()
 
 import ctypes  # noqa: E402
 import os  # noqa: E402
+import random  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
@@ -154,6 +155,7 @@ def in_forks(work: Callable[[], object]) -> None:
         if child == 0:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            random.seed()  # else each fork makes the ids that the one before has made
             work()
             sys.exit()
         signal.signal(signal.SIGTERM, lambda *_, child=child: os.kill(child, signal.SIGTERM))

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,10 +15,10 @@ import pytest
 
 from services.local.net import HOST, free_port, wait_for
 from services.local.stack import ROOT, Stack
-from services.shop import STYLES, Style
+from services.shop import DEFAULT_STYLE, STYLES, Style
 from tests.client import Api
 from tests.collector import Collected, Collector
-from tests.conftest import QUICK
+from tests.conftest import QUICK, Embedded
 from tests.faults.points import all_points
 from tests.faults.test_crash_points import planned
 
@@ -87,10 +87,24 @@ def place(api: Api, user_id: str, price: int = 4) -> tuple[str, str]:
     return trace, answer.json()["id"] if answer.ok else ""
 
 
+@contextmanager
+def running(folder: Path, collector: Collector, style: Style) -> Iterator[str]:
+    """The base URL of a system that is traced: a stack in the default style, one process in the others."""
+    if style.name == DEFAULT_STYLE:
+        with Stack(folder, free_port(), QUICK | collector.environment, style=style) as stack:
+            yield stack.url
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (collector.environment | {"STYLE": style.name}).items():
+            patch.setenv(name, value)
+        with Embedded(folder) as embedded:
+            yield embedded.url
+
+
 @pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
 def test_an_order_is_one_trace_from_the_request_to_the_letter(tmp_path: Path, collector: Collector, style: Style):
     expected = [line.removeprefix(" " * 8) for line in TREES[style.name].splitlines()[1:]]
-    with Stack(tmp_path, free_port(), QUICK | collector.environment, style=style) as stack, Api(stack.url, 4) as api:
+    with running(tmp_path, collector, style) as url, Api(url, 4) as api:
         user_id = api.new_user(balance=10)["id"]
         for _ in range(ATTEMPTS):  # on a busy machine a call may come too late, so that recovery has to finish it
             trace, order_id = place(api, user_id, 1)
@@ -110,12 +124,12 @@ def test_an_order_is_one_trace_from_the_request_to_the_letter(tmp_path: Path, co
         }
         assert not any(one.is_error for one in mine)
         if style.name == "broker":
-            check_batches(collector, stack)
+            check_batches(collector, url)
 
 
-def check_batches(collector: Collector, stack: Stack) -> None:
+def check_batches(collector: Collector, url: str) -> None:
     """Orders that share rounds are found from them by links; each has its own letter in its own trace."""
-    with ThreadPoolExecutor(20) as clients, Api(stack.url) as api:
+    with ThreadPoolExecutor(20) as clients, Api(url) as api:
         users = [api.new_user(balance=100)["id"] for _ in range(3)]
         placed = dict(clients.map(lambda number: place(api, users[number % 3], 1), range(60)))
 

@@ -39,7 +39,9 @@ class ProblemView(BaseModel):
     title: Annotated[str, Field(description="The name of the status")]
     status: Annotated[int, Field(ge=400, le=599, description="The status of the answer")]
     detail: Annotated[str, Field(description="What went wrong, for people")]
-    instance: Annotated[str, Field(description="This very answer: the id at its end is that of `X-Request-Id`")] = ""
+    instance: Annotated[
+        str, Field(description="Of a 5xx: this very answer; the id at its end is that of `X-Request-Id`")
+    ] = ""
     help: Annotated[str, Field(description="Where the type is explained, below the base URL")] = ""
     errors: Annotated[list[FieldError], Field(description="What is wrong with which field of the request")] = []
 
@@ -69,7 +71,9 @@ class Problem(Exception):
     def response(self, product: str) -> Response:
         """Return the answer as the product called `product` gives it."""
         name = self.view.type
-        id_ = request_id()
+        id_ = (
+            request_id() if self.view.status >= 500 else None
+        )  # a refusal is the same each time that its key is repeated
         view = self.view.model_copy(
             update={
                 "type": f"urn:{product}:problem:{name}",

@@ -14,6 +14,7 @@ from services.kit import tracing
 from services.kit.config import BadConfiguration
 from services.kit.logs import formatter
 from services.kit.tracing import InheritingPool, OpenTelemetry, Tracer, tracer_of
+from services.kit.web.problems import nothing_here, unavailable
 from services.kit.web.request_id import identified
 from services.local.stack import ROOT
 
@@ -144,6 +145,13 @@ def test_a_worker_goes_on_with_the_context_of_who_spawned_it(tracer: OpenTelemet
         alone = eventlet.spawn(tracing.traceparent)
     assert inherited.wait().split("-")[1] == "a" * 32
     assert alone.wait() is None
+
+
+def test_an_answer_of_ours_that_went_wrong_names_its_request():
+    with identified("seven"):
+        failed = json.loads(unavailable().response("shop").get_data())
+        refused = json.loads(nothing_here().response("shop").get_data())
+    assert failed["instance"] == "urn:shop:request:seven" and "instance" not in refused
 
 
 def test_what_is_off_can_be_used_all_the_same():
