@@ -16,6 +16,7 @@ import pytest
 from services.local.net import HOST, free_port, wait_for
 from services.local.stack import ROOT, Stack
 from services.shop import DEFAULT_STYLE, STYLES, Style
+from tests.books import one
 from tests.client import Api
 from tests.collector import Collected, Collector
 from tests.conftest import QUICK, Embedded
@@ -24,6 +25,7 @@ from tests.faults.test_crash_points import planned
 
 TRACED_S = 60
 ATTEMPTS = 3
+UNPUBLISHED = "select count(*) from outbox where published_at is null"
 
 TREES = {
     "broker": """
@@ -169,6 +171,7 @@ def test_a_trace_goes_on_in_the_process_that_takes_over_from_a_dead_one(tmp_path
         user_id = api.new_user(balance=10)["id"]
         traces: list[str] = []
         for point, phase in ((before_paying, "after"), (before_telling, "before")):
+            wait_for(lambda: one(stack, "orders", UNPUBLISHED) == 0, TRACED_S, "what came before to be published")
             (plans / "orders").write_text(planned(phase, point, point.lines))
             trace, _ = place(api, user_id)
             traces.append(trace)
