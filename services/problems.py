@@ -15,6 +15,14 @@ MEANINGS: Mapping[str, Meaning] = {
         503,
         "The account is busy, and nothing was moved. Send it again, with the same Idempotency-Key if there is one.",
     ),
+    "wrong-token": Meaning(403, "The page of the local modes: open it by the URL that was printed at the start."),
+    "wrong-host": Meaning(403, "The page of the local modes: it is for a browser on the same machine."),
+    "wrong-origin": Meaning(403, "The page of the local modes: another site may not use it."),
+    "nothing-to-break": Meaning(404, "The page of the local modes: there are no processes to break here."),
+    "no-such-part": Meaning(
+        404, "The page of the local modes: the stack has no such part, or there is no such action."
+    ),
+    "no-such-safeguard": Meaning(404, "The page of the local modes: no safeguard of this name can be taken out."),
 }
 
 

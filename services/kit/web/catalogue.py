@@ -73,13 +73,13 @@ class Says:
     """An annotation: what is said of a field, whatever is wrong with it. `Annotated[str, Field(...), Says(...)]`."""
 
     def __init__(self, code: str, sentence: str) -> None:
-        self.error = PydanticCustomError(code, sentence)
+        self.code, self.sentence = code, sentence
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def checked(value: Any, inner: core_schema.ValidatorFunctionWrapHandler) -> Any:
             try:
                 return inner(value)
             except ValidationError:
-                raise self.error from None
+                raise PydanticCustomError(self.code, self.sentence) from None
 
         return core_schema.no_info_wrap_validator_function(checked, handler(source))

@@ -3,22 +3,22 @@
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
-from services.kit.web.catalogue import COMMON
+from services.contracts import Email
+from services.kit.web.catalogue import COMMON, Says
 from services.local.stack import ROOT
 from services.shop import SHOP
 
 KNOWN = {**COMMON, **SHOP.meanings}
-OF_THE_PAGE = ROOT / "services" / "local" / "page"  # which has no clients but itself
 
 
 def raised() -> Iterator[tuple[str, int | None]]:
     """The name and the status of each problem that is made in the code, if both stand there."""
     for path in (ROOT / "services").rglob("*.py"):
-        if path.is_relative_to(OF_THE_PAGE):
-            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Problem" and len(node.args) > 1:
                 status, name = node.args[:2]
@@ -43,3 +43,18 @@ def test_the_proxy_of_compose_answers_with_known_problems():
     text = Path(ROOT / "docker" / "nginx.conf").read_text()
     named = {part.split('"')[0] for part in text.split("urn:nameko-hw:problem:")[1:]}
     assert named and named <= KNOWN.keys()
+
+
+def test_each_refusal_is_an_error_of_its_own():
+    """One that is raised again and again keeps the frames of all that raised it."""
+    refuse = TypeAdapter(Email).validate_python
+    errors = []
+    for _ in range(2):
+        with pytest.raises(ValidationError) as caught:
+            refuse("ada")
+        errors.append(caught.value)
+    [first], [second] = (one.errors() for one in errors)
+    assert (first["type"], first["msg"]) == ("email", "should be an e-mail address like ada@example.com")
+    assert first == second
+    [says] = [one for one in get_args(Email) if isinstance(one, Says)]
+    assert not [one for one in vars(says).values() if isinstance(one, Exception)]
