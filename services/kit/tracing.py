@@ -72,7 +72,7 @@ _contexts: ContextVar[Mapping[str, str]] = ContextVar("contexts", default=Mappin
 
 def traceparent(about: object = None) -> str | None:
     """Return the context of what is under way; in a batch, that of the item which is `about` this. None if off."""
-    if about is not None and (known := _contexts.get().get(str(about))):
+    if (contexts := _contexts.get()) and (known := contexts.get(str(about))):
         return known
     span = _span.get()
     return None if span is None else _context_of(span)
@@ -124,6 +124,11 @@ def note_event(name: str) -> None:
     """Note in the span under way, if there is one, that something has happened."""
     if (span := _span.get()) is not None:
         span.add_event(name)
+
+
+def is_recording() -> bool:
+    """Return whether the span under way is kept: there is one, and its trace is sampled."""
+    return (span := _span.get()) is not None and span.is_recording()
 
 
 def trace_id() -> str | None:
@@ -232,9 +237,12 @@ class OpenTelemetry(Tracer):
         )
         return begun
 
-    def _context(self, traceparent: str | None) -> Any:
-        """Return OpenTelemetry's form of a context, or None; what is none is ignored, as the W3C says."""
-        if not traceparent:
+    def _context(self, traceparent: Any) -> Any:
+        """Return OpenTelemetry's form of a context, or None; what is none is ignored, as the W3C says.
+
+        The header of a message may be anything that AMQP can carry.
+        """
+        if not traceparent or not isinstance(traceparent, str):
             return None
         carrier = {TRACEPARENT: traceparent}
         context = self._api.get_current_span(self._propagator.extract(carrier)).get_span_context()
@@ -269,8 +277,9 @@ class OpenTelemetry(Tracer):
     ) -> Iterator[Span]:
         known = {str(about): context or traceparent(about) for about, context in contexts}
         links = list(dict.fromkeys(one for one in known.values() if one))
-        sampled = (one for one in links if int(one[-2:], 16) & SAMPLED)
-        parent = next(sampled, links[0] if links else None)
+        parent = next((one for one in links if int(one[-2:], 16) & SAMPLED), None)
+        if parent is None:  # the span is not kept, so nobody follows its links
+            parent, links = (links[0] if links else None), []
         token = _contexts.set({**_contexts.get(), **{about: one for about, one in known.items() if one}})
         try:
             with self.span(name, kind, parent, links, {"batch.size": len(contexts), **(attributes or {})}) as span:

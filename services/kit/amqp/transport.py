@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 
+from kombu import Exchange
 from nameko.extensions import Extension
 from nameko.standalone.events import get_event_exchange
 
@@ -24,6 +26,10 @@ class AmqpTransport(Extension):
     publisher = PipelinedPublisher()
     watch = BrokerWatch()
 
+    @cached_property
+    def _exchange(self) -> Exchange:
+        return get_event_exchange(self.container.service_name, self.container.config)
+
     def send(self, events: Sequence[OutgoingEvent]) -> None:
         with self._sending(events):
             self.publisher.send([self._message(event) for event in events])
@@ -37,21 +43,19 @@ class AmqpTransport(Extension):
 
     def _sending(self, events: Sequence[OutgoingEvent]) -> AbstractContextManager[Span]:
         contexts = [(event.event_id, event.traceparent) for event in events]
-        destination = get_event_exchange(self.container.service_name, self.container.config).name
         attributes = {
             "messaging.system": "rabbitmq",
             "messaging.operation.name": "send",
             "messaging.operation.type": "send",
-            "messaging.destination.name": destination,
+            "messaging.destination.name": self._exchange.name,
             "messaging.batch.message_count": len(events),
         }
-        return self.container.tracer.batch(f"send {destination}", contexts, Kind.CLIENT, attributes)
+        return self.container.tracer.batch(f"send {self._exchange.name}", contexts, Kind.CLIENT, attributes)
 
     def _message(self, event: OutgoingEvent) -> Message:
-        exchange = get_event_exchange(self.container.service_name, self.container.config)
         return Message(
             event.body.encode(),
-            exchange,
+            self._exchange,
             event.type,
             headers(event.traceparent),
             {"message_id": event.event_id},

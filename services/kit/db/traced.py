@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from services.kit.tracing import Kind, Tracer, note_event, traceparent
+from services.kit.tracing import Kind, Tracer, is_recording, note_event
 
 EXECUTE = re.compile(r"execute (\w+)")
 VERB = re.compile(r"\s*(\w+)")
@@ -17,7 +17,7 @@ def trace_statements(engine: Engine, tracer: Tracer) -> None:
     namespace = engine.url.database or ""
 
     def before(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        if traceparent() is None or statement.startswith("prepare "):
+        if not is_recording() or statement.startswith("prepare "):
             return
         name = summary(statement)
         attributes = {"db.system.name": "postgresql", "db.namespace": namespace, "db.query.summary": name}

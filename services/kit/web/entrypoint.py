@@ -99,6 +99,8 @@ class Http(HttpRequestHandler):
 
     def __init__(self, route: Route) -> None:
         self.route = route
+        self._name = f"{route.method} {route.path}"  # of the span of a request, as are:
+        self._attributes = {"http.request.method": route.method, "http.route": route.path, "url.scheme": "http"}
         super().__init__(route.method, route.path)
 
     def stop(self) -> None:
@@ -109,9 +111,8 @@ class Http(HttpRequestHandler):
         """Answer one request within the deadlines of the configuration, also if the method fails."""
         started = time.monotonic()
         method, path = self.route.method, self.route.path
-        attributes = {"http.request.method": method, "http.route": path, "url.scheme": "http"}
         context = request.headers.get(TRACEPARENT)
-        with self.container.tracer.span(f"{method} {path}", Kind.SERVER, context, attributes=attributes) as span:
+        with self.container.tracer.span(self._name, Kind.SERVER, context, attributes=self._attributes) as span:
             try:
                 response = self._answer(request)
             except Exception as error:

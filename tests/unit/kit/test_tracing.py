@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from typing import Any
 
 import eventlet
 import pytest
@@ -93,6 +94,14 @@ def test_a_span_goes_on_with_the_context_that_it_is_given(tracer: OpenTelemetry,
 @pytest.mark.parametrize("nonsense", ["", "x", f"00-{'0' * 32}-{'b' * 16}-01", f"ff-{'a' * 32}-{'b' * 16}-01"])
 def test_a_context_that_is_none_begins_a_new_trace(tracer: OpenTelemetry, exporter, nonsense: str):
     with tracer.span("one", parent=nonsense):
+        pass
+    [one] = exporter.get_finished_spans()
+    assert one.parent is None
+
+
+@pytest.mark.parametrize("foreign", [5, True, b"bytes", ["a list"], {"a": "table"}])
+def test_a_header_of_a_foreign_message_may_be_anything(tracer: OpenTelemetry, exporter, foreign: Any):
+    with tracer.span("one", parent=foreign):
         pass
     [one] = exporter.get_finished_spans()
     assert one.parent is None
