@@ -5,14 +5,28 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager
+from uuid import uuid4
 
 import requests
 
 from services.local.net import HOST, free_port
 from services.local.stack import ROOT, Stack
 from services.local.supervisor import dies_with_parent
+from tests.faults.test_audit import changed
 
 STOP_S = 20
+
+
+def money_from_nowhere(stack: Stack) -> AbstractContextManager[None]:
+    """An account whose balance no operation explains: a violation, while it is there."""
+    return changed(
+        stack,
+        "billing",
+        "insert into accounts (user_id, balance) values (:id, 1)",
+        "delete from accounts where user_id = :id",
+        id=str(uuid4()),
+    )
 
 
 class Auditor:

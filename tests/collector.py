@@ -4,12 +4,12 @@ import gzip
 from collections import defaultdict
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from services.local.net import HOST
+from tests.serving import Serving
 
 KINDS = {1: "INTERNAL", 2: "SERVER", 3: "CLIENT", 4: "PRODUCER", 5: "CONSUMER"}
 
@@ -31,7 +31,7 @@ class Collected(NamedTuple):
         return self.context[0]
 
 
-class Collector:
+class Collector(Serving):
     """Takes the spans that are sent to `endpoint` while it runs."""
 
     def __init__(self) -> None:
@@ -50,23 +50,14 @@ class Collector:
 
             def log_message(self, *_: object) -> None: ...
 
-        self.server = ThreadingHTTPServer((HOST, 0), Handler)
-        self.endpoint = f"http://{HOST}:{self.server.server_port}"
-        self.thread = Thread(target=self.server.serve_forever)
+        server = ThreadingHTTPServer((HOST, 0), Handler)
+        super().__init__(server)
+        self.endpoint = f"http://{HOST}:{server.server_port}"
 
     @property
     def environment(self) -> dict[str, str]:
         """What makes a service send its spans here, soon."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-
-    def __enter__(self) -> "Collector":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
 
     def of(self, **attributes: str) -> list[Collected]:
         """Return the spans that have these attributes; `_` in a name is `.` in that of the attribute."""

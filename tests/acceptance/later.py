@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable
-from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +11,7 @@ from werkzeug.wrappers import Request, Response
 
 from services.local.net import HOST
 from tests.client import TIMEOUT_S, Json
+from tests.serving import Serving
 
 UNENDED = {"status": "pending", "reason": None}
 PASSED_ON = ("Content-Type", "Idempotency-Key", "Prefer")
@@ -23,7 +23,7 @@ class Quiet(WSGIRequestHandler):
         pass
 
 
-class Later:
+class Later(Serving):
     """A proxy before a system. What a client creates is pending the first `times` that it sees it.
 
     An order of an unknown user is no exception: it is answered 202, and rejected later. Clients that
@@ -35,18 +35,9 @@ class Later:
         self.times = times
         self.seen: dict[str, int] = {}
         self.strangers: dict[str, Json] = {}
-        self.server = make_server(HOST, 0, self.app, threaded=True, request_handler=Quiet)
-        self.url = f"http://{HOST}:{self.server.server_port}"
-        self.thread = Thread(target=self.server.serve_forever)
-
-    def __enter__(self) -> "Later":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
+        server = make_server(HOST, 0, self.app, threaded=True, request_handler=Quiet)
+        super().__init__(server)
+        self.url = f"http://{HOST}:{server.server_port}"
 
     def app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)

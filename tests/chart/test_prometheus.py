@@ -2,19 +2,17 @@
 
 import re
 from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
 
 from services.local.net import HOST, wait_for
 from services.local.stack import Stack
 from services.shop import SERVICES
-from tests.auditor import Auditor
+from tests.auditor import Auditor, money_from_nowhere
 from tests.broker import publish
 from tests.chart.test_files import dashboard
 from tests.client import Api
 from tests.commands import nameko_hw
-from tests.faults.test_audit import changed
 from tests.prometheus import Prometheus
 
 SEEN_S = 30
@@ -82,12 +80,6 @@ def test_a_dead_letter_fires_until_it_is_dropped(prometheus: Prometheus, stack: 
 def test_a_violation_fires_until_it_is_mended(prometheus: Prometheus, stack: Stack):
     name = "NamekoHwAuditViolations"
     wait_for(lambda: name not in prometheus.firing(), SEEN_S, "silence")
-    with changed(
-        stack,
-        "billing",
-        "insert into accounts (user_id, balance) values (:id, 1)",
-        "delete from accounts where user_id = :id",
-        id=str(uuid4()),
-    ):
+    with money_from_nowhere(stack):
         wait_for(lambda: name in prometheus.firing(), SEEN_S, "the alert")
     wait_for(lambda: name not in prometheus.firing(), SEEN_S, "the end of the alert")

@@ -2,15 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
 
 from services.local.net import HOST, free_port, wait_for
 from services.local.stack import Stack
-from tests.auditor import Auditor
+from tests.auditor import Auditor, money_from_nowhere
 from tests.commands import nameko_hw
-from tests.faults.test_audit import changed
 
 SEEN_S = 20
 
@@ -26,13 +24,7 @@ def test_a_violation_shows_until_it_is_mended(stack: Stack, auditor: Auditor):
     wait_for(lambda: auditor.violations(0), SEEN_S, "the first verdict")
     first = auditor.shows("audit_finished_timestamp_seconds")
     assert time.time() - SEEN_S < first < time.time()
-    with changed(
-        stack,
-        "billing",
-        "insert into accounts (user_id, balance) values (:id, 1)",
-        "delete from accounts where user_id = :id",
-        id=str(uuid4()),
-    ):
+    with money_from_nowhere(stack):
         wait_for(lambda: auditor.violations(1), SEEN_S, "the violation")
     wait_for(lambda: auditor.violations(0), SEEN_S, "the violation to be gone")
     assert auditor.shows("audit_finished_timestamp_seconds") > first
