@@ -29,6 +29,16 @@ def upgrade() -> None:
     op.execute("create table if not exists before ()")
     op.execute("alter table orders add column colour text")
 '''
+WITH_INDEX = '''
+"""A table has one more index."""
+from services.kit.db.migrations import build_index
+
+revision, down_revision, branch_labels, depends_on = "next", {head!r}, None, None
+
+
+def upgrade() -> None:
+    build_index("orders_by_price", "orders", ["price"])
+'''
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,8 @@ def url(server: Postgres, request: pytest.FixtureRequest, tmp_path: Path, monkey
     with closing(connect(server.url(name))) as connection, connection.cursor() as cursor:
         cursor.execute("select version_num from alembic_version")
         [(head,)] = cursor.fetchall()
-    (tmp_path / "next.py").write_text(NEXT.format(head=head))
+    content = getattr(request, "param", NEXT)
+    (tmp_path / "next.py").write_text(content.format(head=head))
     original = migrations.configuration
 
     def configuration(*of: Any) -> Any:
@@ -125,3 +136,32 @@ def test_the_command_says_it_in_one_line(server: Postgres, url: str):
     assert run.returncode != 0
     assert run.stderr.strip().splitlines()[-1].startswith("nameko-hw: orders: a migration needs a lock")
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("url", [WITH_INDEX], indirect=True)
+def test_others_write_while_an_index_is_built_and_what_a_failed_build_left_is_replaced(url: str):
+    order = (
+        "insert into orders (id, user_id, price, status, retry_at) "
+        "values (gen_random_uuid(), gen_random_uuid(), 1, 'pending', now())"
+    )
+    index = "select indisvalid, indisunique from pg_index where indexrelid = to_regclass('orders_by_price')"
+    with closing(connect(url)) as writer, closing(connect(url)) as other:
+        holding, asking = writer.cursor(), other.cursor()
+        for _ in range(2):
+            asking.execute(order)
+        with pytest.raises(psycopg2.errors.UniqueViolation):
+            asking.execute("create unique index concurrently orders_by_price on orders (price)")
+        asking.execute(index)
+        assert asking.fetchone() == (False, True)
+        holding.execute("begin")
+        holding.execute(order)
+        migration = threading.Thread(target=migrate.upgrade, args=("orders", url), daemon=True)
+        migration.start()
+        asking.execute("set statement_timeout = '3s'")
+        waits = "select true from pg_locks where not granted and pid <> pg_backend_pid()"
+        wait_for(lambda: asking.execute(waits) or asking.fetchone(), 20, "the migration to wait for the writer")
+        asking.execute(order)
+        holding.execute("commit")
+        migration.join(20)
+        asking.execute(index)
+        assert asking.fetchone() == (True, False)

@@ -2,10 +2,13 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import alembic.command
+from alembic import op
 from alembic.config import Config
 from psycopg2.errors import LockNotAvailable
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 HERE = Path(__file__).parent
@@ -13,6 +16,10 @@ HERE = Path(__file__).parent
 LOCK_S = 1.0
 PAUSE_S = 1.0
 PATIENCE_S = 60.0
+
+
+class AnotherIsUnderWay(Exception):
+    """Somebody else migrates the same database now."""
 
 
 def configuration(url: str, versions: Path, metadata: object) -> Config:
@@ -31,7 +38,7 @@ def configuration(url: str, versions: Path, metadata: object) -> Config:
 def upgrade(service: str, url: str, versions: Path, metadata: object) -> None:
     """Bring the database of `service` to the newest of its `versions`.
 
-    It is safe to run twice, and by several replicas at once.
+    It is safe to run twice, and by several replicas at once: one of them migrates.
 
     While a migration waits for a table, PostgreSQL makes everybody else wait for it too. So it waits for LOCK_S at
     a time, less than a request does for its statement, then begins anew; TimeoutError after PATIENCE_S.
@@ -40,9 +47,25 @@ def upgrade(service: str, url: str, versions: Path, metadata: object) -> None:
     while True:
         try:
             return alembic.command.upgrade(configuration(url, versions, metadata), "head")
+        except AnotherIsUnderWay:
+            pass
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):
                 raise
         if time.monotonic() > deadline:
             raise TimeoutError(f"{service}: a migration needs a lock that somebody else has held for {PATIENCE_S:g} s")
         time.sleep(PAUSE_S)
+
+
+def build_index(name: str, table: str, columns: list[Any], **options: Any) -> None:
+    """Build an index while others go on to write; for migrations. What a build that was cut off has left is replaced.
+
+    What the migration has done before this is committed.
+    """
+    with op.get_context().autocommit_block():
+        op.execute(f"set lock_timeout = {int(PATIENCE_S * 1000)}")  # nobody waits behind a concurrent build
+        invalid = "select from pg_index where indexrelid = to_regclass(:name) and not indisvalid"
+        if op.get_bind().execute(text(invalid), {"name": name}).first() is not None:
+            op.drop_index(name, table_name=table, postgresql_concurrently=True)
+        op.create_index(name, table, columns, postgresql_concurrently=True, if_not_exists=True, **options)
+        op.execute(f"set lock_timeout = {int(LOCK_S * 1000)}")

@@ -3,6 +3,8 @@
 from alembic import context
 from sqlalchemy import create_engine, text
 
+from services.kit.db.migrations import AnotherIsUnderWay
+
 LOCK = 7_016_996_765_293_437_281  # any constant: one migration of a database at a time
 
 attributes = context.config.attributes
@@ -13,9 +15,10 @@ engine = create_engine(
 )
 try:
     with engine.connect() as connection:
-        # nobody waits behind this one
-        connection.execute(text(f"set local lock_timeout = {int(attributes['patience_s'] * 1000)}"))
-        connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": LOCK})
+        # Do not wait for it here: who waits inside a statement has a snapshot, for the end of which a concurrent build
+        # of an index would wait in turn.
+        if not connection.execute(text("select pg_try_advisory_lock(:lock)"), {"lock": LOCK}).scalar():
+            raise AnotherIsUnderWay
         connection.commit()
         context.configure(connection=connection, target_metadata=attributes["metadata"])
         with context.begin_transaction():
