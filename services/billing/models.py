@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from services.kit.db.idempotency import HAS_KEY
 from services.kit.inbox.table import InboxRow
 from services.kit.outbox.table import OutboxRow, TransportRow
 
@@ -44,6 +45,7 @@ class Operation(Base):
         ),
         CheckConstraint("debit <> credit and user_id::text in (debit, credit)", name="operations_ledger_accounts"),
         CheckConstraint("(outcome = 'accepted') = (balance is not null)", name="operations_balance"),
+        Index("operations_key", "user_id", "idempotency_key", unique=True, postgresql_where=HAS_KEY),
         Index("operations_statement", "user_id", "created_at", "id", postgresql_where=text("outcome = 'accepted'")),
     )
 
@@ -55,7 +57,7 @@ class Operation(Base):
     credit: Mapped[str]
     outcome: Mapped[str | None]  # no row has none; older versions wrote null inside their transaction only
     balance: Mapped[int | None]
-    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    idempotency_key: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -170,7 +170,7 @@ STOP_WAITING = PreparedStatement(
 )
 
 #: What was decided before is found as for any other request with an Idempotency-Key.
-DECIDED = Claim(Operation, Movement, same=("kind", "user_id", "amount"))
+DECIDED = Claim(Operation, Movement, same=("kind", "user_id", "amount"), scope="user_id")
 
 
 def open_accounts(connection: Connection, user_ids: Sequence[UUID]) -> Sequence[UUID]:

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import CheckConstraint, DateTime, Index, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
+from services.kit.db.idempotency import HAS_KEY
 from services.kit.inbox.table import InboxRow
 
 
@@ -41,6 +42,14 @@ class Letter(Base):
         CheckConstraint("(kind = 'message') = (event_id is null)", name="letters_event"),
         CheckConstraint("(event_id is null) = (order_id is null)", name="letters_order"),
         CheckConstraint("user_id is not null or email is not null", name="letters_addressee"),
+        Index(
+            "letters_key",
+            "user_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_nulls_not_distinct=True,  # messages to an address alone share one scope
+            postgresql_where=HAS_KEY,
+        ),
         Index("letters_newest", "created_at", "id"),
         Index("letters_newest_of_user", "user_id", "created_at", "id"),
     )
@@ -53,7 +62,7 @@ class Letter(Base):
     kind: Mapped[str]
     subject: Mapped[str]
     body: Mapped[str]
-    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    idempotency_key: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     email = column_property(

@@ -83,7 +83,11 @@ ADD_CONTACTS = PreparedStatement(
 )
 
 CLAIM = Claim(
-    Letter, MessageRequest, same=("user_id", "email", "subject", "body"), also={"kind": f"'{LetterKind.MESSAGE}'"}
+    Letter,
+    MessageRequest,
+    same=("user_id", "email", "subject", "body"),
+    scope="user_id",
+    also={"kind": f"'{LetterKind.MESSAGE}'"},
 )
 
 

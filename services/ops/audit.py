@@ -41,7 +41,9 @@ PAYMENTS_BY_ID = """
 LETTERS_BY_ORDER = "select order_id, kind, user_id from letters where order_id = any(:ids)"
 PAYMENTS = f"select id from operations where kind = 'payment' and outcome = 'accepted' and {IN_WINDOW}"
 LETTERS = f"select order_id from letters where order_id is not null and {IN_WINDOW}"
-REUSED_KEYS = "select idempotency_key from {table} where idempotency_key is not null group by 1 having count(*) > 1"
+REUSED_KEYS = """
+    select idempotency_key from {table} where idempotency_key is not null
+    group by idempotency_key{scope} having count(*) > 1"""
 USERS_BY_ID = "select id from users where id = any(:ids)"
 REPEATED_REQUESTS = f"""
     select request_id, count(*) from orders where request_id is not null and {IN_WINDOW}
@@ -49,7 +51,13 @@ REPEATED_REQUESTS = f"""
 REPEATED = f"""
     select body->>'order_id', count(*) from outbox where type in ('order_paid', 'order_rejected') and {IN_WINDOW}
     group by body->>'order_id' having count(*) > 1"""
-KEYED = (("users", "users"), ("billing", "operations"), ("orders", "orders"), ("notifications", "letters"))
+#: Service, table, and whose a key is.
+KEYED = (
+    ("users", "users", ""),
+    ("billing", "operations", ", user_id"),
+    ("orders", "orders", ", user_id"),
+    ("notifications", "letters", ", user_id"),
+)
 
 LETTER_FOR = {"paid": "order_paid", "insufficient_funds": "order_rejected"}
 
@@ -185,8 +193,8 @@ class Audit:
 
     def _keys(self) -> None:
         """Check invariant 4: no Idempotency-Key has had two effects."""
-        for service, table in KEYED:
-            for (key,) in self._stream(service, REUSED_KEYS.format(table=table)):
+        for service, table, scope in KEYED:
+            for (key,) in self._stream(service, REUSED_KEYS.format(table=table, scope=scope)):
                 self._violation(f"{table}: the Idempotency-Key {key!r} has more than one effect")
 
     def _again(self, look: Callable[[list[Any]], Iterator[tuple[Any, str]]], suspects: list[tuple[Any, str]]) -> None:

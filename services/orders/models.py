@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, false, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from services.kit.db.idempotency import HAS_KEY
 from services.kit.inbox.table import InboxRow
 from services.kit.outbox.table import OutboxRow, TransportRow
 from services.kit.recovery import PendingRow
@@ -30,6 +31,7 @@ class Order(PendingRow, Base):
         CheckConstraint("price > 0", name="orders_price_positive"),
         CheckConstraint("status in ('pending', 'paid', 'rejected')", name="orders_status"),
         CheckConstraint("(status = 'rejected') = (reason is not null)", name="orders_reason"),
+        Index("orders_key", "user_id", "idempotency_key", unique=True, postgresql_where=HAS_KEY),
         Index("orders_newest", "created_at", "id"),
         Index("orders_newest_of_user", "user_id", "created_at", "id"),
         Index("orders_pending", "retry_at", postgresql_where=text("status = 'pending'")),
@@ -40,7 +42,7 @@ class Order(PendingRow, Base):
     price: Mapped[int]
     status: Mapped[str]
     reason: Mapped[str | None]
-    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    idempotency_key: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     request_id: Mapped[UUID | None]
     promised: Mapped[bool] = mapped_column(server_default=false())

@@ -61,11 +61,12 @@ class EndedOrder(NamedTuple):
 
 
 PENDING = {"status": "'pending'", "retry_at": "now() + {retry_after}"}
-CLAIM = Claim(Order, OrderRequest, same=("user_id", "price"), also=PENDING, retry_after="interval")
+CLAIM = Claim(Order, OrderRequest, same=("user_id", "price"), scope="user_id", also=PENDING, retry_after="interval")
 PLACE = Claim(
     Order,
     OrderRequest,
     same=("user_id", "price"),
+    scope="user_id",
     also=PENDING,
     statement=StatementWithEvents,
     name="place_orders",

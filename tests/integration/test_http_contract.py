@@ -404,8 +404,6 @@ def test_the_same_key_with_other_values_is_refused(api: Api):
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("user_id", str(UUID(int=7))),
-        ("user_id", None),
         ("email", "x@example.com"),
         ("email", None),
         ("subject", "Other"),
@@ -422,12 +420,29 @@ def test_a_key_of_a_message_knows_all_of_it(api: Api, field: str, value: str | N
     assert api.post("/notifications", message, key).json() == letter.json()
 
 
-def test_a_key_of_a_deposit_is_not_good_for_a_withdrawal_or_another_account(api: Api):
-    user_id, other_id, key = api.new_user()["id"], api.new_user()["id"], str(uuid4())
+def test_a_key_of_a_deposit_is_not_good_for_a_withdrawal(api: Api):
+    user_id, key = api.new_user()["id"], str(uuid4())
     assert api.deposit(user_id, 5, key).ok
     assert api.withdraw(user_id, 5, key).status_code == 422
-    assert api.deposit(other_id, 5, key).status_code == 422
-    assert (api.balance(user_id), api.balance(other_id)) == (5, 0)
+    assert api.balance(user_id) == 5
+
+
+def test_a_key_belongs_to_a_user(api: Api):
+    users = [api.new_user(balance=100)["id"] for _ in range(2)]
+    for path, body in [request for user_id in users for request in posts(user_id)[1:]]:
+        for is_replayed in (False, True):
+            answer = api.post(path, body, f"key of {path.rpartition('/')[2]}")
+            assert answer.ok, answer.text
+            assert ("Idempotent-Replayed" in answer.headers) == is_replayed
+    assert [api.balance(user_id) for user_id in users] == [100 + 10 - 1 - 1] * 2
+
+
+def test_a_key_of_a_message_to_an_address_alone_belongs_to_the_service(api: Api):
+    key, message = str(uuid4()), {"email": "ada@example.com", "subject": "Hello", "body": ""}
+    letter = api.post("/notifications", message, key)
+    assert api.post("/notifications", message, key).json() == letter.json()
+    assert api.post("/notifications", message | {"email": "x@example.com"}, key).status_code == 422
+    assert api.post("/notifications", message | {"user_id": str(uuid4())}, key).json() != letter.json()
 
 
 def test_a_refusal_is_repeated_under_its_key(api: Api):

@@ -146,6 +146,7 @@ WINDOW = {"since": datetime.now(UTC) - timedelta(minutes=10), "until": datetime.
 ADA = UserView(id=USER, name="Ada", email="ada@example.com", status=UserStatus.PENDING, created_at=datetime.now(UTC))
 SEVENTH = request("key-7", UUID(int=7))
 LETTER = notifications.NewLetter(uuid4(), uuid4(), USER, LetterKind.ORDER_PAID, "Yes", "Yes")
+MESSAGE = notifications.MessageRequest(uuid4(), "key-7", USER, "ada@example.com", "Hello", "")
 CONTACT = notifications.NewContact(USER, "ada@example.com")
 FAILED = FailedMessage("new", b"", None, None, {}, 1, "a test")
 DUE = DueMessage(7, "on_order_paid", b"", None, None, {}, 1)
@@ -163,13 +164,18 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
     "a refusal": ("billing", lambda s: billing.refuse(s.connection(), OLD), {"operations_pkey"}),
     "accounts to open": ("billing", lambda s: billing.open_accounts(s.connection(), [USER]), set()),
     "payments made before": ("billing", lambda s: billing.find_decided(s.connection(), [OLD]), {"operations_pkey"}),
+    "a deposit under a key": (
+        "billing",
+        lambda s: billing.find_decided(s.connection(), [Movement.of(OperationKind.DEPOSIT, USER, 1, key="key-7")]),
+        {"operations_pkey", "operations_key"},
+    ),
     "an account": ("billing", lambda s: billing.get_account(s, USER), {"accounts_pkey"}),
     "the statement": ("billing", lambda s: billing.statement(s, USER, page(False, False)), {"operations_statement"}),
     "a later page": ("billing", lambda s: billing.statement(s, USER, page(False, True)), {"operations_statement"}),
     "an order under a key": (
         "orders",
         lambda s: orders.store_orders(s.connection(), [SEVENTH], 60),
-        {"orders_idempotency_key_key"},
+        {"orders_pkey", "orders_key"},
     ),
     "the end of orders": ("orders", end, {"orders_pkey"}),
     "a promise": ("orders", lambda s: orders.promise(s.connection(), [USER]), {"orders_pkey"}),
@@ -194,6 +200,16 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
         {"outbox_event_id_key"},
     ),
     "old events": ("orders", lambda s: outbox.remove_old(s.connection(), 1000, 60, 7), {"outbox_pkey"}),
+    "a message to a user under a key": (
+        "notifications",
+        lambda s: notifications.CLAIM.find(s.connection(), [MESSAGE]),
+        {"letters_pkey", "letters_key"},
+    ),
+    "a message to an address under a key": (
+        "notifications",
+        lambda s: notifications.CLAIM.find(s.connection(), [MESSAGE._replace(user_id=None)]),
+        {"letters_pkey", "letters_key"},
+    ),
     "letters to store": (
         "notifications",
         lambda s: notifications.add_letters(s.connection(), [LETTER]),

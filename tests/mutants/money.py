@@ -63,8 +63,8 @@ CHANGES = [
         "orders-stored-in-no-order",
         "two rounds with the same keys wait for each other for ever",
         "kit/db/idempotency.py",
-        " from {{requests}} order by idempotency_key\n",
-        " from {{requests}}\n",
+        'order by {", ".join(["idempotency_key", *([scope] if scope else [])])}',
+        "",
         ("integration/test_locks.py::test_rounds_that_insert_the_same_never_wait_for_each_other",),
     ),
     Change(
@@ -87,8 +87,8 @@ CHANGES = [
         "deposit-passes-as-payment",
         "an operation id of a deposit passes as paid",
         "billing/store.py",
-        'DECIDED = Claim(Operation, Movement, same=("kind", "user_id", "amount"))',
-        'DECIDED = Claim(Operation, Movement, same=("user_id", "amount"))',
+        'DECIDED = Claim(Operation, Movement, same=("kind", "user_id", "amount"), scope="user_id")',
+        'DECIDED = Claim(Operation, Movement, same=("user_id", "amount"), scope="user_id")',
         ("integration/test_databases.py::test_an_operation_id_of_another_kind_is_no_payment",),
     ),
     Change(

@@ -1,19 +1,22 @@
 """One effect for each Idempotency-Key.
 
-The key is a unique column of the row that the request creates, so the database itself decides who was first, also
-among concurrent repetitions. (draft-ietf-httpapi-idempotency-key-header; Helland, "Idempotence Is Not a Medical
-Condition", 2012.)
+The key is a column of the row that the request creates, unique among the rows of its scope, such as those of one user.
+So the database itself decides who was first, also among concurrent repetitions.
+(draft-ietf-httpapi-idempotency-key-header; Helland, "Idempotence Is Not a Medical Condition", 2012.)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import KeyReused
+
+#: For the unique index of keys: a request without one costs it nothing.
+HAS_KEY = text("idempotency_key is not null")
 
 
 class Claimed(NamedTuple):
@@ -32,8 +35,9 @@ class Claim:
 
     `request` is a NamedTuple whose fields are columns. Two of them are `idempotency_key`, which may be None, and `id`,
     which the handler makes before it stores: so storing twice finds the first row, also after an unknown outcome.
-    `same` are the fields that a repetition under the key must have in common. `also` has the SQL of further columns,
-    `parameters` the types of the parameters in it.
+    `same` are the fields that a repetition under the key must have in common. A key belongs to the `scope`, a field of
+    the request: the same key in another scope is another key. Without one it belongs to the whole service. `also` has
+    the SQL of further columns, `parameters` the types of the parameters in it.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Claim:
         model: Any,
         request: type[tuple[Any, ...]],
         same: Sequence[str],
+        scope: str | None = None,
         also: Mapping[str, str] | None = None,
         statement: type[PreparedStatement] = PreparedStatement,
         name: str = "",
@@ -48,13 +53,15 @@ class Claim:
     ) -> None:
         self._table = model.__table__
         self._same = same
+        self._scope = scope
         fields = {**{name: name for name in request._fields}, **(also or {})}  # type: ignore[attr-defined]
         # always in the same sequence, to avoid deadlocks
         self.statement = statement(
             name or f"claim_{model.__tablename__}",
             f"""
             insert into {model.__tablename__} ({", ".join(fields)})
-            select {", ".join(fields.values())} from {{requests}} order by idempotency_key
+            select {", ".join(fields.values())} from {{requests}}
+            order by {", ".join(["idempotency_key", *([scope] if scope else [])])}
             on conflict do nothing returning *""",
             requests=request,
             **parameters,
@@ -73,19 +80,29 @@ class Claim:
         """Return, for each request id, the row that this request or its key has stored."""
         if not requests:
             return {}
-        keys = {one.idempotency_key for one in requests if one.idempotency_key is not None}
-        ids = {one.id for one in requests}
-        columns = self._table.c
-        found: dict[UUID | str | None, Row[Any]] = {}
-        for row in connection.execute(
-            select(self._table).where(or_(columns.idempotency_key.in_(keys), columns.id.in_(ids)))
-        ):
-            found[row.id] = found[row.idempotency_key] = row
+        of_ids = self._table.c.id.in_({one.id for one in requests})
+        rows = connection.execute(select(self._table).where(or_(of_ids, *self._of_keys(requests)))).all()
+        by_id = {row.id: row for row in rows}
+        by_key = {self._key(row): row for row in rows if row.idempotency_key is not None}
         return {
-            one.id: self._answer(found[key], one)
+            one.id: self._answer(row, one)
             for one in requests
-            if (key := one.id if one.id in found else one.idempotency_key) is not None and key in found
+            if (row := by_id.get(one.id) or by_key.get(self._key(one))) is not None
         }
+
+    def _key(self, row: Any) -> tuple[Any, str | None]:
+        """Return the key of a row or a request, with its scope."""
+        return getattr(row, self._scope) if self._scope else None, row.idempotency_key
+
+    def _of_keys(self, requests: Sequence[Any]) -> Iterator[ColumnElement[bool]]:
+        """Return the conditions that find the rows under the keys of `requests`, each by the unique index."""
+        keys = {self._key(one) for one in requests if one.idempotency_key is not None}
+        key = self._table.c.idempotency_key
+        scope = self._table.c[self._scope] if self._scope else None
+        if scoped := [one for one in keys if one[0] is not None]:
+            yield tuple_(scope, key).in_(scoped)
+        if unscoped := [one for scope_, one in keys if scope_ is None]:
+            yield key.in_(unscoped) if scope is None else and_(scope.is_(None), key.in_(unscoped))
 
     def _answer(self, row: Row[Any], request: Any) -> Claimed | KeyReused:
         if any(getattr(row, name) != getattr(request, name) for name in self._same):
