@@ -124,12 +124,24 @@ def add_letters(connection: Any, events: Sequence[UUID]) -> None:
     notifications.add_letters(connection, letters)
 
 
-@pytest.mark.parametrize("service, work", [("orders", store_orders), ("notifications", add_letters)])
+#: Each row takes its time, so that two rounds are under way at once for sure.
+SLOWLY = """
+    create function slowly() returns trigger language plpgsql as 'begin perform pg_sleep(0.02); return new; end';
+    create trigger slowly before insert on {table} for each row execute function slowly()"""
+
+
+@pytest.mark.parametrize(
+    "service, table, work", [("orders", "orders", store_orders), ("notifications", "letters", add_letters)]
+)
 def test_rounds_that_insert_the_same_never_wait_for_each_other(
-    engines: dict[str, Engine], service: str, work: Callable[[Any, Any], None]
+    engines: dict[str, Engine], service: str, table: str, work: Callable[[Any, Any], None]
 ):
-    for _ in range(8):
-        at_once(engines[service], work, [uuid4() for _ in range(200)], THREADS)
+    with Autocommit(engines[service]) as connection:
+        connection.execute(text(SLOWLY.format(table=table)))
+        try:
+            at_once(engines[service], work, [uuid4() for _ in range(10)], THREADS)
+        finally:
+            connection.execute(text(f"drop trigger slowly on {table}; drop function slowly"))
 
 
 def lease(service: Any, connection: Connection) -> Sequence[Any]:
