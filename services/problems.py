@@ -9,6 +9,10 @@ MEANINGS: Mapping[str, Meaning] = {
     "user-not-found": Meaning(404, "There is no user with this id."),
     "account-not-found": Meaning(404, "There is no account of this user: there is no such user, or not yet."),
     "order-not-found": Meaning(404, "There is no order with this id."),
+    "operation-not-found": Meaning(
+        404, "This account has no operation with this id. One that was refused moved nothing, and is none."
+    ),
+    "letter-not-found": Meaning(404, "There is no letter with this id."),
     "email-taken": Meaning(409, "Another user has this e-mail address, in whatever upper and lower case."),
     "insufficient-funds": Meaning(402, "The account holds less than the amount; nothing was moved."),
     "account-busy": Meaning(
@@ -27,6 +31,6 @@ MEANINGS: Mapping[str, Meaning] = {
 
 
 def not_found(what: str, replayed: bool = False) -> Problem:
-    """Return the problem that there is no such `user`, `account` or `order`."""
+    """Return the problem that there is no such `user`, `account`, `operation`, `order` or `letter`."""
     sentence = "There is no account of this user." if what == "account" else f"There is no such {what}."
     return Problem(404, f"{what}-not-found", sentence, replayed=replayed)

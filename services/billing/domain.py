@@ -54,6 +54,8 @@ EXAMPLE: dict[str, JsonValue] = {
     "user_id": "2f1c7b0e-9a55-4d0b-8f2a-6d3f1f4f9c11",
     "amount": 5000,
     "balance": 5000,
+    "kind": "deposit",
+    "created_at": "2026-01-31T08:15:30.500000Z",
 }
 
 
@@ -77,8 +79,8 @@ class AccountView(BaseModel):
     balance: Annotated[int, Field(description="What the user has, in the minor unit of the currency")]
 
 
-class ReceiptView(BaseModel):
-    """An operation that was carried out, and the balance right after it."""
+class OperationView(BaseModel):
+    """An operation that was carried out, and the balance right after it: a receipt, and a line of the statement."""
 
     model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [EXAMPLE]})
 
@@ -88,15 +90,5 @@ class ReceiptView(BaseModel):
     user_id: Annotated[UUID, Field(description="Whose account it is")]
     amount: Annotated[int, Field(description="How much was moved, in the minor unit of the currency")]
     balance: Annotated[int, Field(description="What the user had right after it")]
-
-
-class OperationView(ReceiptView):
-    """A line of the statement. The operation id of a payment is the id of its order."""
-
-    model_config = ConfigDict(
-        from_attributes=True,
-        json_schema_extra={"examples": [{**EXAMPLE, "kind": "deposit", "created_at": "2026-01-31T08:15:30.500000Z"}]},
-    )
-
     kind: Annotated[OperationKind, Field(description="What it was; a payment has the id of its order")]
     created_at: Annotated[datetime, Field(description="When it was carried out, RFC 3339 in UTC")]

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from services.billing import models, store
-from services.billing.domain import AccountView, Money, OperationKind, OperationView, ReceiptView
-from services.billing.store import Moved, Movement
+from services.billing.domain import AccountView, Money, OperationKind, OperationView
+from services.billing.store import Moved, Movement, OperationsQuery
 from services.contracts import Outcome, Payment
 from services.kit.busy import Busy
 from services.kit.db.database import Database
 from services.kit.errors import KeyReused
 from services.kit.web.entrypoint import Reply, http
-from services.kit.web.pages import Page, PageQuery
+from services.kit.web.pages import Page
 from services.kit.web.problems import RETRY_AFTER, Problem
 from services.problems import not_found
 
@@ -38,7 +38,7 @@ class Billing:
         "POST",
         f"{ACCOUNT}/deposit",
         body=Money,
-        answers={200: ReceiptView, 404: "account-not-found"},
+        answers={200: OperationView, 404: "account-not-found"},
         summary="Deposit money",
     )
     def deposit(self, user_id: UUID, key: str | None, body: Money) -> Reply:
@@ -49,7 +49,7 @@ class Billing:
         "POST",
         f"{ACCOUNT}/withdraw",
         body=Money,
-        answers={200: ReceiptView, 402: "insufficient-funds", 404: "account-not-found"},
+        answers={200: OperationView, 402: "insufficient-funds", 404: "account-not-found"},
         summary="Withdraw money",
     )
     def withdraw(self, user_id: UUID, key: str | None, body: Money) -> Reply:
@@ -80,17 +80,32 @@ class Billing:
     @http(
         "GET",
         f"{ACCOUNT}/operations",
-        query=PageQuery,
+        query=OperationsQuery,
         answers={200: Page[OperationView], 404: "account-not-found"},
         summary="List the operations of an account, newest first",
     )
-    def list_operations(self, user_id: UUID, query: PageQuery) -> Reply:
+    def list_operations(self, user_id: UUID, query: OperationsQuery) -> Reply:
         """List what was moved, with the balance right after each operation. Payments have the ids of their orders."""
         with self.db.get_session() as session:
             store.get_account(session, user_id)
             operations, next_ = store.statement(session, user_id, query)
         lines = [OperationView.model_validate(operation) for operation in operations]
         return Reply(200, Page[OperationView](items=lines, next=next_))
+
+    @http(
+        "GET",
+        f"{ACCOUNT}/operations/<uuid:operation_id>",
+        answers={200: OperationView, 404: "operation-not-found"},
+        summary="Show an operation",
+        ends=True,
+    )
+    def get_operation(self, user_id: UUID, operation_id: UUID) -> Reply:
+        """Show what moved money of this account. It never changes; a payment has the id of its order."""
+        with self.db.get_session() as session:
+            operation = store.get_operation(session, user_id, operation_id)
+        if operation is None:
+            raise not_found("operation")
+        return Reply(200, OperationView.model_validate(operation), ended=True)
 
 
 class AskedBilling(Billing):
@@ -116,10 +131,15 @@ class AskedBilling(Billing):
             return store.open_accounts(connection, user_ids)
 
 
-def receipt(moved: Moved, movement: Movement) -> ReceiptView:
-    assert moved.balance is not None  # a CHECK of the database: what was accepted has one
-    return ReceiptView(
-        operation_id=moved.operation_id, user_id=movement.user_id, amount=movement.amount, balance=moved.balance
+def receipt(moved: Moved, movement: Movement) -> OperationView:
+    assert moved.balance is not None and moved.created_at is not None  # what was accepted has both
+    return OperationView(
+        operation_id=moved.operation_id,
+        user_id=movement.user_id,
+        amount=movement.amount,
+        balance=moved.balance,
+        kind=movement.kind,
+        created_at=moved.created_at,
     )
 
 

@@ -5,8 +5,8 @@ its transaction.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
-from typing import Any, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, NamedTuple
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, Row, select
@@ -62,7 +62,9 @@ class WaitingPayment(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """The outcome of a movement, the operation that has it, and the balance right after it, if money was moved.
+    """The outcome of a movement, the operation that has it, when that was decided, and the balance right after it.
+
+    There is no balance if no money was moved, and no time if nothing was decided.
 
     `is_new` is false where the outcome was decided before, by the same id or under the same Idempotency-Key.
     """
@@ -70,7 +72,14 @@ class Moved(NamedTuple):
     outcome: Outcome
     operation_id: UUID
     balance: int | None = None
+    created_at: datetime | None = None
     is_new: bool = True
+
+
+class OperationsQuery(PageQuery):
+    """The query of the statement of an account."""
+
+    LIST: ClassVar[str] = "operations"
 
 
 #: Decide movements, record them and move the money, in one statement: if one of them is not new, all of it fails.
@@ -96,7 +105,7 @@ MOVING = """
                case when balance_after >= 0 then balance_after end,
                clock_timestamp() + number * interval '1 microsecond'
         from decided where has_its_turn order by number
-        returning id, outcome, balance
+        returning id, outcome, balance, created_at
     ), taken as (
         -- Set the decided balance, do not subtract: PostgreSQL first evaluates the CHECK on the row as it was when the
         -- statement began, before a deposit that committed while we waited for the lock.
@@ -106,10 +115,10 @@ MOVING = """
         where accounts.user_id = last.user_id
     )"""
 MOVED = """
-    select id, outcome, balance from moved
+    select id, outcome, balance, created_at from moved
     union all
     select id, case when exists (select from accounts where accounts.user_id = asked.user_id)
-                    then 'busy' else 'account_not_found' end, null
+                    then 'busy' else 'account_not_found' end, null, null
     from asked where user_id not in (select user_id from locked)"""
 MOVING_FREE = MOVING.replace("<SKIP LOCKED>", " skip locked")
 MOVE = PreparedStatement("move", f"with {MOVING_FREE} {MOVED}", movements=Movement)
@@ -216,7 +225,7 @@ def move(
     while rest := [movement for movement in asked.values() if movement.id not in outcomes]:
         try:
             rows = statement.run(connection, movements=rest, **(telling.of(rest) if telling else {}))
-            outcomes |= {row.id: Moved(Outcome(row.outcome), row.id, row.balance) for row in rows}
+            outcomes |= {row.id: Moved(Outcome(row.outcome), row.id, row.balance, row.created_at) for row in rows}
         except IntegrityError:  # nothing is done: some were decided before
             if not (decided := find_decided(connection, rest)):
                 raise
@@ -340,10 +349,17 @@ def _moved(claimed: Claimed) -> Moved:
     # A stored `account_not_found` is the final REFUSED; ACCOUNT_NOT_FOUND on the wire is never stored.
     is_refused = operation.outcome == Outcome.ACCOUNT_NOT_FOUND
     outcome = Outcome.REFUSED if is_refused else Outcome(operation.outcome)
-    return Moved(outcome, operation.id, operation.balance, claimed.is_new)
+    return Moved(outcome, operation.id, operation.balance, operation.created_at, claimed.is_new)
 
 
-def statement(session: Session, user_id: UUID, page: PageQuery) -> tuple[Sequence[Operation], str | None]:
+def statement(session: Session, user_id: UUID, page: OperationsQuery) -> tuple[Sequence[Operation], str | None]:
     """Return a page of the operations that moved the user's money, newest first."""
-    accepted = select(Operation).where(Operation.user_id == user_id, Operation.outcome == Outcome.ACCEPTED)
-    return newest_first(session, accepted, page, Operation.created_at, Operation.id)
+    accepted = select(Operation).where(Operation.outcome == Outcome.ACCEPTED)
+    return newest_first(session, accepted, page, Operation.created_at, Operation.id, [(Operation.user_id, user_id)])
+
+
+def get_operation(session: Session, user_id: UUID, operation_id: UUID) -> Operation | None:
+    """Return an operation that moved this user's money, or None."""
+    operation = session.get(Operation, operation_id)
+    is_theirs = operation and operation.user_id == user_id and operation.outcome == Outcome.ACCEPTED
+    return operation if is_theirs else None

@@ -4,17 +4,18 @@ How notifications hears of orders and users is in `broker.py`, `http.py` and `ev
 """
 
 from collections.abc import Sequence
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from services.contracts import OrderPaid, OrderRejected, Outcome, PaymentAccepted, PaymentRefused, UserRegistered
 from services.kit.amqp.events import event_handler
 from services.kit.db.database import Database
 from services.kit.inbox.provider import Inbox
 from services.kit.web.entrypoint import Reply, http
-from services.kit.web.pages import Page, UserPageQuery
+from services.kit.web.pages import Page
 from services.notifications import models, store
 from services.notifications.domain import LetterKind, LetterView, NewMessage, paid_letter, rejected_letter
-from services.notifications.store import MessageRequest, NewContact, NewLetter
+from services.notifications.store import LettersQuery, MessageRequest, NewContact, NewLetter
+from services.problems import not_found
 
 
 class Notifications:
@@ -48,17 +49,33 @@ class Notifications:
         request = MessageRequest(uuid4(), key, body.user_id, body.email, body.subject, body.body)
         with self.db.get_session() as session:
             letter, is_new = store.store_message(session, request)
-        return Reply(201, LetterView.model_validate(letter), replayed=not is_new)
+        location = {"Location": f"/notifications/{letter.id}"}
+        return Reply(201, LetterView.model_validate(letter), location, replayed=not is_new)
+
+    @http(
+        "GET",
+        "/notifications/<uuid:letter_id>",
+        answers={200: LetterView, 404: "letter-not-found"},
+        summary="Show a letter",
+        ends=True,
+    )
+    def get_letter(self, letter_id: UUID) -> Reply:
+        """Show a letter. It never changes, once it is known where it goes."""
+        with self.db.get_session() as session:
+            letter = store.get(session, letter_id)
+        if letter is None:
+            raise not_found("letter")
+        return Reply(200, LetterView.model_validate(letter), ended=letter.email is not None)
 
     @http(
         "GET",
         "/notifications",
-        query=UserPageQuery,
+        query=LettersQuery,
         answers={200: Page[LetterView]},
         summary="List letters, newest first",
     )
-    def list_letters(self, query: UserPageQuery) -> Reply:
-        """List the letters of a user, or of everybody."""
+    def list_letters(self, query: LettersQuery) -> Reply:
+        """List the letters of a user or of everybody, or the one about an order."""
         with self.db.get_session() as session:
             letters, next_ = store.newest(session, query)
         return Reply(200, Page[LetterView](items=[LetterView.model_validate(one) for one in letters], next=next_))

@@ -5,9 +5,10 @@ its transaction.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 from uuid import UUID
 
+from pydantic import Field
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
@@ -59,6 +60,14 @@ class MessageRequest(NamedTuple):
     email: str | None
     subject: str
     body: str
+
+
+class LettersQuery(UserPageQuery):
+    """The query of the list of letters."""
+
+    LIST: ClassVar[str] = "letters"
+
+    order_id: Annotated[UUID | None, Field(description="Only the letter about this order")] = None
 
 
 #: `event_id` and `order_id` are unique. They make the handler an idempotent receiver: an event that comes again stores
@@ -113,9 +122,14 @@ def store_message(session: Session, request: MessageRequest) -> tuple[Letter, bo
     return letter, is_new
 
 
-def newest(session: Session, page: UserPageQuery) -> tuple[Sequence[Letter], str | None]:
+def get(session: Session, letter_id: UUID) -> Letter | None:
+    """Return a letter, or None."""
+    return session.get(Letter, letter_id)
+
+
+def newest(session: Session, page: LettersQuery) -> tuple[Sequence[Letter], str | None]:
     """Return a page of letters, newest first."""
     letters = select(Letter)
-    if page.user_id is not None:
-        letters = letters.where(Letter.user_id == page.user_id)
-    return newest_first(session, letters, page, Letter.created_at, Letter.id)
+    if page.order_id is not None:
+        letters = letters.where(Letter.order_id == page.order_id)  # one at the most
+    return newest_first(session, letters, page, Letter.created_at, Letter.id, [(Letter.user_id, page.user_id)])

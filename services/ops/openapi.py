@@ -43,6 +43,7 @@ ANYWHERE = {
     422: "invalid-request",
     503: "unavailable",
 }
+ENDED = "Ended. 201 is not success: read `status`"  # of an answer that may be 202 as well
 ANSWERS = {200: "Done", 201: "Created", 202: "Stored, but the outcome of the payment is not known yet"}
 
 
@@ -110,7 +111,7 @@ def operation(method: Callable[..., Any], route: Route, refs: dict[Any, Any]) ->
     responses = {str(status): answer(status, route, one, refs) for status, one in sorted(route.answers.items())}
     for status in errors(route):
         responses.setdefault(str(status), problem(ANYWHERE[status], refs))
-    if route.waits and route.method == "GET":
+    if route.ends:
         responses["304"] = {"description": "It has ended, and is as the client has it"}
     for one in responses.values():
         one.setdefault("headers", {})[REQUEST_ID] = {
@@ -168,9 +169,9 @@ def answer(status: int, route: Route, model: type[BaseModel] | str, refs: dict[A
             "description": "The key was used before; this is the first answer",
             "schema": {"type": "string", "const": "true"},
         }
-    if status in (201, 202) and route.path != "/notifications":
+    if status in (201, 202):
         headers["Location"] = {"description": "The path of what was created", "schema": {"type": "string"}}
-    if route.waits and route.method == "GET":
+    if route.ends:
         headers["ETag"] = {
             "description": "Of what has ended, and never changes again, for `If-None-Match`",
             "schema": {"type": "string"},
@@ -181,7 +182,7 @@ def answer(status: int, route: Route, model: type[BaseModel] | str, refs: dict[A
             "schema": {"type": "string", "pattern": "^wait=[0-9]+$"},
         }
     described: dict[str, Any] = {
-        "description": ANSWERS[status],
+        "description": ENDED if 202 in route.answers and status == 201 else ANSWERS[status],
         "content": {"application/json": {"schema": refs[model, "serialization"], **given(status, route, model)}},
     }
     return described | ({"headers": headers} if headers else {})
@@ -212,7 +213,7 @@ def parameters(route: Route) -> list[dict[str, Any]]:
         for name in re.findall(r"<uuid:(\w+)>", route.path)
     ]
     if route.query:
-        for name, schema in route.query.model_json_schema()["properties"].items():
+        for name, schema in route.query.model_json_schema(ref_template=REF)["properties"].items():
             schema = {
                 LIMITS.get(key, key): value
                 for key, value in schema.items()
@@ -238,7 +239,7 @@ def parameters(route: Route) -> list[dict[str, Any]]:
             "schema": {"type": "string"},
         }
     )
-    if route.waits and route.method == "GET":
+    if route.ends:
         found.append(
             {
                 "name": "If-None-Match",

@@ -20,11 +20,11 @@ from services.kit.timers import every
 from services.kit.tracing import note, traceparent
 from services.kit.waiting import Ends
 from services.kit.web.entrypoint import Reply, http
-from services.kit.web.pages import Page, UserPageQuery
+from services.kit.web.pages import Page
 from services.kit.web.problems import RETRY_AFTER
 from services.orders import models, store
 from services.orders.domain import NewOrder, OrderReason, OrderStatus, OrderView, apply_outcome, event_for
-from services.orders.store import OrderRequest, Recorded, StoredOrder
+from services.orders.store import OrderRequest, OrdersQuery, Recorded, StoredOrder
 from services.problems import not_found
 
 
@@ -56,7 +56,7 @@ class Orders:
     def create_order(self, key: str | None, body: NewOrder, wait_s: float | None) -> Reply:
         """Store the order as pending, then settle it; 202 while the outcome of the payment is not known.
 
-        201 says that the order has ended, not that it is paid: read its `status`.
+        201 is not success: read `status`. The order has ended, `paid` or `rejected`.
         """
         promised = self._promises_at_once(wait_s)
         request = OrderRequest(uuid4(), uuid4(), key, body.user_id, body.price, promised, traceparent())
@@ -116,6 +116,7 @@ class Orders:
         answers={200: OrderView, 404: "order-not-found"},
         summary="Show an order",
         waits=True,
+        ends=True,
     )
     def get_order(self, order_id: UUID, wait_s: float | None) -> Reply:
         """Show how the order is now."""
@@ -125,9 +126,9 @@ class Orders:
             raise not_found("order")
         return self.ends.show(OrderView.model_validate(order))
 
-    @http("GET", "/orders", query=UserPageQuery, answers={200: Page[OrderView]}, summary="List orders, newest first")
-    def list_orders(self, query: UserPageQuery) -> Reply:
-        """List the orders of a user, or of everybody. Those that were answered 404 are not among them."""
+    @http("GET", "/orders", query=OrdersQuery, answers={200: Page[OrderView]}, summary="List orders, newest first")
+    def list_orders(self, query: OrdersQuery) -> Reply:
+        """List the orders of a user or of everybody, of one status or of any; without those that were answered 404."""
         with self.db.get_session() as session:
             orders, next_ = store.newest(session, query)
         return Reply(200, Page[OrderView](items=[OrderView.model_validate(order) for order in orders], next=next_))

@@ -6,10 +6,11 @@ its transaction.
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, or_, select
+from pydantic import Field
+from sqlalchemy import Connection, Row, select
 from sqlalchemy.orm import Session
 
 from services.kit.db.idempotency import Claim, Claimed
@@ -19,7 +20,7 @@ from services.kit.event import Event
 from services.kit.outbox.table import OutgoingEvent, StatementWithEvents
 from services.kit.web.pages import UserPageQuery, newest_first
 from services.orders.domain import OrderReason, OrderStatus, OrderView
-from services.orders.models import Order
+from services.orders.models import SHOWN, Order
 
 
 class OrderRequest(NamedTuple):
@@ -58,6 +59,14 @@ class EndedOrder(NamedTuple):
     id: UUID
     status: OrderStatus
     reason: OrderReason | None
+
+
+class OrdersQuery(UserPageQuery):
+    """The query of the list of orders."""
+
+    LIST: ClassVar[str] = "orders"
+
+    status: Annotated[OrderStatus | None, Field(description="Only orders of this status")] = None
 
 
 PENDING = {"status": "'pending'", "retry_at": "now() + {retry_after}"}
@@ -193,14 +202,7 @@ def get(session: Session, order_id: UUID) -> Order | None:
     return session.get(Order, order_id)
 
 
-def newest(session: Session, page: UserPageQuery) -> tuple[Sequence[Order], str | None]:
-    """Return a page of orders, newest first, without those that were never accepted.
-
-    Those are orders of a user who does not exist, unless they were answered 202.
-    """
-    orders = select(Order).where(
-        or_(Order.reason.is_(None), Order.reason != OrderReason.ACCOUNT_NOT_FOUND, Order.promised)
-    )
-    if page.user_id is not None:
-        orders = orders.where(Order.user_id == page.user_id)
-    return newest_first(session, orders, page, Order.created_at, Order.id)
+def newest(session: Session, page: OrdersQuery) -> tuple[Sequence[Order], str | None]:
+    """Return a page of orders, newest first, without those that were never accepted."""
+    of = [(Order.user_id, page.user_id), (Order.status, page.status)]
+    return newest_first(session, select(Order).where(SHOWN), page, Order.created_at, Order.id, of)

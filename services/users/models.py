@@ -24,6 +24,7 @@ class User(PendingRow, Base):
     __table_args__ = (
         CheckConstraint("status in ('pending', 'active')", name="users_status"),
         Index("users_email", text("lower(email)"), unique=True),
+        Index("users_newest", "created_at", "id"),
         Index("users_pending", "retry_at", postgresql_where=text("status = 'pending'")),
     )
 

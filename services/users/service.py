@@ -16,11 +16,12 @@ from services.kit.timers import every
 from services.kit.tracing import traceparent
 from services.kit.waiting import Ends
 from services.kit.web.entrypoint import Reply, http
+from services.kit.web.pages import Page
 from services.kit.web.problems import FieldError, Problem
 from services.problems import not_found
 from services.users import models, store
 from services.users.domain import NewUser, UserStatus, UserView
-from services.users.store import UserRequest
+from services.users.store import UserRequest, UsersQuery
 
 
 class Users:
@@ -77,6 +78,7 @@ class Users:
         answers={200: UserView, 404: "user-not-found"},
         summary="Show a user",
         waits=True,
+        ends=True,
     )
     def get_user(self, user_id: UUID, wait_s: float | None) -> Reply:
         """Show how the user is now."""
@@ -85,6 +87,13 @@ class Users:
         if user is None:
             raise not_found("user")
         return self.ends.show(UserView.model_validate(user))
+
+    @http("GET", "/users", query=UsersQuery, answers={200: Page[UserView]}, summary="List users, newest first")
+    def list_users(self, query: UsersQuery) -> Reply:
+        """List everybody, or the one user with an address: also whom a `POST` has created whose answer was lost."""
+        with self.db.get_session() as session:
+            users, next_ = store.newest(session, query)
+        return Reply(200, Page[UserView](items=[UserView.model_validate(user) for user in users], next=next_))
 
 
 class AskingUsers(Users):

@@ -6,18 +6,20 @@ its transaction.
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, insert
+from pydantic import Field
+from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.orm import Session
 
-from services.contracts import UserRegistered
+from services.contracts import Email, UserRegistered
 from services.kit.db.idempotency import Claim, or_raise, take_turns
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import KeyReused
 from services.kit.event import Event
 from services.kit.outbox.table import OutgoingEvent, StatementWithEvents
+from services.kit.web.pages import PageQuery, newest_first
 from services.users.domain import UserStatus, UserView
 from services.users.models import RefusedUser, User
 
@@ -45,6 +47,16 @@ class StoredUser(NamedTuple):
     user: UserView | None
     is_new: bool
     events: Sequence[OutgoingEvent] = ()
+
+
+class UsersQuery(PageQuery):
+    """The query of the list of users."""
+
+    LIST: ClassVar[str] = "users"
+
+    email: Annotated[
+        Email | None, Field(description="Only the user with this address, in whatever upper and lower case")
+    ] = None
 
 
 #: The user and its event are written by one statement; see `StatementWithEvents`.
@@ -126,6 +138,14 @@ def register_again(connection: Connection, events: Mapping[UUID, Event], lease_s
 def get(session: Session, user_id: UUID) -> User | None:
     """Return a user, or None."""
     return session.get(User, user_id)
+
+
+def newest(session: Session, page: UsersQuery) -> tuple[Sequence[User], str | None]:
+    """Return a page of users, newest first."""
+    users = select(User)
+    if page.email is not None:
+        users = users.where(func.lower(User.email) == func.lower(page.email))  # as `users_email` compares
+    return newest_first(session, users, page, User.created_at, User.id)
 
 
 def known(connection: Connection, user_ids: Sequence[UUID]) -> list[UUID]:

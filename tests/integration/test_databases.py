@@ -22,13 +22,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from services.billing import models as billing
 from services.billing import store as billing_store
 from services.billing.domain import OperationKind
-from services.billing.store import Moved, Movement, outcome_of
+from services.billing.store import Moved, Movement, OperationsQuery, outcome_of
 from services.contracts import Outcome, Payment
 from services.kit.db.database import Autocommit
 from services.kit.errors import KeyReused
 from services.kit.outbox.statements import count_waiting, lease_batch, mark_published, release, remove_old
 from services.kit.outbox.table import OutgoingEvent
-from services.kit.web.pages import PageQuery, UserPageQuery
 from services.local.postgres import Postgres
 from services.local.stack import ROOT
 from services.ops import migrate
@@ -37,7 +36,7 @@ from services.orders import models as orders
 from services.orders import store as orders_store
 from services.orders.broker import OrdersService
 from services.orders.domain import OrderReason, OrderStatus, OrderView, apply_outcome, event_for, rejected
-from services.orders.store import OrderRequest
+from services.orders.store import OrderRequest, OrdersQuery
 from services.shop import SERVICES
 
 
@@ -294,7 +293,7 @@ def test_payments_together_end_as_they_would_one_after_the_other(billing_db: ses
         assert pay_all(billing_db, *again) == [expected[payment.operation_id] for payment in again]
         for user_id in left:  # each line of the statement tells the balance right after it
             with billing_db() as session:
-                lines, _ = billing_store.statement(session, user_id, PageQuery(limit=200))
+                lines, _ = billing_store.statement(session, user_id, OperationsQuery(limit=200))
             running = 0
             for line in reversed(lines):
                 running += line.amount if line.kind == OperationKind.DEPOSIT else -line.amount
@@ -410,7 +409,7 @@ def test_a_promise_is_kept_also_by_the_list(orders_db: sessionmaker[Session]):
         assert (now.status, was_promised) == (OrderStatus.PAID, False)
     with orders_db() as session:
         for order, shown in ((promised, 1), (forgotten, 0), (paid, 1)):
-            found, _ = orders_store.newest(session, UserPageQuery(user_id=order.user_id))
+            found, _ = orders_store.newest(session, OrdersQuery(user_id=order.user_id))
             assert len(found) == shown
 
 

@@ -22,9 +22,9 @@ CHANGES = [
     Change(
         "promised-order-vanishes",
         "an order that was answered 202 leaves the list when it is refused",
-        "orders/store.py",
-        "Order.reason != OrderReason.ACCOUNT_NOT_FOUND, Order.promised)",
-        "Order.reason != OrderReason.ACCOUNT_NOT_FOUND)",
+        "orders/models.py",
+        "ACCOUNT_NOT_FOUND}' or promised)",
+        "ACCOUNT_NOT_FOUND}')",
         ("integration/test_databases.py::test_a_promise_is_kept_also_by_the_list",),
     ),
     Change(

@@ -119,6 +119,41 @@ CHANGES = [
         ("integration/test_http_contract.py::test_a_list_is_read_page_by_page",),
     ),
     Change(
+        "list-passes-over-a-million",
+        "a list is read from a longer one, past all that does not belong to it",
+        "kit/web/pages.py",
+        "query.where(column.between(value, value))",
+        "query.where(column == value)",
+        ("integration/test_plans.py::test_a_list_reads_nothing_but_what_it_shows",),
+    ),
+    Change(
+        "cursor-of-another-list",
+        "a list is gone on with at a place in another one",
+        "kit/web/pages.py",
+        "if name and name != [list_]:",
+        "if False:",
+        ("unit/kit/test_pages.py::test_a_cursor_of_another_list_is_refused_by_a_sentence_of_its_own",),
+    ),
+    Change(
+        "index-stops-the-shop",
+        "nobody can write to a table while an index of it is built",
+        "kit/db/migrations/__init__.py",
+        "columns, postgresql_concurrently=True, if_not_exists",
+        "columns, if_not_exists",
+        (
+            "integration/test_migrations.py"
+            "::test_others_write_while_an_index_is_built_and_what_a_failed_build_left_is_replaced",
+        ),
+    ),
+    Change(
+        "operation-of-somebody-else",
+        "whoever knows the id of an order sees what another user has paid and has left",
+        "billing/store.py",
+        "operation and operation.user_id == user_id and operation.outcome",
+        "operation and operation.outcome",
+        ("integration/test_finding.py::test_a_payment_has_the_id_of_its_order_and_a_refused_one_is_not_there",),
+    ),
+    Change(
         "autocommit-stays",
         "sessions commit each statement by itself: a crash leaves half of what belongs together",
         "kit/db/database.py",

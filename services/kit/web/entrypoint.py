@@ -80,6 +80,7 @@ class Route:
 
     `waits`: the answer of this route may be pending, and waits as long as the client prefers. The method gets `wait_s`:
     how many seconds that is, counted from when the request has arrived, or None without a usable preference.
+    `ends`: what it shows may never change again, as a Reply that has `ended` says.
     """
 
     method: str
@@ -89,6 +90,7 @@ class Route:
     query: type[BaseModel] | None = None
     summary: str = ""
     waits: bool = False
+    ends: bool = False
 
 
 class Http(HttpRequestHandler):

@@ -5,10 +5,10 @@ import binascii
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import Session
 
@@ -23,35 +23,48 @@ def _digits(text: Any) -> Any:
     return text
 
 
-def _position(cursor: Any) -> Any:
-    """Return the position in a cursor; raise ValueError for a cursor that we have not made."""
-    if not isinstance(cursor, str):
-        return cursor
+def write_cursor(list_: str, moment: datetime, id_: UUID) -> str:
+    """Return the cursor of a place in a list: after the item of this moment and id."""
+    return base64.urlsafe_b64encode(f"{list_} {moment.isoformat()} {id_}".encode("ascii")).decode("ascii")
+
+
+def read_cursor(list_: str, cursor: str) -> Position:
+    """Return the place that a cursor means; raise ValueError for one that is of another list, or not made by us.
+
+    A cursor of before 0.2.0 names no list, and is good for each.
+    """
     try:
-        moment, _, id_ = base64.urlsafe_b64decode(cursor.encode("ascii")).decode("ascii").partition(" ")
+        *name, moment, id_ = base64.urlsafe_b64decode(cursor.encode("ascii")).decode("ascii").split(" ")
         position = datetime.fromisoformat(moment), UUID(id_)
     except (ValueError, binascii.Error):
-        position = None
-    if position is None or position[0].tzinfo is None:
+        name, position = [], None
+    if position is None or position[0].tzinfo is None or len(name) > 1:
         raise ValueError("should be the `next` of the page before")
+    if name and name != [list_]:
+        raise ValueError("is of another list: should be the `next` of the page before of this one")
     return position
 
 
 class PageQuery(BaseModel):
-    """The query of a list: how many items, and after which one. Other parameters are refused."""
+    """The query of a list: how many items, and after which one. Other parameters are refused.
+
+    Each list has its own, which names it. A cursor means a place in that list, whatever the filters are.
+    """
 
     model_config = ConfigDict(extra="forbid")
+    LIST: ClassVar[str]
 
     limit: Annotated[
         int,
         BeforeValidator(_digits, json_schema_input_type=int),
         Field(ge=1, le=MAX_LIMIT, description="How many items"),
     ] = DEFAULT_LIMIT
-    cursor: Annotated[
-        Position | None,
-        BeforeValidator(_position, json_schema_input_type=str),
-        Field(description="After which item: the `next` of the page before"),
-    ] = None
+    cursor: Annotated[Position | None, Field(description="After which item: the `next` of the page before")] = None
+
+    @field_validator("cursor", mode="before", json_schema_input_type=str)
+    @classmethod
+    def _position(cls, cursor: Any) -> Any:
+        return read_cursor(cls.LIST, cursor) if isinstance(cursor, str) else cursor
 
 
 class UserPageQuery(PageQuery):
@@ -77,14 +90,30 @@ class Page(BaseModel, Generic[Item]):
 
 
 def newest_first(
-    session: Session, query: Select[Any], page: PageQuery, moment: Any, id_: Any
+    session: Session,
+    query: Select[Any],
+    page: PageQuery,
+    moment: Any,
+    id_: Any,
+    of: Sequence[tuple[Any, Any]] = (),
 ) -> tuple[Sequence[Any], str | None]:
-    """Run `query` for one page ordered by (`moment`, `id_`) descending; return its rows and the next cursor."""
+    """Run `query` for one page ordered by (`moment`, `id_`) descending; return its rows and the next cursor.
+
+    `of` are columns, and the value that each has in this list, None for any. There has to be an index that begins with
+    those that have one, in this order, and goes on with `moment` and `id_`. The page is read from that. By equality
+    PostgreSQL might read a longer list and pass over the rest of it, which may be a million rows, as it does not expect
+    them to stand together. So a value is asked for as a range, and ordered by, and no other index has that order.
+    """
+    order = []
+    for column, value in of:
+        if value is not None:
+            query = query.where(column.between(value, value))
+            order.append(column.desc())
     if page.cursor is not None:
         query = query.where(tuple_(moment, id_) < tuple_(*page.cursor))
-    rows = session.execute(query.order_by(moment.desc(), id_.desc()).limit(page.limit + 1)).scalars().all()
+    query = query.order_by(*order, moment.desc(), id_.desc()).limit(page.limit + 1)
+    rows = session.execute(query).scalars().all()
     if len(rows) <= page.limit:
         return rows, None
     last = rows[page.limit - 1]
-    key = f"{getattr(last, moment.key).isoformat()} {getattr(last, id_.key)}"
-    return rows[: page.limit], base64.urlsafe_b64encode(key.encode("ascii")).decode("ascii")
+    return rows[: page.limit], write_cursor(page.LIST, getattr(last, moment.key), getattr(last, id_.key))

@@ -2,14 +2,19 @@
 
 import base64
 from datetime import UTC, datetime
+from typing import ClassVar
 from uuid import uuid4
 
 import pytest
 from pydantic import ValidationError
 
-from services.kit.web.pages import DEFAULT_LIMIT, PageQuery, UserPageQuery
+from services.kit.web.pages import DEFAULT_LIMIT, PageQuery, UserPageQuery, write_cursor
 
 SOME_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+
+
+class ThingsQuery(PageQuery):
+    LIST: ClassVar[str] = "things"
 
 
 def cursor(text: str) -> str:
@@ -34,7 +39,19 @@ def test_any_other_limit_is_refused(limit):
 
 def test_a_cursor_is_read_as_it_was_written():
     moment, id_ = datetime.now(UTC), uuid4()
-    assert PageQuery.model_validate({"cursor": cursor(f"{moment.isoformat()} {id_}")}).cursor == (moment, id_)
+    assert ThingsQuery.model_validate({"cursor": write_cursor("things", moment, id_)}).cursor == (moment, id_)
+
+
+def test_a_cursor_of_another_list_is_refused_by_a_sentence_of_its_own():
+    with pytest.raises(ValidationError) as caught:
+        ThingsQuery.model_validate({"cursor": write_cursor("letters", datetime.now(UTC), uuid4())})
+    [error] = caught.value.errors()
+    assert error["loc"] == ("cursor",) and "another list" in error["msg"]
+
+
+def test_a_cursor_of_the_version_before_is_read():
+    moment, id_ = datetime.now(UTC), uuid4()
+    assert ThingsQuery.model_validate({"cursor": cursor(f"{moment.isoformat()} {id_}")}).cursor == (moment, id_)
 
 
 @pytest.mark.parametrize(
@@ -48,11 +65,15 @@ def test_a_cursor_is_read_as_it_was_written():
         cursor(f"2026-01-01T00:00:00 {SOME_ID}"),
         cursor(f"2026-01-01T00:00:00+00:00 {SOME_ID} and more"),
         cursor("2026-01-01T00:00:00+00:00"),
+        cursor(f"things {SOME_ID}"),
+        cursor(f"things 2026-01-01T00:00:00+00:00 {SOME_ID} and more"),
+        cursor(f"big things 2026-01-01T00:00:00+00:00 {SOME_ID}"),
+        cursor(f" things 2026-01-01T00:00:00+00:00 {SOME_ID}"),
     ],
 )
 def test_any_other_cursor_is_refused(text):
     with pytest.raises(ValidationError) as caught:
-        PageQuery.model_validate({"cursor": text})
+        ThingsQuery.model_validate({"cursor": text})
     assert caught.value.errors()[0]["loc"] == ("cursor",)
 
 
