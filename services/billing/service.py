@@ -38,7 +38,7 @@ class Billing:
         "POST",
         f"{ACCOUNT}/deposit",
         body=Money,
-        answers={200: OperationView, 404: "account-not-found"},
+        answers={200: OperationView, 404: "account-not-found", 503: "account-busy"},
         summary="Deposit money",
     )
     def deposit(self, user_id: UUID, key: str | None, body: Money) -> Reply:
@@ -49,7 +49,7 @@ class Billing:
         "POST",
         f"{ACCOUNT}/withdraw",
         body=Money,
-        answers={200: OperationView, 402: "insufficient-funds", 404: "account-not-found"},
+        answers={200: OperationView, 402: "insufficient-funds", 404: "account-not-found", 503: "account-busy"},
         summary="Withdraw money",
     )
     def withdraw(self, user_id: UUID, key: str | None, body: Money) -> Reply:

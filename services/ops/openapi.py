@@ -5,17 +5,17 @@ import json
 import re
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any, get_args
+from typing import Any
 
 from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from services.kit.web.catalogue import COMMON
 from services.kit.web.entrypoint import IDEMPOTENCY_KEY, KEY_PATTERN, Http, Route
-from services.kit.web.prefer import PREFER, PREFERENCE_APPLIED
-from services.kit.web.problems import CONTENT_TYPE, REPLAYED, FieldError, Problem, ProblemView
+from services.kit.web.prefer import PREFER
+from services.kit.web.problems import ProblemView
 from services.kit.web.request_id import REQUEST_ID
+from services.ops.openapi_answers import first_example, responses, used_headers
 from services.shop import DEFAULT_STYLE, INTERNAL, SERVICES, SHOP, STYLES, Style, base_class, service_class
 
 REF = "#/components/schemas/{model}"
@@ -33,18 +33,19 @@ What services ask each other in the style `http`. No gateway and no ingress forw
 
 Each PUT is under an id that its caller has chosen, so it may be sent again: it is carried out once.
 """
-#: What any route may answer with, by the status; a route names its own problems.
-ANYWHERE = {
-    400: "malformed-json",
-    404: "no-such-path",
-    408: "request-timeout",
-    413: "body-too-long",
-    415: "unsupported-media-type",
-    422: "invalid-request",
-    503: "unavailable",
-}
-ENDED = "Ended. 201 is not success: read `status`"  # of an answer that may be 202 as well
-ANSWERS = {200: "Done", 201: "Created", 202: "Stored, but the outcome of the payment is not known yet"}
+
+
+class ShortNames(GenerateJsonSchema):
+    """Names each schema as a client would: `Order` for OrderView, `OrderPage` for Page[OrderView]."""
+
+    def normalize_name(self, name: str) -> str:
+        if short := re.fullmatch(r"(?:(\w+)\[)?(\w+?)(?:View)?\]?", name):
+            name = f"{short[2]}{short[1] or ''}"
+        return super().normalize_name(name)
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Leave out titles, which would only repeat the name of the field."""
+        return False
 
 
 def classes(style: Style) -> list[Any]:
@@ -81,7 +82,9 @@ def as_dict(style: Style, internal: bool = False) -> dict[str, Any]:
     answers = {one for _, route in all_routes for one in route.answers.values() if not isinstance(one, str)}
     answers |= {ProblemView}
     models: list[Any] = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
-    refs, definitions = models_json_schema(sorted(models, key=lambda one: one[0].__name__), ref_template=REF)
+    models.sort(key=lambda one: one[0].__name__)
+    refs, definitions = models_json_schema(models, ref_template=REF, schema_generator=ShortNames)
+    schemas = {name: {key: one[key] for key in one if key != "title"} for name, one in definitions["$defs"].items()}
     paths: dict[str, Any] = {}
     for method, route in all_routes:
         path = re.sub(r"<uuid:(\w+)>", r"{\1}", route.path)
@@ -98,7 +101,7 @@ def as_dict(style: Style, internal: bool = False) -> dict[str, Any]:
         "security": [],
         "tags": [{"name": name, "description": first_sentence(base_class(name))} for name in SERVICES],
         "paths": paths,
-        "components": {"schemas": definitions["$defs"]},
+        "components": {"schemas": schemas, "headers": used_headers(paths)},
     }
 
 
@@ -108,23 +111,13 @@ def first_sentence(service: type[Any]) -> str:
 
 def operation(method: Callable[..., Any], route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
     """Describe one method of one path."""
-    responses = {str(status): answer(status, route, one, refs) for status, one in sorted(route.answers.items())}
-    for status in errors(route):
-        responses.setdefault(str(status), problem(ANYWHERE[status], refs))
-    if route.ends:
-        responses["304"] = {"description": "It has ended, and is as the client has it"}
-    for one in responses.values():
-        one.setdefault("headers", {})[REQUEST_ID] = {
-            "description": "Joins this answer to the log of the service; that of the request, if it had one",
-            "schema": {"type": "string"},
-        }
     described: dict[str, Any] = {
         "operationId": method.__name__,
         "summary": route.summary,
         "description": inspect.getdoc(method) or "",
         "tags": [route.path.removeprefix(INTERNAL).strip("/").split("/")[0]],
         "parameters": parameters(route),
-        "responses": dict(sorted(responses.items())),
+        "responses": responses(route, refs),
     }
     if route.body:
         described["requestBody"] = {
@@ -141,77 +134,23 @@ def example_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"example": example} if example.keys() >= set(model.model_json_schema().get("required", [])) else {}
 
 
-def examples_of(status: int, route: Route, model: type[BaseModel]) -> list[Any]:
-    """Return examples of an answer: of a list, one page of it; of what may be pending, those of this status."""
-    items = model.model_fields.get("items")
-    if items is not None:
-        return [{"items": examples_of(status, route, get_args(items.annotation)[0])[:1], "next": None}]
-    examples = list(model.model_json_schema(mode="serialization").get("examples", []))
-    if 202 in route.answers:
-        examples = [one for one in examples if (one["status"] == "pending") == (status == 202)]
-    return examples
-
-
-def errors(route: Route) -> set[int]:
-    """Return the error statuses that every route of this kind may answer with."""
-    anywhere = {404, 503} if "<" in route.path else {503}
-    if route.body:
-        return anywhere | {400, 408, 413, 415, 422}
-    return anywhere | ({400, 422} if route.query else set())
-
-
-def answer(status: int, route: Route, model: type[BaseModel] | str, refs: dict[Any, Any]) -> dict[str, Any]:
-    if isinstance(model, str):
-        return problem(model, refs)
-    headers = {}
-    if route.method == "POST":
-        headers[REPLAYED] = {
-            "description": "The key was used before; this is the first answer",
-            "schema": {"type": "string", "const": "true"},
-        }
-    if status in (201, 202):
-        headers["Location"] = {"description": "The path of what was created", "schema": {"type": "string"}}
-    if route.ends:
-        headers["ETag"] = {
-            "description": "Of what has ended, and never changes again, for `If-None-Match`",
-            "schema": {"type": "string"},
-        }
-    if route.waits:
-        headers[PREFERENCE_APPLIED] = {
-            "description": "The wait that was applied, in seconds, if the request preferred one",
-            "schema": {"type": "string", "pattern": "^wait=[0-9]+$"},
-        }
-    described: dict[str, Any] = {
-        "description": ENDED if 202 in route.answers and status == 201 else ANSWERS[status],
-        "content": {"application/json": {"schema": refs[model, "serialization"], **given(status, route, model)}},
+def in_path(name: str, route: Route) -> dict[str, Any]:
+    """Describe an id in the path; its example is the id in that of the answer."""
+    example = first_example(route)
+    described = {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": f"The id of the {name.removesuffix('_id')}",
+        "schema": {"type": "string", "format": "uuid"},
     }
-    return described | ({"headers": headers} if headers else {})
-
-
-def given(status: int, route: Route, model: type[BaseModel]) -> dict[str, Any]:
-    """Return the examples of an answer as the document has them: one by itself, several by what they are."""
-    examples = examples_of(status, route, model)
-    if len(examples) > 1:
-        return {"examples": {one["status"]: {"value": one} for one in examples}}
-    return {"example": examples[0]} if examples else {}
-
-
-def problem(name: str, refs: dict[Any, Any]) -> dict[str, Any]:
-    """Describe an answer that is a problem, with an example."""
-    status, meaning = {**COMMON, **SHOP.meanings}[name]
-    given = [FieldError(field="price", code="required", message="is required")] if name == "invalid-request" else []
-    detail = "; ".join(f"{one.field}: {one.message}" for one in given) or meaning
-    example = json.loads(Problem(status, name, detail, given).response(SHOP.name).get_data())
-    schema = refs[ProblemView, "serialization"]
-    return {"description": meaning, "content": {CONTENT_TYPE: {"schema": schema, "example": example}}}
+    id_ = example.get(name) or example.get("id")
+    return described | ({"example": id_} if id_ else {})
 
 
 def parameters(route: Route) -> list[dict[str, Any]]:
     """Describe the values in the path and in the query, the Idempotency-Key of a POST, and the wait."""
-    found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-        for name in re.findall(r"<uuid:(\w+)>", route.path)
-    ]
+    found = [in_path(name, route) for name in re.findall(r"<uuid:(\w+)>", route.path)]
     if route.query:
         for name, schema in route.query.model_json_schema(ref_template=REF)["properties"].items():
             schema = {

@@ -81,10 +81,6 @@ class Page(BaseModel, Generic[Item]):
         json_schema_extra={"description": "One page of a list, newest first."},
     )
 
-    @classmethod
-    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
-        return f"{params[0].__name__.removesuffix('View')}Page"
-
     items: Annotated[list[Item], Field(description="The items, newest first")]
     next: Annotated[str | None, Field(description="The `cursor` of the page after it; null on the last one")] = None
 
