@@ -37,7 +37,7 @@ check: $(VENV)/test  ## lint, and run every test that needs no server: under a m
 	@$(pytest) -n 2 -m "not server"
 
 test: needs-test  ## set up whatever is missing, lint and run all tests (WORKERS=3; COVERAGE=1 measures it)
-	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/test postman/node_modules docs/lint/node_modules tests/page/node_modules
+	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/test postman/node_modules docs/lint/node_modules tests/page/node_modules tests/clients/node_modules
 	@$(MAKE) --no-print-directory --jobs=2 lint
 	@$(pytest) -n $(WORKERS) $(if $(COVERAGE),--cov --cov-report=term)
 	@$(in_other_styles)
@@ -98,7 +98,7 @@ docs: $(VENV)/test  ## build the documentation as a site, build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove the virtual environment and all data of the local modes
-	rm -rf $(VENV) bench/.venv .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules tests/page/node_modules postman/report.html
+	rm -rf $(VENV) bench/.venv .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules tests/page/node_modules tests/clients/node_modules postman/report.html
 
 # A file of tests shares its servers, so it stays in one process.
 pytest = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder

@@ -23,7 +23,7 @@ from services.shop import DEFAULT_STYLE, STYLES
 TESTS = Path(__file__).parent
 SERVERS = (Postgres, RabbitMQ, Stack)
 PROGRAMS = {"npm", "npx", "nginx", "promtool", "services.ops.cli"}  # the last is ours, and starts servers
-ALWAYS = ("acceptance", "cluster", "model")
+ALWAYS = ("acceptance", "clients", "cluster", "model")
 NEVER = ("unit",)
 
 #: The styles as parameters of what is tested in the default one, and in the others with `--styles`.

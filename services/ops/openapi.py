@@ -35,8 +35,11 @@ Each PUT is under an id that its caller has chosen, so it may be sent again: it 
 """
 
 
-class ShortNames(GenerateJsonSchema):
-    """Names each schema as a client would: `Order` for OrderView, `OrderPage` for Page[OrderView]."""
+class ForClients(GenerateJsonSchema):
+    """Writes schemas as generators of clients read them best.
+
+    Their names are those that a client would choose: `Order` for OrderView, `OrderPage` for Page[OrderView].
+    """
 
     def normalize_name(self, name: str) -> str:
         if short := re.fullmatch(r"(?:(\w+)\[)?(\w+?)(?:View)?\]?", name):
@@ -46,6 +49,10 @@ class ShortNames(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Leave out titles, which would only repeat the name of the field."""
         return False
+
+    def default_schema(self, schema: Any) -> dict[str, Any]:
+        """Leave out defaults: a field with one may be missing, and some generators believe that it never is."""
+        return {key: value for key, value in super().default_schema(schema).items() if key != "default"}
 
 
 def classes(style: Style) -> list[Any]:
@@ -83,7 +90,7 @@ def as_dict(style: Style, internal: bool = False) -> dict[str, Any]:
     answers |= {ProblemView}
     models: list[Any] = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
     models.sort(key=lambda one: one[0].__name__)
-    refs, definitions = models_json_schema(models, ref_template=REF, schema_generator=ShortNames)
+    refs, definitions = models_json_schema(models, ref_template=REF, schema_generator=ForClients)
     schemas = {name: {key: one[key] for key in one if key != "title"} for name, one in definitions["$defs"].items()}
     paths: dict[str, Any] = {}
     for method, route in all_routes:
