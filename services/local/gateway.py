@@ -13,7 +13,7 @@ from werkzeug.wrappers import Request, Response
 
 from services.kit.web.documentation import Documentation
 from services.kit.web.health import live
-from services.kit.web.problems import RETRY_AFTER, Problem, nothing_here, unavailable
+from services.kit.web.problems import RETRY_AFTER, Problem, nothing_here, only_reads, unavailable
 from services.kit.web.protocol import protocol_of
 from services.kit.web.request_id import REQUEST_ID, identified
 from services.local.net import HOST
@@ -63,7 +63,7 @@ class Gateway:
             return self.page(environ, start_response)
         first, *others = path[1:].split("/")
         service = self.routes.get(first) or self.routes.get("/".join([first, *others[:1]]))
-        app = self.apps[service] if service else self.own.get(path, not_routed)
+        app = self.apps[service] if service else self._own(environ)
         with identified(environ.get("HTTP_X_REQUEST_ID")) as id_:
             environ["HTTP_X_REQUEST_ID"] = id_
 
@@ -72,6 +72,12 @@ class Gateway:
                 return start_response(status, headers if known else [*headers, (REQUEST_ID, id_)], *more)
 
             return app(environ, start)
+
+    def _own(self, environ: dict[str, Any]) -> WsgiApp:
+        """Return what answers a path that is no service's. There is nothing to change there."""
+        app = self.own.get(environ["PATH_INFO"], not_routed)
+        refused = only_reads(Request(environ)) if app is not not_routed else None
+        return refused.response(SHOP.name) if refused else app
 
 
 def not_routed(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.wrappers import Response
+from werkzeug.wrappers import Request, Response
 
 from services.kit.errors import TEMPORARY, KeyReused
 from services.kit.web.catalogue import said_of
@@ -17,6 +17,7 @@ REPLAYED = "Idempotent-Replayed"
 RETRY_AFTER_S = 1
 #: The header of an answer that is not final: every 503, and the 202 of what is still pending.
 RETRY_AFTER = {"Retry-After": str(RETRY_AFTER_S)}
+READS = ("GET", "HEAD")
 NO_STORE = {"Cache-Control": "no-store"}  # of what is personal, or changes
 SEND_AGAIN = (
     "Send it again with the same Idempotency-Key; a request without one may have been carried out, "
@@ -95,6 +96,11 @@ def routing_problem(error: HTTPException) -> Problem:
         allowed = ", ".join(sorted(error.valid_methods or ()))
         return Problem(405, "method-not-allowed", f"This resource allows {allowed}.", headers={"Allow": allowed})
     return nothing_here()
+
+
+def only_reads(request: Request) -> Problem | None:
+    """Return the problem of a request that would change what can only be read."""
+    return None if request.method in READS else routing_problem(MethodNotAllowed(READS))
 
 
 def bad_field(field: str, code: str, message: str, status: int = 422) -> Problem:

@@ -15,10 +15,11 @@ from werkzeug.routing import Map
 from werkzeug.wrappers import Request, Response
 
 from services.kit.seams import Container
+from services.kit.web.compression import compressed
 from services.kit.web.cors import Cors
 from services.kit.web.documentation import Documentation
 from services.kit.web.health import Health
-from services.kit.web.problems import routing_problem, unavailable
+from services.kit.web.problems import only_reads, routing_problem, unavailable
 from services.kit.web.protocol import protocol_of, raw
 from services.kit.web.request_id import REQUEST_ID, identified
 
@@ -153,13 +154,15 @@ class Server(WebServer):
         request = Request(environ)
         with identified(request.headers.get(REQUEST_ID)) as id_:
             response = self.cors.preflight(request) or self._answer(request)
+        response = compressed(request, response)
         response.headers[REQUEST_ID] = id_
         self.cors.show(request, response)
         return response(environ, start_response)
 
     def _answer(self, request: Request) -> Response:
         if answer := self.health.answers.get(request.path):
-            return answer(request)
+            refused = only_reads(request)
+            return refused.response(self.container.product.name) if refused else answer(request)
         if self.documentation.serves(request.path):
             return self.documentation.answer(request)
         return self.dispatch(request)
