@@ -9,7 +9,7 @@ timers, recovery    work at an interval; what was left pending is recovered
 waiting             requests that wait until a row is no longer pending
 metrics, dns        what Prometheus sees; look-ups of host names that do not block the event loop
 outage, seams       outages in the log, and pauses in them; the types of what Nameko hands over
-web                 the `http` entrypoint, its server, health, documentation, problems, pages; calls of other services
+web                 the `http` entrypoint, its server, health, `/docs`, gzip, problems, pages; calls of other services
 amqp                messages that the broker has confirmed, RPC with a deadline, events in
 outbox, inbox       events out, written by the statement that changes a row; events that failed
 db                  sessions with deadlines, prepared statements, Idempotency-Keys, migrations

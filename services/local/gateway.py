@@ -155,7 +155,7 @@ class Backend:
                     connection.request(request.method, path, body, headers)
                     answer = connection.getresponse()
                     kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
-                    return Response(answer.read(), answer.status, kept)
+                    return Response([answer.read()], answer.status, kept)  # with the Content-Length of a HEAD
             except ConnectionRefusedError:
                 continue
             except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected) as error:

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 import requests
 import yaml
 
+from services.kit.web.catalogue import COMMON as MEANINGS
 from services.local.needs import NGINX, ensure, search_path
 from services.local.net import HOST, free_port, wait_for
 from services.local.stack import ROOT, Stack, database_variable
@@ -237,11 +239,60 @@ def test_a_body_beyond_all_measure_is_a_problem(proxy: str):
     is_problem(requests.post(f"{proxy}/orders", data=b"x" * 2**21, timeout=5), 413)
 
 
+def raw(proxy: str, request: bytes) -> tuple[bytes, bytes]:
+    """Send bytes that no client library would send; return the head and the body of the answer."""
+    host, port = proxy.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(request)
+        head, _, body = b"".join(iter(lambda: connection.recv(65_536), b"")).partition(b"\r\n\r\n")
+    return head, body
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /users/%00 HTTP/1.1",
+        b"GET /..%2f..%2fetc HTTP/1.1",
+        b"GET /../x HTTP/1.1",
+        b"nonsense",
+        b"GET /users?" + b"x" * 10_000 + b" HTTP/1.1",
+        b"GET /users HTTP/1.1\r\nX-Long: " + b"x" * 40_000,
+        b"GET /users HTTP/1.1\r\nHost: y",
+        b"GET /users HTTP/9.1",
+        b"POST /users HTTP/1.1\r\nTransfer-Encoding: strange",
+    ],
+)
+def test_what_the_proxy_cannot_read_is_a_problem(proxy: str, line: bytes):
+    head, body = raw(proxy, line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ") and b"\r\nX-Request-Id: " in head
+    assert b"\r\nContent-Type: application/problem+json" in head
+    problem = json.loads(body)
+    assert (problem["status"], problem["type"]) == (400, "urn:nameko-hw:problem:malformed-request")
+
+
+def test_what_can_only_be_read_is_a_problem_to_anything_else(proxy: str):
+    answer = requests.post(f"{proxy}/health/live", timeout=5)
+    is_problem(answer, 405)
+    assert answer.headers["Allow"] == "GET, HEAD"
+    assert requests.head(f"{proxy}/health/live", timeout=5).status_code == 200
+
+
+def test_what_the_services_compress_and_tag_comes_through(proxy: str):
+    url = f"{proxy}/docs/swagger-ui-bundle.js"
+    first = requests.get(url, timeout=5)
+    assert (first.headers["Content-Encoding"], first.headers["Vary"]) == ("gzip", "Accept-Encoding")
+    again = requests.get(url, headers={"If-None-Match": first.headers["ETag"]}, timeout=5)
+    assert (again.status_code, again.headers["Cache-Control"]) == (304, first.headers["Cache-Control"])
+
+
 def is_problem(answer: requests.Response, status: int) -> None:
     assert answer.status_code == status
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem = json.loads(answer.text)
-    assert problem["status"] == status and problem["type"].startswith("urn:nameko-hw:problem:")
+    assert problem["status"] == status
+    name = problem["type"].removeprefix("urn:nameko-hw:problem:")
+    assert MEANINGS[name].status == status and problem["help"] == f"/docs/problems#{name}"
+    assert answer.headers["X-Request-Id"]
 
 
 def test_a_service_that_is_away_is_a_problem_of_the_proxy(tmp_path: Path):

@@ -41,6 +41,14 @@ def test_what_services_call_each_other_by_is_not_reachable_from_outside():
     assert Client(Gateway(apps, own={}, routes=INTERNAL_ROUTES)).get("/users/x").status_code == 404
 
 
+def test_what_the_gateway_answers_itself_is_only_read():
+    gateway = Client(Gateway({}, own={"/metrics": lambda environ, start: (start("200 OK", []), [b"1"])[1]}))
+    assert gateway.get("/metrics").data == b"1"
+    refused = gateway.post("/metrics")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+    assert gateway.post("/health").status_code == 404
+
+
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     with socket.create_server((HOST, 0)) as listening:
