@@ -97,5 +97,6 @@ def test_the_committed_openapi_is_that_of_the_code():
     committed = (ROOT / "docs" / "openapi.json").read_text()
     assert committed == document(), "write it anew with `make openapi`"
     validate(json.loads(committed))
-    schemas = json.loads(committed)["components"]["schemas"]
-    assert {f"#/components/schemas/{name}" for name in schemas} >= set(re.findall(r'"\$ref": "([^"]+)"', committed))
+    components = json.loads(committed)["components"]
+    there = {f"#/components/{kind}/{name}" for kind, named in components.items() for name in named}
+    assert there == set(re.findall(r'"\$ref": "([^"]+)"', committed))

@@ -6,12 +6,12 @@ from functools import lru_cache
 
 from werkzeug.wrappers import Request, Response
 
-#: A page of 200 orders is ten times as long, an answer about one of them ten times as short: it is never compressed.
+#: A page of 200 orders is nine times as long; an answer about one of them is far below, and costs nothing more.
 FROM_BYTES = 4_096
 
 
 def quickly(body: bytes) -> bytes:
-    """Compress what is answered once: half a millisecond for the longest page of a list, which gets a tenth as long."""
+    """Compress what is answered once: in 0.2 ms the longest page of orders gets a third as long."""
     return gzip.compress(body, compresslevel=1, mtime=0)
 
 
