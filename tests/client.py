@@ -4,6 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 import requests
+import urllib3
 
 from services.local.net import wait_for
 
@@ -123,3 +124,13 @@ def fields(answer: requests.Response) -> set[str]:
 def tells_how_to_send_it_again(detail: str) -> bool:
     """Whether the text of a 503 keeps its reader from doing twice what may have been done once."""
     return "same Idempotency-Key" in detail and "look first" in detail and "Try again" not in detail
+
+
+def refuses_two_keys(url: str) -> None:
+    """Assert that a request with two Idempotency-Keys is refused, and not taken for one with another key."""
+    headers = urllib3.HTTPHeaderDict({"Content-Type": "application/json"})
+    for key in ("k", "l"):
+        headers.add("Idempotency-Key", key)
+    answer = urllib3.request("POST", f"{url}/notifications", headers=headers, body=b"{}", timeout=TIMEOUT_S)
+    [error] = answer.json()["errors"]
+    assert (answer.status, error["field"], error["code"]) == (400, "Idempotency-Key", "repeated")

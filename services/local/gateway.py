@@ -142,8 +142,9 @@ class Backend:
 
     def forward(self, request: Request, body: bytes) -> Response:
         """Forward a request and return its answer. Raises ConnectionRefusedError if no replica has seen the request."""
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
-        headers["Content-Length"] = str(len(body))
+        replaced = {*HOP_BY_HOP, "content-length", REQUEST_ID.lower()}
+        headers = [(name, value) for name, value in request.environ["headers_raw"] if name.lower() not in replaced]
+        headers += [("Content-Length", str(len(body))), (REQUEST_ID, request.environ["HTTP_X_REQUEST_ID"])]
         query = request.environ.get("QUERY_STRING")
         path = request.environ["RAW_PATH_INFO"] + (f"?{query}" if query else "")
         may_repeat = request.method in ("GET", "HEAD", "PUT") or "Idempotency-Key" in request.headers
@@ -152,7 +153,10 @@ class Backend:
             try:
                 with closing(http.client.HTTPConnection(HOST, port, timeout=self.timeout_s)) as connection:
                     connection.connect()
-                    connection.request(request.method, path, body, headers)
+                    connection.putrequest(request.method, path, "Host" in request.headers, skip_accept_encoding=True)
+                    for name, value in headers:  # one by one: a header that comes twice is refused by the service
+                        connection.putheader(name, value)
+                    connection.endheaders(body)
                     answer = connection.getresponse()
                     kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
                     return Response([answer.read()], answer.status, kept)  # with the Content-Length of a HEAD

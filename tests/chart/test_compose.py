@@ -26,7 +26,7 @@ from services.scenario import Scenario
 from services.shop import ROUTES, SERVICES, STYLES
 from tests.chart.objects import render, variables
 from tests.chart.values_table import CHART
-from tests.client import tells_how_to_send_it_again
+from tests.client import refuses_two_keys, tells_how_to_send_it_again
 
 FILE = ROOT / "compose.yaml"
 PROXY = ROOT / "docker" / "nginx.conf"
@@ -283,6 +283,10 @@ def test_what_the_services_compress_and_tag_comes_through(proxy: str):
     assert (first.headers["Content-Encoding"], first.headers["Vary"]) == ("gzip", "Accept-Encoding")
     again = requests.get(url, headers={"If-None-Match": first.headers["ETag"]}, timeout=5)
     assert (again.status_code, again.headers["Cache-Control"]) == (304, first.headers["Cache-Control"])
+
+
+def test_two_keys_pass_the_proxy_and_are_refused(proxy: str):
+    refuses_two_keys(proxy)
 
 
 def is_problem(answer: requests.Response, status: int) -> None:

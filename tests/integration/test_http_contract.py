@@ -11,7 +11,7 @@ import pytest
 
 from services.contracts import MAX_AMOUNT
 from services.local.net import wait_for
-from tests.client import Api, fields, new_email
+from tests.client import Api, fields, new_email, refuses_two_keys
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -356,6 +356,10 @@ def test_a_bad_idempotency_key_is_named(stack, key):
     connection.close()
     assert answer.status == 400
     assert problem["errors"][0]["field"] == "Idempotency-Key"
+
+
+def test_two_keys_are_refused(stack):
+    refuses_two_keys(stack.url)
 
 
 def test_the_same_key_has_one_effect_and_one_answer(api: Api):

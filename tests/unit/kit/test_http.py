@@ -59,6 +59,14 @@ def test_a_key_has_1_to_255_characters(quote: str, length: int, is_taken: bool):
             module._key(request)
 
 
+def test_two_keys_are_no_key_with_a_comma():
+    both = {"HTTP_IDEMPOTENCY_KEY": "k,l", "headers_raw": (("idempotency-key", "k"), ("Idempotency-Key", "l"))}
+    with pytest.raises(Problem, match="twice"):
+        module._key(Request(both))
+    one = {"HTTP_IDEMPOTENCY_KEY": "k,l", "headers_raw": (("Idempotency-Key", "k,l"),)}
+    assert module._key(Request(one)) == "k,l"
+
+
 @pytest.mark.parametrize("says_its_length", [True, False])
 @pytest.mark.parametrize("length, status", [(LIMIT - 1, 200), (LIMIT, 200), (LIMIT + 1, 413), (2 * LIMIT, 413)])
 def test_a_body_has_no_more_bytes_than_the_limit(says_its_length: bool, length: int, status: int):

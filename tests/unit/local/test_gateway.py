@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
+from werkzeug.datastructures import EnvironHeaders
 from werkzeug.test import Client, TestResponse
 
 from services.kit.web.entrypoint import Http
@@ -57,7 +58,8 @@ def listener() -> Iterator[socket.socket]:
 
 def send(backend: Backend, method: str, headers: dict[str, str]) -> TestResponse:
     def gateway(environ, start_response):
-        return backend({**environ, "RAW_PATH_INFO": environ["PATH_INFO"]}, start_response)
+        of_eventlet = {"RAW_PATH_INFO": environ["PATH_INFO"], "headers_raw": tuple(EnvironHeaders(environ))}
+        return backend({**environ, **of_eventlet, "HTTP_X_REQUEST_ID": "seven"}, start_response)
 
     return Client(gateway).open("/billing/accounts/x/deposit", method=method, json={"amount": 5}, headers=headers)
 
