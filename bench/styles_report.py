@@ -13,6 +13,7 @@ from bench.report import table
 from services.local.stack import ROOT
 
 PAGE = ROOT / "docs" / "comparison.md"
+DARK = ROOT / "docs" / "tools" / "dark.css"
 PLOTS = ROOT / "docs" / "measured"
 BEGIN, END = "<!-- measured: written by `make compare` -->", "<!-- end of what is measured -->"
 STYLES = ("http", "broker", "events")
@@ -170,6 +171,9 @@ def figure_of(rows: int, columns: int, width: float, height: float) -> Any:
 def save(figure: Any, file: Path) -> None:
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
+    head, svg, rest = file.read_text().partition("<svg")
+    tag, end, inside = rest.partition(">")
+    file.write_text(f"{head}{svg}{tag}{end}<style>{DARK.read_text()}</style>{inside}")
 
 
 def plot_speed(runs: Sequence[Run], file: Path) -> None:

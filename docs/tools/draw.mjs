@@ -10,6 +10,7 @@ import puppeteer from 'puppeteer'
 const FOLDER = new URL('../diagrams/', import.meta.url)
 const SCALE = 2 // pixels of the PNG for each unit of the SVG
 const mermaidConfig = JSON.parse(readFileSync(new URL('mermaid.json', import.meta.url)))
+const dark = `<style>${readFileSync(new URL('dark.css', import.meta.url), 'utf8')}</style>`
 const sha256 = (data) => createHash('sha256').update(data).digest('hex')
 
 const browser = await puppeteer.launch({
@@ -28,8 +29,9 @@ try {
         backgroundColor: 'white', mermaidConfig, svgId: name, fontEmbed: false,
         viewport: { width: 1200, height: 800, deviceScaleFactor: SCALE }
       })
-      writeFileSync(new URL(`${name}.${format}`, FOLDER), data)
-      drawn[name][format] = sha256(data)
+      const picture = format === 'svg' ? Buffer.from(data).toString().replace(/>/, `>${dark}`) : data
+      writeFileSync(new URL(`${name}.${format}`, FOLDER), picture)
+      drawn[name][format] = sha256(picture)
     }
   }
 } finally {

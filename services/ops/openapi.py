@@ -26,7 +26,8 @@ Users, billing, orders and notifications behind one base URL.
 
 Amounts are integers in the minor unit of one currency. Times are RFC 3339, in UTC. Errors are problems
 (RFC 9457) with a stable `type`. Every POST takes an `Idempotency-Key`: the same key with the same values has
-one effect and gets the first answer again, with `Idempotent-Replayed: true`.
+one effect. A repetition gets the first answer with `Idempotent-Replayed: true`, or, of what was still pending
+then, its present state.
 """
 ABOUT_INTERNAL = """\
 What services ask each other in the style `http`. No gateway and no ingress forwards these paths.

@@ -42,7 +42,7 @@ HEADERS: dict[str, Described] = {
         "example": "no-store",
     },
     REPLAYED: {
-        "description": "Only if the key was used before: this is the answer to that request",
+        "description": "Only if the key was used before: nothing was done again",
         "schema": {"type": "string", "const": "true"},
         "example": "true",
     },

@@ -3,10 +3,7 @@
 import hashlib
 import inspect
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from services.kit.outbox.relay import Relay
 from services.notifications.broker import NotificationsService
 from services.orders.broker import OrdersService
 from services.orders.domain import OrderStatus
+from tests.docs import problems
 from tests.docs.idl import ASYNCAPI, DOCS, OPENAPI, ROOT, load
 
 PAGES = sorted(DOCS.glob("*.md"))
@@ -44,12 +42,23 @@ def test_pictures_were_drawn_from_their_sources() -> None:
 
 
 @pytest.mark.parametrize("path", DIAGRAMS, ids=lambda path: path.stem)
-def test_pictures_have_a_light_background_a_title_and_a_page(path: Path) -> None:
+def test_pictures_have_a_background_a_title_and_a_page(path: Path) -> None:
     svg = path.with_suffix(".svg").read_text()
     assert "background-color: white" in svg[: svg.index(">")]
     assert "<title" in svg and "<desc" in svg
     shown = [page.name for page in PAGES if re.search(rf"!\[[^]]+\]\(diagrams/{path.stem}.svg\)", page.read_text())]
     assert [name for name in shown if name != "assignment.ru.md"] and len(shown) <= 2
+
+
+def test_every_drawing_has_colours_for_a_dark_page_too() -> None:
+    dark = (DOCS / "tools" / "dark.css").read_text()
+    drawings = [path for path in DOCS.rglob("*.svg") if "node_modules" not in path.parts]
+    assert len(drawings) > len(DIAGRAMS)
+    assert [path.name for path in drawings if f"><style>{dark}</style>" not in path.read_text()] == []
+
+
+def test_the_page_of_the_api_lists_every_type_of_problem() -> None:
+    assert problems.shown() == problems.table(), "run `python -m tests.docs.problems`"
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -97,24 +106,6 @@ def test_an_order_has_the_states_of_its_picture() -> None:
 def test_settings_that_are_named_exist(path: Path) -> None:
     settings = yaml.safe_load(re.sub(r"\$\{[^}]*\}+", "x", (ROOT / "config.yaml").read_text()))
     assert set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)*_S\b", path.read_text())) <= set(settings)
-
-
-def test_the_site_builds_without_a_warning_and_asks_no_other_server(tmp_path: Path) -> None:
-    built = subprocess.run(
-        [str(Path(sys.executable).parent / "mkdocs"), "build", "--strict", "--site-dir", tmp_path],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert built.returncode == 0, built.stderr
-    assert "WARNING" not in built.stderr, built.stderr
-    for page in PAGES:
-        html = (tmp_path / page.with_suffix(".html").name).read_text()
-        assert not re.findall(r'<(?:link|script|img)[^>]+(?:src|href)="(?:https?:)?//', html)
-        for link in re.findall(r'href="\.\./\.\./([^"#]+)', html):  # out of build/site, into the project
-            assert (ROOT / link).exists(), link
-    assert not (tmp_path / "tools").exists() and not (tmp_path / "lint").exists()
 
 
 def test_an_order_commits_as_often_as_the_comparison_counts() -> None:
