@@ -14,8 +14,8 @@ from tests.client import TIMEOUT_S, Json
 from tests.serving import Serving
 
 UNENDED = {"status": "pending", "reason": None}
-PASSED_ON = ("Content-Type", "Idempotency-Key", "Prefer")
-PASSED_BACK = ("Location", "Idempotent-Replayed", "Preference-Applied")
+#: What an answer has anew, and what is of each connection.
+OWN = ("Content-Length", "Content-Type", "Date", "Connection")
 
 
 class Quiet(WSGIRequestHandler):
@@ -45,16 +45,18 @@ class Later(Serving):
             request.method,
             self.system + request.full_path.rstrip("?"),
             data=request.get_data(),
-            headers={name: request.headers[name] for name in PASSED_ON if name in request.headers},
+            headers={name: value for name, value in request.headers.items() if name not in ("Host", "Content-Length")},
             timeout=TIMEOUT_S,
         )
+        headers = {name: value for name, value in answer.headers.items() if name not in OWN}
+        if not answer.content:
+            return Response(status=answer.status_code, headers=headers)(environ, start_response)
         status, body = answer.status_code, answer.json()
         if "Preference-Applied" not in answer.headers:
             status, body = self.as_seen_now(request, status, body)
-        headers = {name: answer.headers[name] for name in PASSED_BACK if name in answer.headers}
         headers["Content-Type"] = "application/json" if status < 400 else "application/problem+json"
         if status in (201, 202) and request.path == "/orders":
-            headers["Location"] = f"/orders/{body['id']}"
+            headers |= {"Location": f"/orders/{body['id']}"} | ({"Retry-After": "1"} if status == 202 else {})
         return Response(json.dumps(body), status, headers)(environ, start_response)
 
     def as_seen_now(self, request: Request, status: int, body: Json) -> tuple[int, Json]:

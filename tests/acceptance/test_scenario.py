@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,10 +11,8 @@ from services import scenario
 from services.local.stack import ROOT, Stack
 from services.scenario import Scenario
 from tests.acceptance.later import Later
+from tests.acceptance.newman import COLLECTION, newman
 
-POSTMAN = ROOT / "postman"
-COLLECTION = POSTMAN / "nameko-hw.postman_collection.json"
-NEWMAN_S = 180
 FOR_EVER = 1_000_000
 
 
@@ -24,35 +21,6 @@ def url(request: pytest.FixtureRequest) -> str:
     """The base URL of each mode in turn."""
     running = request.getfixturevalue(request.param)
     return running.url if isinstance(running, Stack) else running
-
-
-def newman(url: str, report: Path, *options: str) -> subprocess.CompletedProcess:
-    npx = shutil.which("npx")
-    assert npx, "npm is needed to run the Postman suite"
-    return subprocess.run(
-        [
-            npx,
-            "--no-install",
-            "newman",
-            "run",
-            str(COLLECTION),
-            "--env-var",
-            f"baseUrl={url}",
-            "--color",
-            "off",
-            "--reporters",
-            "cli,htmlextra,json",
-            "--reporter-htmlextra-export",
-            str(report / "report.html"),
-            "--reporter-json-export",
-            str(report / "report.json"),
-            *options,
-        ],
-        cwd=POSTMAN,
-        capture_output=True,
-        text=True,
-        timeout=NEWMAN_S,
-    )
 
 
 def test_the_scenario_holds(url: str):

@@ -9,7 +9,7 @@ import requests
 
 from services.local.net import wait_for
 from services.shop import SERVICES
-from tests.acceptance.test_scenario import newman
+from tests.acceptance.newman import newman
 from tests.chart.objects import NAMESPACE, RELEASE, Object
 from tests.client import Api
 from tests.cluster.conftest import GONE_S, INSTALL_S, Cluster
