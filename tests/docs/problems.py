@@ -9,8 +9,11 @@ BEGIN, END = "<!-- the problems: written by `python -m tests.docs.problems` -->"
 
 
 def table() -> str:
-    """Return the table of all types that a client may meet, by their status."""
-    meanings = sorted({**COMMON, **MEANINGS}.items(), key=lambda one: (one[1].status, one[0]))
+    """Return the table of all types that a client may meet, by their status; those of the local page at the end."""
+    meanings = sorted(
+        {**COMMON, **MEANINGS}.items(),
+        key=lambda one: (one[1].text.startswith("The page of the local modes"), one[1].status, one[0]),
+    )
     rows = [f"| `{name}` | {meaning.status} | {meaning.text} |" for name, meaning in meanings]
     return "\n".join(["| type | status | what it means |", "|---|---|---|", *rows])
 
