@@ -30,6 +30,7 @@ MADE = {
     "postman/report.html",
     "postman/node_modules",
     "docs/lint/node_modules",
+    "tests/clients/node_modules",
     "tests/page/node_modules",
 }
 SOURCES = (".py", ".yaml", ".yml", ".cfg", ".toml", ".sh", ".json", ".mmd", ".pml", ".lua", ".tpl", ".conf")
