@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections import Counter
+from functools import cache
 
 import helm_python
 import kubernetes_validate
@@ -17,7 +18,7 @@ from services.kit.tracing import OpenTelemetry, tracer_of
 from services.local.stack import ROOT, Stack, database_variable
 from services.ops.openapi import document
 from services.shop import ROUTES, SERVICES, STYLES, Style, module_of
-from tests.chart.objects import MATRIX, NAMESPACE, RELEASE, Objects, render, selects, variables
+from tests.chart.objects import MATRIX, NAMESPACE, RELEASE, Object, Objects, render, selects, variables
 from tests.chart.values_table import CHART
 
 #: What OpenTelemetry reads, and a part of it.
@@ -49,15 +50,23 @@ def test_the_chart_has_nothing_to_complain_of():
 
 
 @pytest.mark.parametrize("version", CLUSTERS)
-def test_kubernetes_takes_every_object(version: str):
-    different = {
+def test_kubernetes_takes_every_object(version: str, monkeypatch: pytest.MonkeyPatch):
+    # which reads its schemas again for each object
+    monkeypatch.setattr(kubernetes_validate.utils, "schema_contents", cache(kubernetes_validate.utils.schema_contents))
+    for one in different():
+        kubernetes_validate.validate(one, version, strict=True)
+
+
+@cache
+def different() -> list[Object]:
+    """Every object that any of the sets of values makes, once."""
+    texts = {
         re.sub("[0-9a-f]{64}", "checksum", json.dumps(one))
         for values in MATRIX.values()
         for one in render(values)
         if one["kind"] != "Secret"
     }  # of passwords, which differ each time
-    for one in [*map(json.loads, different), *render().kind("Secret")]:
-        kubernetes_validate.validate(one, version, strict=True)
+    return [*map(json.loads, texts), *render().kind("Secret")]
 
 
 def test_no_two_objects_have_one_name(objects: Objects):
@@ -294,9 +303,9 @@ def test_probes_ask_what_the_service_answers(default: Objects, stack: Stack, ser
     [container] = default.pod(f"{RELEASE}-{service}").spec["containers"]
     probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert {name: probe["path"] for name, probe in probes.items()} == {
-        "startup": "/health/live",
+        "startup": "/health/ready",  # it joins when its database takes writes
         "liveness": "/health/live",
-        "readiness": "/health/ready",
+        "readiness": "/health/live",  # and answers by itself when the database is away
     }
     assert {probe["port"] for probe in probes.values()} == {port["name"] for port in container["ports"]}
     for path in ("/health/live", "/health/ready", "/metrics"):
@@ -438,9 +447,13 @@ def test_services_may_go_out_to_their_servers_only(default: Objects):
     assert {} in render(MATRIX["external broker"]).one("NetworkPolicy", f"{RELEASE}-services")["spec"]["egress"]
 
 
-def test_postgresql_takes_all_connections_that_the_services_may_open(default: Objects):
-    [postgres] = default.pod(f"{RELEASE}-postgres").spec["containers"]
-    assert postgres["args"] == ["-c", "max_connections=300"]
+@pytest.mark.parametrize(
+    "values, connections",
+    [("default", 300), ("one replica", 300), ("more replicas", 400), ("autoscaling", 700)],
+)
+def test_postgresql_takes_all_connections_that_the_services_may_open(values: str, connections: int):
+    [postgres] = render(MATRIX[values]).pod(f"{RELEASE}-postgres").spec["containers"]
+    assert postgres["args"] == ["-c", f"max_connections={connections}"]
 
 
 def test_rabbitmq_is_told_how_much_memory_it_has():
