@@ -55,6 +55,19 @@ matchExpressions:
 {{- mergeOverwrite (deepCopy .root.Values.defaults) (deepCopy (get .root.Values.services .name)) | toYaml -}}
 {{- end }}
 
+{{/*
+How many pods a Deployment asks for. An autoscaler decides that by itself: it keeps what the cluster has, as without a
+number Kubernetes would fall back to one pod. Empty if nothing is there yet. (root, name, service)
+*/}}
+{{- define "nameko-hw.replicas" -}}
+{{- if .service.autoscaling.enabled -}}
+{{- $deployment := printf "%s-%s" (include "nameko-hw.fullname" .root) .name -}}
+{{- dig "spec" "replicas" "" (lookup "apps/v1" "Deployment" .root.Release.Namespace $deployment) -}}
+{{- else -}}
+{{- .service.replicas -}}
+{{- end -}}
+{{- end }}
+
 {{/* The settings of one service, as a service reads them from its environment. (root, service) */}}
 {{- define "nameko-hw.settings" -}}
 {{- $settings := mergeOverwrite (deepCopy .root.Values.config) .service.config -}}
@@ -253,8 +266,11 @@ It is kept in the values, so that all templates of one rendering see the same. (
 {{- end -}}
 {{- end }}
 
-{{/* Stops with a clear message when the services may open more connections than PostgreSQL takes. */}}
-{{- define "nameko-hw.checkConnections" -}}
+{{/*
+The connections that PostgreSQL takes: as given, or as many as the services may open, in hundreds so that a further pod
+does not restart the server. Stops with a clear message when those that are given are too few.
+*/}}
+{{- define "nameko-hw.maxConnections" -}}
 {{- $needed := 12 -}}{{/* for migrations, audits and people */}}
 {{- range $name, $_ := .Values.services -}}
 {{- $service := include "nameko-hw.service" (dict "root" $ "name" $name) | fromYaml -}}
@@ -263,8 +279,12 @@ It is kept in the values, so that all templates of one rendering see the same. (
 {{- $each := add 4 (get $settings "MAX_WORKERS" | default 20 | int) -}}
 {{- $needed = add $needed (mul $each (add 1 $pods)) -}}{{/* one more while they are rolled */}}
 {{- end -}}
-{{- if gt (int $needed) (int .Values.postgres.maxConnections) -}}
+{{- if not .Values.postgres.maxConnections -}}
+{{- mul 100 (max 3 (ceil (divf $needed 100))) -}}
+{{- else if gt (int $needed) (int .Values.postgres.maxConnections) -}}
 {{- fail (printf "postgres.maxConnections: %d is too low, the services may open %d: raise it, or lower replicas, autoscaling.maxReplicas or config.MAX_WORKERS" (int .Values.postgres.maxConnections) (int $needed)) -}}
+{{- else -}}
+{{- .Values.postgres.maxConnections | int -}}
 {{- end -}}
 {{- end }}
 

@@ -20,6 +20,7 @@ KINDS = {
     "autoscaling/v1": ["HorizontalPodAutoscaler"],
     "autoscaling/v2": ["HorizontalPodAutoscaler"],
     "monitoring.coreos.com/v1": ["ServiceMonitor", "PrometheusRule"],
+    "gateway.networking.k8s.io/v1": ["HTTPRoute"],
 }
 EVERYWHERE = ("v1", "apps/v1", "networking.k8s.io/v1", "autoscaling/v1")
 OLDEST = ("1.20", (*EVERYWHERE, "policy/v1beta1"))
@@ -103,7 +104,8 @@ class ApiServer:
             "namespace": NAMESPACE,
             "annotations": {"meta.helm.sh/release-name": RELEASE, "meta.helm.sh/release-namespace": NAMESPACE},
         }
-        path = f"/api/v1/namespaces/{NAMESPACE}/{plural(one['kind'])}/{metadata['name']}"
+        root = "/api/v1" if one["apiVersion"] == "v1" else f"/apis/{one['apiVersion']}"
+        path = f"{root}/namespaces/{NAMESPACE}/{plural(one['kind'])}/{metadata['name']}"
         self.objects[path] = {**one, "metadata": metadata}
 
     def install(self, values: Values | None = None) -> Objects:

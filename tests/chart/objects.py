@@ -23,7 +23,8 @@ MATRIX: dict[str, Values] = {
     "external broker": {"rabbitmq": {"enabled": False}, "externalBroker": {"existingSecret": "broker"}},
     "given secrets": {"postgres": {"existingSecret": "given"}, "rabbitmq": {"existingSecret": "given-too"}},
     "one replica": {"defaults": {"replicas": 1}},
-    "autoscaling": {"defaults": {"autoscaling": {"enabled": True}}, "postgres": {"maxConnections": 700}},
+    "more replicas": {"defaults": {"replicas": 3}},
+    "autoscaling": {"defaults": {"autoscaling": {"enabled": True}}},
     "one service autoscaled": {
         "services": {"orders": {"autoscaling": {"enabled": True, "maxReplicas": 3}}},
         "postgres": {"maxConnections": 400},
@@ -36,6 +37,7 @@ MATRIX: dict[str, Values] = {
         "externalDatabase": {"existingSecret": "databases"},
     },
     "ingress off": {"ingress": {"enabled": False}},
+    "gateway": {"ingress": {"enabled": False}, "gateway": {"enabled": True, "parentRefs": [{"name": "public"}]}},
     "no persistence": {
         "postgres": {"persistence": {"enabled": False}},
         "rabbitmq": {"persistence": {"enabled": False}},

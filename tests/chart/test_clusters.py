@@ -7,7 +7,7 @@ import yaml
 
 from services.shop import SERVICES
 from tests.chart.apiserver import CURRENT, OLDEST, ApiServer
-from tests.chart.objects import RELEASE, Objects, selects
+from tests.chart.objects import MATRIX, RELEASE, Objects, selects
 from tests.chart.values_table import CHART
 
 
@@ -31,12 +31,7 @@ def checksums(objects: Objects) -> dict[str, dict[str, str]]:
 )
 def test_each_kind_is_of_a_version_that_the_cluster_knows(cluster: tuple, versions: dict[str, str]):
     with ApiServer(*cluster) as server:
-        objects = server.install(
-            {
-                "defaults": {"autoscaling": {"enabled": True}},
-                "postgres": {"maxConnections": 700},
-            }
-        )
+        objects = server.install(MATRIX["autoscaling"])
     assert {one["kind"]: one["apiVersion"] for one in objects if one["kind"] in versions} == versions
     assert {one["apiVersion"] for one in objects} <= set(server.apis)
 
@@ -70,6 +65,38 @@ def test_the_alert_rules_arrive_whole():
         )
     assert rules["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
     assert rules["metadata"]["labels"]["release"] == "prometheus"
+
+
+def replicas(objects: Objects) -> dict[str, int | None]:
+    return {one["metadata"]["name"]: one["spec"].get("replicas") for one in objects.kind("Deployment")}
+
+
+def test_an_autoscaler_that_is_turned_on_begins_with_the_pods_that_there_are(cluster: ApiServer):
+    for number, one in enumerate(cluster.install().kind("Deployment"), start=2):
+        cluster.add({**one, "spec": {**one["spec"], "replicas": number}})
+    with_autoscalers = cluster.install(MATRIX["autoscaling"])
+    assert sorted(replicas(with_autoscalers).values()) == [2, 3, 4, 5]
+    assert set(replicas(cluster.install()).values()) == {2}
+
+
+GATEWAY = "gateway.networking.k8s.io/v1"
+
+
+def test_the_route_of_a_gateway_leads_where_the_ingress_does():
+    with ApiServer(CURRENT[0], (*CURRENT[1], GATEWAY)) as server:
+        spec = server.install(MATRIX["gateway"]).one("HTTPRoute", RELEASE)["spec"]
+        [rule] = server.install().one("Ingress", RELEASE)["spec"]["rules"]
+        assert not server.install().kind("HTTPRoute")
+    assert spec["hostnames"] == [rule["host"]] and spec["parentRefs"] == [{"name": "public"}]
+    routes = {
+        (match["path"]["value"], match["path"]["type"].removeprefix("Path"), backend["name"])
+        for one in spec["rules"]
+        for match in one["matches"]
+        for backend in one["backendRefs"]
+    }
+    assert routes == {
+        (one["path"], one["pathType"], one["backend"]["service"]["name"]) for one in rule["http"]["paths"]
+    }
 
 
 def test_an_upgrade_with_unchanged_values_changes_nothing(cluster: ApiServer):

@@ -82,7 +82,11 @@ def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], named: str
         ({"postgres": {"enabled": False}}, "externalDatabase.existingSecret: name the Secret with the URLs"),
         ({"rabbitmq": {"enabled": False}}, "externalBroker.existingSecret: name the Secret with the URIs"),
         ({"postgres": {"maxConnections": 299}}, "postgres.maxConnections: 299 is too low, the services may open 300"),
-        ({"config": {"MAX_WORKERS": 21}}, "postgres.maxConnections: 300 is too low, the services may open 312"),
+        (
+            {"config": {"MAX_WORKERS": 21}, "postgres": {"maxConnections": 300}},
+            "postgres.maxConnections: 300 is too low, the services may open 312",
+        ),
+        ({"gateway": {"enabled": True}}, "gateway.parentRefs: name the Gateway"),
         (
             {
                 "services": {"orders": {"autoscaling": {"enabled": True, "minReplicas": 9}}},
