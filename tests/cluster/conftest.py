@@ -25,7 +25,8 @@ from tests.chart.objects import NAMESPACE, RELEASE, Object, Values
 from tests.chart.values_table import CHART
 
 INSTALL_S = 600
-GONE_S = 180
+REACHED_S = 3
+GONE_S = 300
 
 
 class Cluster:
@@ -90,6 +91,18 @@ class Cluster:
     def upgrade(self, **values: Any) -> None:
         self.config.upgrade(CHART, RELEASE, {**self.values, **values}, wait="watcher", timeout=INSTALL_S)
         self.wait_until_ready()
+
+    def reaches(self, pod: str, host: str, port: int) -> bool:
+        """Whether a connection from a pod with Python to a port is accepted."""
+        code = f"import socket; socket.create_connection(({host!r}, {port}), {REACHED_S})"
+        done = subprocess.run(
+            ["kubectl", "--namespace", NAMESPACE, "exec", pod, "--", "python", "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_S,
+        )
+        assert done.returncode == 0 or "TimeoutError" in done.stderr or "timed out" in done.stderr, done.stderr
+        return done.returncode == 0
 
     def uninstall(self) -> None:
         self.config.uninstall(RELEASE, wait="watcher", timeout=GONE_S)

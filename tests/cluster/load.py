@@ -43,7 +43,8 @@ class Client:
                 if answer.status_code in (201, 202):
                     self.orders[answer.json()["id"]] = price
                     return
-                self.failures.append(f"{answer.status_code} {answer.text}")
+                again = "Retry-After" if "Retry-After" in answer.headers else "no Retry-After"
+                self.failures.append(f"{answer.status_code}, {again}: {answer.text}")
             except requests.RequestException as error:
                 self.failures.append(repr(error))
             self.stopping.wait(1)

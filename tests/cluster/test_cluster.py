@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -135,6 +137,69 @@ def test_a_pod_that_is_killed_costs_no_order_no_money_and_no_letter(cluster: Clu
         cluster.kubectl("delete", "pod", "--force", "--grace-period=0", next(iter(cluster.pods(component))))
         cluster.wait_until_ready()
         load.goes_on()
+
+
+@pytest.mark.parametrize("restart", ["planned", "by an upgrade", "unplanned"])
+def test_while_the_database_restarts_the_only_other_answer_is_503_with_retry_after(cluster: Cluster, restart: str):
+    with Load(cluster.url) as load:
+        if restart == "by an upgrade":
+            cluster.upgrade(postgres={"maxConnections": 310})
+        else:
+            force = ["--force", "--grace-period=0"] if restart == "unplanned" else []
+            cluster.kubectl("delete", "pod", *force, next(iter(cluster.pods("postgres"))))
+        cluster.wait_until_ready()
+        load.goes_on()
+    assert [one for one in load.failures if not one.startswith("503, Retry-After:")] == []
+
+
+def test_an_autoscaler_that_is_turned_on_takes_no_pod_away(cluster: Cluster):
+    fewest = dict.fromkeys(SERVICES, 2)
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.5):
+            for service in SERVICES:
+                fewest[service] = min(fewest[service], len(cluster.pods(service)))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with Load(cluster.url) as load:
+            cluster.upgrade(defaults={"autoscaling": {"enabled": True}}, postgres={"maxConnections": 700})
+            load.goes_on()
+    finally:
+        is_over.set()
+        watcher.join()
+    assert fewest == dict.fromkeys(SERVICES, 2)
+    cluster.upgrade()
+
+
+STRANGER = "stranger"
+
+
+@pytest.fixture
+def stranger(cluster: Cluster) -> Iterator[str]:
+    """A pod in the namespace that is not ours."""
+    image = next(iter(cluster.pods("orders").values()))["spec"]["containers"][0]["image"]
+    cluster.kubectl("run", STRANGER, f"--image={image}", "--restart=Never", "--command", "--", "sleep", "600")
+    try:
+        cluster.kubectl("wait", "pod", STRANGER, "--for=condition=Ready", "--timeout=120s")
+        yield STRANGER
+    finally:
+        cluster.kubectl("delete", "pod", STRANGER, "--grace-period=0", "--force")
+
+
+def test_each_pod_reaches_its_servers_and_nobody_else(cluster: Cluster, stranger: str):
+    """Pair by pair. By the addresses of pods, as only those are held back."""
+    targets = {
+        name: (next(iter(cluster.pods(name).values()))["status"]["podIP"], port)
+        for name, port in [*((service, 8000) for service in SERVICES), ("postgres", 5432), ("rabbitmq", 5672)]
+    }
+    reached = {}
+    for name in (*SERVICES, STRANGER):
+        pod = next(iter(cluster.pods(name))) if name in SERVICES else stranger
+        reached[name] = {target for target, place in targets.items() if cluster.reaches(pod, *place)} - {name}
+    assert reached == {**{service: {"postgres", "rabbitmq"} for service in SERVICES}, STRANGER: set()}
 
 
 @pytest.mark.parametrize("style", ["http", "events", "broker"])
