@@ -19,7 +19,7 @@ import pytest
 from services.local.net import free_port, wait_for
 from services.local.stack import ROOT
 from services.shop import SERVICES
-from tests.acceptance.test_scenario import newman
+from tests.acceptance.newman import newman
 from tests.client import Api
 from tests.cluster.load import Load
 
