@@ -104,7 +104,7 @@ clean:  ## remove the virtual environment and all data of the local modes
 pytest = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 # What each style is tried by besides its own tests: the demo, the scenario, the Postman suite and the contract.
-of_all_styles = tests/integration/test_http_contract.py \
+of_all_styles = tests/integration/test_http_contract.py tests/integration/test_feed.py \
 	$(addprefix tests/acceptance/test_scenario.py::,test_the_demo_prints_every_step_and_leaves_nothing_behind \
 	test_the_scenario_holds test_the_postman_suite_passes_and_prints_what_it_sends_and_gets)
 in_other_styles = for style in http events; do echo "In the style $$style..."; \

@@ -16,7 +16,11 @@ SERVICES = ("users", "billing", "orders", "notifications")
 
 #: The first part of a path, and the service that answers there. The documentation is the same in all of them, so users
 #: serves it.
-ROUTES = {name: name for name in SERVICES} | dict.fromkeys(("", "docs", "openapi.json"), "users")
+ROUTES = (
+    {name: name for name in SERVICES}
+    | {"events": "notifications"}
+    | dict.fromkeys(("", "docs", "openapi.json"), "users")
+)
 
 #: The first two parts of a path that only services call, in the style `http`.
 INTERNAL = "/internal/"
@@ -84,12 +88,17 @@ def base_class(name: str) -> Any:
 
 def services_with(table: type) -> list[str]:
     """Return the names of the services that have a table of this kind, `OutboxRow` or `InboxRow`, in their models."""
-    return [name for name in SERVICES if any(_is_kind_of(table, one) for one in vars(_models(name)).values())]
+    return [name for name in SERVICES if tables(name, table)]
+
+
+def tables(service: str, kind: type) -> list[str]:
+    """Return the names of the tables of this kind in the models of a service."""
+    return [one.__tablename__ for one in vars(_models(service)).values() if _is_kind_of(kind, one)]
 
 
 def _models(service: str) -> Any:
     return import_module(f"services.{service}.models")
 
 
-def _is_kind_of(table: type, one: object) -> bool:
+def _is_kind_of(table: type, one: Any) -> bool:
     return isinstance(one, type) and issubclass(one, table) and one is not table

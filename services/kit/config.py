@@ -50,6 +50,7 @@ class Settings(BaseModel):
     EVENT_RETRY_PAUSES_S: Annotated[list[Seconds], Field(min_length=1, max_length=20)]
     MAX_CALLS: Count
     MAX_CONNECTIONS: Count
+    MAX_STREAMS: Count
     CORS_ORIGINS: list[str]
     BODY_LIMIT_BYTES: Annotated[int, Field(ge=1024, le=2**30)]
     LOGGING: dict[str, Any]
@@ -106,6 +107,7 @@ class Settings(BaseModel):
             ("OUTBOX_LEASE_S", "PUBLISH_TIMEOUT_S"),
             ("INBOX_LEASE_S", "DB_TIMEOUT_S"),
             ("ACCOUNT_WAIT_S", "OUTBOX_LEASE_S"),
+            ("MAX_CONNECTIONS", "MAX_STREAMS"),
         ):
             if getattr(self, longer) <= getattr(self, shorter):
                 raise ValueError(f"{longer} should be above {shorter}")

@@ -4,8 +4,8 @@ import http.client
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 from eventlet import Timeout, wsgi
@@ -16,6 +16,7 @@ from services.kit.web.health import live
 from services.kit.web.problems import RETRY_AFTER, Problem, nothing_here, only_reads, unavailable
 from services.kit.web.protocol import protocol_of
 from services.kit.web.request_id import REQUEST_ID, identified
+from services.kit.web.sse import CONTENT_TYPE, HEARTBEAT_S, unbuffered
 from services.local.net import HOST
 from services.shop import INTERNAL_ROUTES, ROUTES, SHOP
 
@@ -34,6 +35,9 @@ HOP_BY_HOP = {
 
 PAGE = "/page/"  # what the paths of the page begin with, besides these:
 PAGE_PATHS = ("/", "/v1/traces")
+
+LOST_S = 3 * HEARTBEAT_S  # after which a stream is given up that brings nothing
+BLOCK_BYTES = 65_536  # of a stream at a time
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -151,14 +155,20 @@ class Backend:
         failure: Exception = ConnectionRefusedError()  # unless a replica may have seen it
         for port in self._in_turn():
             try:
-                with closing(http.client.HTTPConnection(HOST, port, timeout=self.timeout_s)) as connection:
-                    connection.connect()
+                with ExitStack() as stack:
+                    connection = http.client.HTTPConnection(HOST, port, timeout=self.timeout_s)
+                    stack.enter_context(closing(connection)).connect()
+                    sock = connection.sock
                     connection.putrequest(request.method, path, "Host" in request.headers, skip_accept_encoding=True)
                     for name, value in headers:  # one by one: a header that comes twice is refused by the service
                         connection.putheader(name, value)
                     connection.endheaders(body)
                     answer = connection.getresponse()
                     kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
+                    if answer.getheader("Content-Type", "").startswith(CONTENT_TYPE):
+                        sock.settimeout(LOST_S)
+                        blocks = passed_on(answer, stack.pop_all())
+                        return Response(unbuffered(request, blocks), answer.status, kept)
                     return Response([answer.read()], answer.status, kept)  # with the Content-Length of a HEAD
             except ConnectionRefusedError:
                 continue
@@ -188,6 +198,16 @@ class Backend:
                 return dict(json.load(answer)) if answer.status == 200 else {}
         except (OSError, ValueError, http.client.HTTPException):
             return {}
+
+
+def passed_on(answer: http.client.HTTPResponse, connection: ExitStack) -> Iterator[bytes]:
+    """Return the blocks of a stream as they come, until one of the two sides ends it."""
+    with connection:
+        try:
+            while block := answer.read1(BLOCK_BYTES):
+                yield block
+        except (OSError, http.client.HTTPException) as error:
+            log.info("a stream has ended: %s", type(error).__name__)
 
 
 def serve(

@@ -1,8 +1,9 @@
 """What letters say."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -82,3 +83,33 @@ class LetterView(BaseModel):
     subject: Annotated[str, Field(description="What it is about")]
     body: Annotated[str, Field(description="What it says")]
     created_at: Annotated[datetime, Field(description="When it was stored, RFC 3339 in UTC")]
+
+
+class EventView(BaseModel):
+    """A letter as those learn of it who follow letters."""
+
+    id: Annotated[str, Field(description="Its position: after it, the client goes on")]
+    type: Annotated[LetterKind, Field(description="The kind of the letter")]
+    letter: Annotated[LetterView, Field(description="The letter")]
+
+
+AT = "7431234567890123456.1234.5b0d1f4c-0a3e-4b7d-8a53-41f6a1d2c9e8"
+
+
+class EventPage(BaseModel):
+    """Events that come after a position, the oldest first; `next` is the position after them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"items": [{"id": AT, "type": "order_paid", "letter": EXAMPLE}], "next": AT}],
+        }
+    )
+
+    items: Annotated[list[EventView], Field(description="The events, oldest first; none if there are no more yet")]
+    next: Annotated[str, Field(description="What to ask for next, as `after`")]
+
+    @classmethod
+    def of(cls, entries: Sequence[tuple[object, str, Any]], after: object) -> "EventPage":
+        """Return the page of `entries`, each with its position, type and letter, that come after `after`."""
+        items = [EventView(id=str(at), type=LetterKind(type_), letter=letter) for at, type_, letter in entries]
+        return cls(items=items, next=items[-1].id if items else str(after))

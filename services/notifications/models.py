@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import CheckConstraint, DateTime, Index, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
+from services.kit.db.commits import InCommitOrder
 from services.kit.db.idempotency import HAS_KEY
 from services.kit.inbox.table import InboxRow
 
@@ -29,7 +30,7 @@ class Contact(Base):
     email: Mapped[str]
 
 
-class Letter(Base):
+class Letter(InCommitOrder, Base):
     """A letter. `event_id` and `order_id` are unique, so an event that comes again stores nothing.
 
     The address of a letter to a user is looked up when the letter is read. So it does not matter whether the event of
@@ -52,6 +53,8 @@ class Letter(Base):
         ),
         Index("letters_newest", "created_at", "id"),
         Index("letters_newest_of_user", "user_id", "created_at", "id"),
+        Index("letters_committed", "transaction", "id"),
+        Index("letters_committed_of_user", "user_id", "transaction", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)

@@ -8,14 +8,26 @@ from uuid import UUID, uuid4
 
 from services.contracts import OrderPaid, OrderRejected, Outcome, PaymentAccepted, PaymentRefused, UserRegistered
 from services.kit.amqp.events import event_handler
+from services.kit.batching import batched
+from services.kit.db.commits import Position, start
 from services.kit.db.database import Database
+from services.kit.feed import Entry, Feed, FeedQuery
 from services.kit.inbox.provider import Inbox
-from services.kit.web.entrypoint import Reply, http
+from services.kit.web.entrypoint import Reply, Stream, http
 from services.kit.web.pages import Page
 from services.notifications import models, store
-from services.notifications.domain import LetterKind, LetterView, NewMessage, paid_letter, rejected_letter
-from services.notifications.store import LettersQuery, MessageRequest, NewContact, NewLetter
+from services.notifications.domain import (
+    EventPage,
+    LetterKind,
+    LetterView,
+    NewMessage,
+    paid_letter,
+    rejected_letter,
+)
+from services.notifications.store import LettersQuery, MessageRequest, NewContact, NewLetter, Wanted
 from services.problems import not_found
+
+STREAM_ROWS = 20  # that a stream reads at a time
 
 
 class Notifications:
@@ -23,20 +35,25 @@ class Notifications:
 
     name = "notifications"
     db = Database(models.Base)
+    feed = Feed(models.Letter, owner="user_id")
 
     def _add_paid(self, events: Sequence[OrderPaid | PaymentAccepted]) -> list[bool]:
         """Store the letters of happiness; return for each whether it was new."""
         with self.db.autocommit() as connection:
-            return store.add_letters(
+            new = store.add_letters(
                 connection, [NewLetter.of(LetterKind.ORDER_PAID, one, *paid_letter(one)) for one in events]
             )
+        self.feed.tell()
+        return new
 
     def _add_rejected(self, events: Sequence[OrderRejected | PaymentRefused]) -> list[bool]:
         """Store the letters of grief; return for each whether it was new."""
         with self.db.autocommit() as connection:
-            return store.add_letters(
+            new = store.add_letters(
                 connection, [NewLetter.of(LetterKind.ORDER_REJECTED, one, *rejected_letter(one)) for one in events]
             )
+        self.feed.tell()
+        return new
 
     def _add_contacts(self, events: Sequence[UserRegistered]) -> list[bool]:
         """Remember where users get letters, also those stored before this; return for each whether it was new."""
@@ -49,6 +66,7 @@ class Notifications:
         request = MessageRequest(uuid4(), key, body.user_id, body.email, body.subject, body.body)
         with self.db.get_session() as session:
             letter, is_new = store.store_message(session, request)
+        self.feed.tell()
         location = {"Location": f"/notifications/{letter.id}"}
         return Reply(201, LetterView.model_validate(letter), location, replayed=not is_new)
 
@@ -79,6 +97,37 @@ class Notifications:
         with self.db.get_session() as session:
             letters, next_ = store.newest(session, query)
         return Reply(200, Page[LetterView](items=[LetterView.model_validate(one) for one in letters], next=next_))
+
+    @http(
+        "GET",
+        "/events",
+        query=FeedQuery,
+        answers={200: EventPage},
+        streams=True,
+        summary="Follow letters as they are stored",
+    )
+    def list_events(self, query: FeedQuery, as_stream: bool, last: Position | None) -> Reply | Stream:
+        """Return the letters that were stored after a position, or send each as it is stored.
+
+        With `Accept: text/event-stream` the answer is a stream that stays open. Without a position it begins now.
+        """
+        with self.db.autocommit() as connection:
+            after = start(connection, last or query.after)
+
+        def read(position: Position, most: int = STREAM_ROWS) -> list[Entry]:
+            entries: list[Entry] = self._committed_together.one(Wanted.after(position, query.user_id, most))
+            return entries
+
+        if as_stream:
+            return Stream(self.feed.follow(query.user_id, after, read))
+        entries = read(after, query.limit)
+        return Reply(200, EventPage.of(entries, after))
+
+    @batched()
+    def _committed_together(self, wanted: Sequence[Wanted]) -> list[list[Entry]]:
+        """Return for each what it wants, and comes next."""
+        with self.db.autocommit() as connection:
+            return store.committed(connection, wanted)
 
 
 class HearingNotifications(Notifications):

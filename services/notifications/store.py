@@ -13,10 +13,12 @@ from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from services.contracts import OrderPaid, OrderRejected, PaymentAccepted, PaymentRefused
+from services.kit.db.commits import FINAL, Position
 from services.kit.db.idempotency import Claim, or_raise
 from services.kit.db.statements import PreparedStatement
+from services.kit.feed import Entry
 from services.kit.web.pages import UserPageQuery, newest_first
-from services.notifications.domain import LetterKind
+from services.notifications.domain import LetterKind, LetterView
 from services.notifications.models import Letter
 
 
@@ -70,6 +72,20 @@ class LettersQuery(UserPageQuery):
     order_id: Annotated[UUID | None, Field(description="Only the letter about this order")] = None
 
 
+class Wanted(NamedTuple):
+    """Letters that somebody follows: `most` of those of a user, or of everybody, after a position."""
+
+    user_id: UUID | None
+    history: int
+    transaction: int
+    id: UUID
+    most: int
+
+    @classmethod
+    def after(cls, position: Position, user_id: UUID | None, most: int) -> "Wanted":
+        return cls(user_id, *position, most)
+
+
 #: `event_id` and `order_id` are unique. They make the handler an idempotent receiver: an event that comes again stores
 #: nothing.
 ADD_LETTERS = PreparedStatement(
@@ -89,6 +105,23 @@ ADD_CONTACTS = PreparedStatement(
     insert into contacts (user_id, email) select user_id, email from {contacts} order by user_id
     on conflict do nothing returning user_id""",
     contacts=NewContact,
+)
+
+#: The letters after a position, those of a user and those of everybody by an index each.
+AFTER = f"(transaction, id) > (given.transaction::text::xid8, given.id) and {FINAL}"
+COMMITTED = PreparedStatement(
+    "committed_letters",
+    f"""
+    select given.number, given.history, letter.*, coalesce(letter.own_email, contacts.email) as email
+    from {{wanted}} cross join lateral (
+        (select transaction, id, user_id, order_id, email as own_email, kind, subject, body, created_at
+        from letters where user_id = given.user_id and {AFTER} order by letters.transaction, id limit given.most)
+        union all
+        (select transaction, id, user_id, order_id, email as own_email, kind, subject, body, created_at
+        from letters where given.user_id is null and {AFTER} order by letters.transaction, id limit given.most)
+    ) as letter left join contacts on contacts.user_id = letter.user_id
+    order by given.number, letter.transaction, letter.id""",
+    wanted=Wanted,
 )
 
 CLAIM = Claim(
@@ -133,3 +166,13 @@ def newest(session: Session, page: LettersQuery) -> tuple[Sequence[Letter], str 
     if page.order_id is not None:
         letters = letters.where(Letter.order_id == page.order_id)  # one at the most
     return newest_first(session, letters, page, Letter.created_at, Letter.id, [(Letter.user_id, page.user_id)])
+
+
+def committed(connection: Connection, wanted: Sequence[Wanted]) -> list[list[Entry]]:
+    """Return for each the letters that it wants, in the order in which they were committed."""
+    rows = COMMITTED.run(connection, wanted=wanted).all()
+    found: list[list[Entry]] = [[] for _ in wanted]
+    for row in rows:
+        position = Position(row.history, int(row.transaction), row.id)
+        found[row.number - 1].append(Entry(position, row.kind, LetterView.model_validate(row)))
+    return found

@@ -4,9 +4,10 @@ from importlib import import_module
 from pathlib import Path
 
 from services.kit.db import migrations
+from services.kit.db.commits import InCommitOrder, forget_other_histories
 from services.kit.outbox.handover import hand_over
 from services.kit.outbox.table import OutboxRow
-from services.shop import Style, services_with
+from services.shop import Style, services_with, tables
 
 SERVICES_FOLDER = Path(__file__).parents[1]
 
@@ -14,9 +15,12 @@ SERVICES_FOLDER = Path(__file__).parents[1]
 def upgrade(service: str, url: str, style: Style | None = None) -> int:
     """Bring the database of `service` to the newest version, and hand its outbox over to the transport of `style`.
 
+    What was restored from the dump of another server gets its place in the order of commits (`kit/db/commits.py`).
     Return how many events are due again, because another transport had published them; see `kit/outbox/handover.py`.
     """
     migrations.upgrade(service, url, *of(service))
+    for table in tables(service, InCommitOrder):
+        forget_other_histories(url, table)
     if style is None or service not in services_with(OutboxRow):
         return 0
     return hand_over(url, style.transport)

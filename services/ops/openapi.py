@@ -16,7 +16,7 @@ from services.kit.web.prefer import PREFER
 from services.kit.web.problems import ProblemView
 from services.kit.web.request_id import REQUEST_ID
 from services.ops.openapi_answers import first_example, responses, used_headers
-from services.shop import DEFAULT_STYLE, INTERNAL, SERVICES, SHOP, STYLES, Style, base_class, service_class
+from services.shop import DEFAULT_STYLE, INTERNAL, ROUTES, SERVICES, SHOP, STYLES, Style, base_class, service_class
 
 REF = "#/components/schemas/{model}"
 LIMITS = {"ge": "minimum", "le": "maximum"}  # behind a validator pydantic does not translate its own words
@@ -123,7 +123,7 @@ def operation(method: Callable[..., Any], route: Route, refs: dict[Any, Any]) ->
         "operationId": method.__name__,
         "summary": route.summary,
         "description": inspect.getdoc(method) or "",
-        "tags": [route.path.removeprefix(INTERNAL).strip("/").split("/")[0]],
+        "tags": [tag(route)],
         "parameters": parameters(route),
         "responses": responses(route, refs),
     }
@@ -133,6 +133,12 @@ def operation(method: Callable[..., Any], route: Route, refs: dict[Any, Any]) ->
             "content": {"application/json": {"schema": refs[route.body, "validation"], **example_of(route.body)}},
         }
     return described
+
+
+def tag(route: Route) -> str:
+    """Return the service whose route it is."""
+    first = route.path.removeprefix(INTERNAL).strip("/").split("/")[0]
+    return ROUTES.get(first, first)
 
 
 def example_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -186,6 +192,15 @@ def parameters(route: Route) -> list[dict[str, Any]]:
             "schema": {"type": "string"},
         }
     )
+    if route.streams:
+        found.append(
+            {
+                "name": sse.LAST_EVENT_ID,
+                "in": "header",
+                "description": "The `id` of the last event that came, as a browser sends it; it counts before `after`",
+                "schema": {"type": "string"},
+            }
+        )
     if route.ends:
         found.append(
             {

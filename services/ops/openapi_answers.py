@@ -6,6 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from services.kit.errors import KeyReused
+from services.kit.web import sse
 from services.kit.web.catalogue import COMMON
 from services.kit.web.entrypoint import IDEMPOTENCY_KEY, Route
 from services.kit.web.prefer import PREFERENCE_APPLIED
@@ -26,6 +27,12 @@ Described = dict[str, Any]
 HEADER_REF = "#/components/headers/{name}"
 ENDED = "Ended. 201 is not success: read `status`"  # of an answer that may be 202 as well
 ANSWERS = {200: "Done", 201: "Created", 202: "Stored, but the outcome of the payment is not known yet"}
+#: What a route that streams sends instead of JSON.
+STREAM = (
+    "Server-sent events without an end. Of each, `id` is its position, `event` its type, `data` the letter as JSON. "
+    "The first thing that comes is an `id` alone: where the stream begins. Lines that begin with `:` say that it lives."
+)
+STREAM_EXAMPLE = "id: 7431234567890123456.1240.5b0d1f4c-0a3e-4b7d-8a53-41f6a1d2c9e8\nevent: order_paid\ndata: {...}\n\n"
 UNKNOWN_FIELD = {"colour": "green"}  # no request of ours has it
 SOME_REQUEST = "0f6a2c1e-8b0d-4c55-9a57-3d1be0c8f1aa"
 
@@ -96,19 +103,22 @@ def answer(status: int, route: Route, model: type[BaseModel], refs: dict[Any, An
         PREFERENCE_APPLIED: route.waits,
     }
     named = named_by_status(examples_of(status, route, model))
+    content = {"application/json": {"schema": refs[model, "serialization"], **shown(named)}}
+    if route.streams:
+        content[sse.CONTENT_TYPE] = {"schema": {"type": "string", "description": STREAM}, "example": STREAM_EXAMPLE}
     return {
         "description": ENDED if 202 in route.answers and status == 201 else ANSWERS[status],
         "headers": headers(*(name for name, is_there in extra.items() if is_there), "Cache-Control", REQUEST_ID),
-        "content": {"application/json": {"schema": refs[model, "serialization"], **shown(named)}},
+        "content": content,
     }
 
 
 def examples_of(status: int, route: Route, model: type[BaseModel]) -> list[Any]:
     """Return examples of an answer: of a list, one page of it; of what may be pending, those of this status."""
     items = model.model_fields.get("items")
-    if items is not None:
-        return [{"items": examples_of(status, route, get_args(items.annotation)[0])[:1], "next": None}]
     examples = list(model.model_json_schema(mode="serialization").get("examples", []))
+    if items is not None and not examples:
+        return [{"items": examples_of(status, route, get_args(items.annotation)[0])[:1], "next": None}]
     if 202 in route.answers:
         examples = [one for one in examples if (one["status"] == "pending") == (status == 202)]
     return examples

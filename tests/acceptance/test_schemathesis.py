@@ -33,4 +33,4 @@ def test_no_request_gets_an_undocumented_answer(stack: Stack, tmp_path: Path):
         timeout=RUN_S,
     )
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
-    assert "Tested: 14" in run.stdout
+    assert "Tested: 15" in run.stdout

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import requests
@@ -26,7 +27,8 @@ from services.scenario import Scenario
 from services.shop import ROUTES, SERVICES, STYLES
 from tests.chart.objects import render, variables
 from tests.chart.values_table import CHART
-from tests.client import refuses_two_keys, tells_how_to_send_it_again
+from tests.client import Api, refuses_two_keys, tells_how_to_send_it_again
+from tests.events import Follower
 
 FILE = ROOT / "compose.yaml"
 PROXY = ROOT / "docker" / "nginx.conf"
@@ -215,6 +217,14 @@ def answers(url: str) -> bool:
 def test_the_scenario_holds_behind_the_proxy(proxy: str):
     lines: list[str] = []
     assert Scenario(proxy, say=lines.append).play() == 0, "\n".join(lines)
+
+
+def test_the_proxy_holds_nothing_of_a_stream_back(proxy: str):
+    user_id = str(uuid4())
+    with Follower(proxy, user_id=user_id) as follower, Api(proxy) as api:
+        api.post("/notifications", {"user_id": user_id, "subject": "Hello", "body": ""})
+        [event] = follower.wait_for(1)
+    assert event.letter["subject"] == "Hello"
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/", "/openapi.json"])

@@ -103,8 +103,11 @@ def poke(stack: Stack, not_open: str) -> bool:
             "/notifications?limit=1",
             account,
             f"{account}/operations?limit=1",
+            "/events?after=beginning&limit=1",
         ):
             api.get(path)
+        # it is closed at once, and followed until the next heartbeat shows that
+        api.request("GET", "/events", headers={"Accept": "text/event-stream"}, stream=True).close()
         api.post("/notifications", {"user_id": user_id, "subject": "Hello", "body": ""}, str(uuid4()))
         api.post("/orders", {"user_id": user_id, "price": 10**12}, str(uuid4()))
         for nobody in (not_open, str(uuid4())):

@@ -32,7 +32,7 @@ def test_an_allowed_origin_may_send_and_see_what_it_needs(open_to_shop: str):
     assert asked.headers["Access-Control-Allow-Origin"] == SHOP
     assert "POST" in asked.headers["Access-Control-Allow-Methods"]
     allowed = asked.headers["Access-Control-Allow-Headers"].lower()
-    assert {"content-type", "idempotency-key", "prefer"} <= {one.strip() for one in allowed.split(",")}
+    assert {"content-type", "idempotency-key", "last-event-id", "prefer"} <= {one.strip() for one in allowed.split(",")}
     with Api(open_to_shop) as api:
         user_id = api.new_user(balance=10)["id"]
         order = {"user_id": user_id, "price": 1}

@@ -37,7 +37,15 @@ class Running(Server):
             dependencies=[],
             subextensions=[],
             spawn_managed_thread=eventlet.spawn,
-            settings=check({**config(), "REQUEST_TIMEOUT_S": REQUEST_S, "RPC_TIMEOUT_S": 0.1, "MAX_CONNECTIONS": 10}),
+            settings=check(
+                {
+                    **config(),
+                    "REQUEST_TIMEOUT_S": REQUEST_S,
+                    "RPC_TIMEOUT_S": 0.1,
+                    "MAX_CONNECTIONS": 10,
+                    "MAX_STREAMS": 5,
+                }
+            ),
         )
 
     def connect(self) -> socket.socket:

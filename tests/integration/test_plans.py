@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 from services.billing import store as billing
 from services.billing.domain import OperationKind
 from services.billing.store import Movement, OperationsQuery
+from services.kit.db import commits
+from services.kit.db.commits import BEGINNING
 from services.kit.db.database import PREFER_INDEXES
 from services.kit.inbox import table as inbox
 from services.kit.inbox.table import DueMessage, FailedMessage
@@ -23,7 +25,8 @@ from services.kit.web.pages import PageQuery
 from services.local.postgres import Postgres
 from services.notifications import store as notifications
 from services.notifications.domain import LetterKind
-from services.notifications.store import LettersQuery
+from services.notifications.service import Notifications
+from services.notifications.store import LettersQuery, Wanted
 from services.ops import audit, dead_letters
 from services.ops.migrate import upgrade
 from services.orders import store as orders
@@ -229,6 +232,26 @@ ASKED: dict[str, tuple[str, Callable[[Session], object], set[str]]] = {
         "notifications",
         lambda s: notifications.newest(s, page(LettersQuery, True, order_id=USER, user_id=USER)),
         {"letters_order_id_key"},
+    ),
+    "letters of a user that somebody follows": (
+        "notifications",
+        lambda s: notifications.committed(s.connection(), [Wanted.after(BEGINNING, USER, 50)]),
+        {"letters_committed_of_user", "contacts_pkey"},
+    ),
+    "letters that somebody follows": (
+        "notifications",
+        lambda s: notifications.committed(s.connection(), [Wanted.after(BEGINNING, None, 50)]),
+        {"letters_committed on", "contacts_pkey"},
+    ),
+    "news for those who follow": (
+        "notifications",
+        lambda s: Notifications.feed.find.run(s.connection(), transaction=1, id=USER),
+        {"letters_committed on"},
+    ),
+    "letters of another server": (
+        "notifications",
+        lambda s: s.execute(text(commits.FORGET.format(table="letters"))),
+        {"letters_committed on"},
     ),
     "an event that failed": (
         "notifications",

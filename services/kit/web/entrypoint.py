@@ -9,16 +9,18 @@ It runs in a Nameko worker. A request that finds no free worker in time is answe
 A route that `waits` honours `Prefer: wait=N` (RFC 7240): its method also gets `wait_s`, and returns what waits as
 `Reply.later`, which runs after the worker has ended. A request that waited in a worker could keep busy the very worker
 that ends what it waits for.
+
+A route that `streams` is answered with server-sent events where the client asks for them: see `Stream`.
 """
 
 import json
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial, wraps
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from eventlet import Timeout
 from eventlet.event import Event as Signal
@@ -27,12 +29,14 @@ from nameko.web.handlers import HttpRequestHandler
 from pydantic import BaseModel, ValidationError
 from werkzeug.wrappers import Request, Response
 
+from services.kit.db.commits import Position
 from services.kit.errors import Unavailable
 from services.kit.seams import Container
 from services.kit.tracing import TRACEPARENT, Kind
 from services.kit.web.prefer import PREFER, applied, preferred_wait_s
 from services.kit.web.problems import NO_STORE, REPLAYED, Problem, bad_field, from_exception, invalid
 from services.kit.web.server import PATH_VALUES, Server
+from services.kit.web.sse import LAST_EVENT_ID, wants_stream
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +77,16 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """An answer that goes on, without a worker: server-sent events, which `blocks` are."""
+
+    blocks: Iterable[bytes]
+
+
+Answer = TypeVar("Answer", Reply, Reply | Stream)
+
+
+@dataclass(frozen=True)
 class Route:
     """What an entrypoint takes and answers. It is checked for each request, and described in the OpenAPI.
 
@@ -81,6 +95,9 @@ class Route:
     `waits`: the answer of this route may be pending, and waits as long as the client prefers. The method gets `wait_s`:
     how many seconds that is, counted from when the request has arrived, or None without a usable preference.
     `ends`: what it shows may never change again, as a Reply that has `ended` says.
+
+    `streams`: the method also gets `as_stream`, whether the client wants a Stream rather than a Reply, and `last`, the
+    position that it sends as Last-Event-ID, or None.
     """
 
     method: str
@@ -91,6 +108,7 @@ class Route:
     summary: str = ""
     waits: bool = False
     ends: bool = False
+    streams: bool = False
 
 
 class Http(HttpRequestHandler):
@@ -137,11 +155,15 @@ class Http(HttpRequestHandler):
         if self.route.waits:
             wait_s = arguments["wait_s"] = self._wait_s(request)
         reply = self._run(arguments)
+        if isinstance(reply, Stream):
+            return self.server.streams.answer(request, reply.blocks)
         if reply.later:
             left_s = max(0.0, arrived + (wait_s or 0.0) - time.monotonic())
             with Timeout(left_s + LAST_S, Unavailable("the answer did not come in time")):
                 reply = reply.later(left_s)
         response = reply.response()
+        if self.route.streams:
+            response.vary.add("Accept")
         response.headers.update({} if wait_s is None else applied(wait_s))
         return response.make_conditional(request) if reply.ended else response
 
@@ -149,7 +171,7 @@ class Http(HttpRequestHandler):
         preferred = preferred_wait_s(request.headers.get(PREFER))
         return None if preferred is None else min(float(preferred), self.container.settings.REQUEST_TIMEOUT_S)
 
-    def _run(self, arguments: dict[str, Any]) -> Reply:
+    def _run(self, arguments: dict[str, Any]) -> Any:
         settings = self.container.settings
         done = Signal()
         try:
@@ -171,6 +193,9 @@ class Http(HttpRequestHandler):
         arguments = dict(request.environ[PATH_VALUES])
         if self.route.method == "POST":
             arguments["key"] = _key(request)
+        if self.route.streams:
+            arguments["as_stream"] = wants_stream(request)
+            arguments["last"] = _last(request)
         if self.route.query:
             arguments["query"] = _checked(self.route.query, _query(request))
         if self.route.body:
@@ -178,12 +203,12 @@ class Http(HttpRequestHandler):
         return arguments
 
 
-def http(method: str, path: str, **route: Any) -> Callable[[Callable[..., Reply]], Callable[..., Reply]]:
+def http(method: str, path: str, **route: Any) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
     """Serve `method` and `path` by the decorated method of a service. See Route for the rest."""
 
-    def decorate(function: Callable[..., Reply]) -> Callable[..., Reply]:
+    def decorate(function: Callable[..., Answer]) -> Callable[..., Answer]:
         @wraps(function)
-        def answer(service: Any, timeout_s: float, arguments: dict[str, Any]) -> Reply:
+        def answer(service: Any, timeout_s: float, arguments: dict[str, Any]) -> Answer:
             with Timeout(timeout_s, Unavailable("the request ran out of time")):
                 return function(service, **arguments)
 
@@ -205,6 +230,15 @@ def _key(request: Request) -> str | None:
     if key is not None and key.startswith('"'):
         return re.sub(r"\\(.)", r"\1", key[1:-1])
     return key
+
+
+def _last(request: Request) -> Position | None:
+    """Return the position of the last event that the client has got, None if it does not say."""
+    last = request.headers.get(LAST_EVENT_ID)
+    try:
+        return Position.of(last) if last else None
+    except ValueError:
+        raise bad_field(LAST_EVENT_ID, "malformed", "should be the id of an event", 400) from None
 
 
 def _query(request: Request) -> dict[str, str]:

@@ -45,6 +45,13 @@ def read_cursor(list_: str, cursor: str) -> Position:
     return position
 
 
+Limit = Annotated[
+    int,
+    BeforeValidator(_digits, json_schema_input_type=int),
+    Field(ge=1, le=MAX_LIMIT, description="How many items"),
+]
+
+
 class PageQuery(BaseModel):
     """The query of a list: how many items, and after which one. Other parameters are refused.
 
@@ -54,11 +61,7 @@ class PageQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
     LIST: ClassVar[str]
 
-    limit: Annotated[
-        int,
-        BeforeValidator(_digits, json_schema_input_type=int),
-        Field(ge=1, le=MAX_LIMIT, description="How many items"),
-    ] = DEFAULT_LIMIT
+    limit: Limit = DEFAULT_LIMIT
     cursor: Annotated[Position | None, Field(description="After which item: the `next` of the page before")] = None
 
     @field_validator("cursor", mode="before", json_schema_input_type=str)

@@ -22,6 +22,7 @@ from services.kit.web.health import Health
 from services.kit.web.problems import only_reads, routing_problem, unavailable
 from services.kit.web.protocol import protocol_of, raw
 from services.kit.web.request_id import REQUEST_ID, identified
+from services.kit.web.sse import Streams
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Server(WebServer):
         self.url_map = self.make_url_map()
         self.cors = Cors(self.container.settings.CORS_ORIGINS)
         self.health = Health(self.container)
+        self.streams = Streams(self.container.settings.MAX_STREAMS)
         self.documentation = Documentation(self.container.product)
         if self.bind_addr and not self._starting:
             self._starting = True
@@ -104,10 +106,11 @@ class Server(WebServer):
             self._refused -= 1
 
     def drain(self) -> None:
-        """Accept no more connections; answer requests on the open ones, and close each after its answer.
+        """End the streams. Accept no more connections; answer requests on the open ones, and close each afterwards.
 
         Return when no request has come for LINGER_S. The deadline is the container's.
         """
+        self.streams.end()
         if self._gt is None or not self._is_accepting:
             return
         self._is_accepting = False

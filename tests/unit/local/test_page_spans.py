@@ -209,12 +209,12 @@ def test_a_stream_waits_for_what_comes_and_shows_that_it_lives(monkeypatch):
     assert next(coming).startswith(":")
     eventlet.spawn_after(0.01, ring.add, numbered(1))
     assert "spans" in next(one for one in coming if not one.startswith(":"))
-    assert streaming.open == 1
+    assert len(streaming.open) == 1
     coming.close()
-    assert streaming.open == 0
+    assert len(streaming.open) == 0
 
 
 def test_there_are_only_so_many_streams(page, client):
-    page.stream.open = stream.MOST
+    page.stream.open.most = 0
     answer = client.get("/page/spans", **HERE)
     assert answer.status_code == 503 and problem(answer) == "unavailable"

@@ -1,0 +1,101 @@
+"""Streams of events while their service dies, stops, and is full of them."""
+
+import signal
+import time
+from contextlib import ExitStack
+from socket import create_connection, socket
+
+import psutil
+
+from services.local.net import wait_for
+from services.local.stack import Stack
+from tests.books import one, rows, wait_until_quiet
+from tests.client import LETTER_S, Api
+from tests.events import SILENT_S, Browser, Follower
+from tests.load import Load
+
+MOST = 500  # MAX_STREAMS
+GET = b"GET /events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"
+DEATHS = 3
+WORKERS = 20
+BEGINS_S, STOPS_S = 10, 3  # a stream; the service, with all of them open
+LETTERS = "select id from letters where transaction > cast(:since as xid8)"
+
+
+def test_every_letter_is_told_once_however_often_the_service_dies(stack: Stack, api: Api):
+    since = one(stack, "notifications", "select cast(pg_current_xact_id() as text)")
+    with Browser(stack.url, api.get("/events").json()["next"]) as browser, Load(stack.url, clients=4) as load:
+        for _ in range(DEATHS):
+            before, streams = load.counted["paid"], browser.streams
+            wait_for(lambda before=before: load.counted["paid"] > before + 10, LETTER_S, "the load to run")
+            psutil.Process(stack.supervisor.pid("notifications")).kill()
+            wait_for(lambda streams=streams: browser.streams > streams, LETTER_S, "the browser to come back")
+        load.__exit__()
+        wait_until_quiet(stack)
+        letters = [str(id_) for (id_,) in rows(stack, "notifications", LETTERS, since=since)]
+        with Follower(stack.url, api.get("/events").json()["next"]) as last:  # what is told after this is told to both
+            user_id = api.new_user()["id"]
+            api.post("/notifications", {"user_id": user_id, "subject": "the last", "body": ""})
+            last.wait_for(1)
+    told = [event.letter["id"] for event in browser.events]
+    assert len(letters) > DEATHS * 10 and len(told) == len(set(told))
+    assert set(letters) <= set(told) and told[-1] == last.events[0].letter["id"]
+    assert len({event.id for event in browser.events}) == len(told)
+
+
+def test_500_idle_streams_hold_up_nobody_and_end_at_once(stack: Stack, api: Api):
+    [port] = stack.ports["notifications"]
+    pid = stack.supervisor.pid("notifications")
+    with ExitStack() as open_ones:
+        streams: list[socket] = []
+        while len(streams) < MOST:  # not all at once, for there are 20 workers
+            some = [open_ones.enter_context(stream(port)) for _ in range(WORKERS)]
+            for connection in some:
+                read_position(connection)
+            streams += some
+        answer = api.request("GET", "/events", headers={"Accept": "text/event-stream"})
+        assert answer.status_code == 503 and answer.headers["Retry-After"] and "500 streams" in answer.json()["detail"]
+        connected = "select count(*) from pg_stat_activity where application_name = 'notifications'"
+        assert one(stack, "notifications", connected) <= 24  # its pool
+        user_id = api.new_user(balance=1)["id"]
+        started = time.monotonic()
+        assert api.order(user_id, 1).status_code in (201, 202)
+        [letter] = api.letters(user_id, 1)
+        for connection in streams:
+            assert letter["id"].encode() in connection.recv(65_536)
+        assert time.monotonic() - started < BEGINS_S
+        stopped = time.monotonic()
+        psutil.Process(pid).send_signal(signal.SIGTERM)
+        for connection in streams:
+            while connection.recv(65_536):
+                pass
+        wait_for(lambda: stack.supervisor.pid("notifications") != pid, STOPS_S, "the end of the process")
+        assert time.monotonic() - stopped < STOPS_S
+    wait_for(stack.is_ready, 30, "the stack to be ready")
+
+
+def test_who_goes_away_leaves_nothing_behind(stack: Stack):
+    process = psutil.Process(stack.supervisor.pid("notifications"))
+
+    def streams() -> int:
+        return sum(one.status == "ESTABLISHED" for one in process.net_connections() if one.laddr.port == port)
+
+    [port] = stack.ports["notifications"]
+    with Follower(stack.url):
+        assert streams() == 1
+    wait_for(lambda: streams() == 0, 2 * SILENT_S, "the end of the stream behind the gateway")
+
+
+def stream(port: int) -> socket:
+    connection = create_connection(("127.0.0.1", port), timeout=BEGINS_S)
+    connection.sendall(GET)
+    return connection
+
+
+def read_position(connection: socket) -> None:
+    """Read until the stream has said where it begins."""
+    came = b""
+    while b"id: " not in came:
+        block = connection.recv(65_536)
+        assert block, came
+        came += block
