@@ -15,6 +15,7 @@ from services.kit.web.entrypoint import IDEMPOTENCY_KEY, KEY_PATTERN, Http, Rout
 from services.kit.web.prefer import PREFER
 from services.kit.web.problems import ProblemView
 from services.kit.web.request_id import REQUEST_ID
+from services.kit.web.sse import LAST_EVENT_ID
 from services.ops.openapi_answers import first_example, responses, used_headers
 from services.shop import DEFAULT_STYLE, INTERNAL, ROUTES, SERVICES, SHOP, STYLES, Style, base_class, service_class
 
@@ -195,7 +196,7 @@ def parameters(route: Route) -> list[dict[str, Any]]:
     if route.streams:
         found.append(
             {
-                "name": sse.LAST_EVENT_ID,
+                "name": LAST_EVENT_ID,
                 "in": "header",
                 "description": "The `id` of the last event that came, as a browser sends it; it counts before `after`",
                 "schema": {"type": "string"},

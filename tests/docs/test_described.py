@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from services.kit.web import sse
 from services.kit.web.catalogue import COMMON
 from services.problems import MEANINGS
 from services.shop import SHOP
@@ -73,7 +74,9 @@ def test_each_answer_is_typed_and_has_examples(document: Json):
     clients = document["info"]["title"] == SHOP.name
     for answer in answers(document):
         assert answer.described["description"], answer.where
-        contents = answer.described.get("content", {})
+        contents = dict(answer.described.get("content", {}))
+        if stream := contents.pop(sse.CONTENT_TYPE, None):  # which is text, beside the JSON
+            assert stream["schema"]["type"] == "string" and stream["schema"]["description"] and stream["example"]
         assert len(contents) == 1 or answer.status in (204, 304), answer.where
         for content in contents.values():
             assert content["schema"]["$ref"], answer.where
