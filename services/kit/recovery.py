@@ -51,7 +51,7 @@ class PendingRow:
     """The columns of a row that may be pending, for a service's models to inherit.
 
     `retry_at` is when recovery may try again, `attempts` how often it has, and `trouble` what went wrong with the last
-    attempt; an outage is no trouble. `traceparent` is the trace of the request, with which recovery goes on.
+    attempt; an outage is no trouble.
     """
 
     status: Mapped[str]
@@ -59,7 +59,19 @@ class PendingRow:
     retry_at: Mapped[datetime]
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     trouble: Mapped[str | None]
-    traceparent: Mapped[str | None]
+
+
+class TraceRow:
+    """The trace of a request, with which the recovery of its row goes on, for a service's models to inherit.
+
+    `id` is that of the pending row. It is no column of that row because of version 0.1.0, which runs beside this one
+    during an upgrade: its statements return all columns of a row, and fail when there is one more.
+    """
+
+    __tablename__ = "traces"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    traceparent: Mapped[str]
 
 
 class Recovery(DependencyProvider):
@@ -82,7 +94,7 @@ class Recovery(DependencyProvider):
             update {table} set retry_at = now() + {{pause}} * (1 + random() / 4), attempts = attempts + 1
             where id in (select id from {table} where status = 'pending' and retry_at < now()
                          order by retry_at limit {{most}} for update skip locked)
-            returning {columns}, traceparent""",
+            returning {columns}, (select traceparent from traces where traces.id = {table}.id) as traceparent""",
             most="integer",
             pause="interval",
         )

@@ -9,7 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from services.kit.db.idempotency import HAS_KEY
 from services.kit.inbox.table import InboxRow
 from services.kit.outbox.table import OutboxRow, TransportRow
-from services.kit.recovery import PendingRow
+from services.kit.recovery import PendingRow, TraceRow
 from services.orders.domain import OrderReason
 
 
@@ -57,6 +57,10 @@ class Order(PendingRow, Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     request_id: Mapped[UUID | None]
     promised: Mapped[bool] = mapped_column(server_default=false())
+
+
+class Trace(TraceRow, Base):
+    """The traces of orders."""
 
 
 class OutboxEvent(OutboxRow, Base):

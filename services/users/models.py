@@ -8,7 +8,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.kit.inbox.table import InboxRow
 from services.kit.outbox.table import OutboxRow, TransportRow
-from services.kit.recovery import PendingRow
+from services.kit.recovery import PendingRow, TraceRow
 
 
 class Base(DeclarativeBase):
@@ -45,6 +45,10 @@ class RefusedUser(Base):
     name: Mapped[str]
     email: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Trace(TraceRow, Base):
+    """The traces of users."""
 
 
 class OutboxEvent(OutboxRow, Base):

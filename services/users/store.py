@@ -74,7 +74,7 @@ ACTIVATE = PreparedStatement(
     """
     update users set status = 'active', trouble = null from unnest({ids}) as given (id)
     where users.id = given.id and users.status <> 'active'
-    returning users.*""",
+    returning users.id, users.name, users.email, users.status, users.created_at""",
     ids="uuid[]",
 )
 

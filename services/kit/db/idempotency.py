@@ -18,6 +18,11 @@ from services.kit.errors import KeyReused
 #: For the unique index of keys: a request without one costs it nothing.
 HAS_KEY = text("idempotency_key is not null")
 
+#: The trace of each request that has one, for recovery. That of a request which stores no row is never looked for.
+TRACED = """traced as (
+    insert into traces (id, traceparent) select id, traceparent from {requests} where traceparent is not null
+    on conflict do nothing)"""
+
 
 class Claimed(NamedTuple):
     """What a request gets: the row that it, or the first request with its key, has stored.
@@ -37,7 +42,8 @@ class Claim:
     which the handler makes before it stores: so storing twice finds the first row, also after an unknown outcome.
     `same` are the fields that a repetition under the key must have in common. A key belongs to the `scope`, a field of
     the request: the same key in another scope is another key. Without one it belongs to the whole service. `also` has
-    the SQL of further columns, `parameters` the types of the parameters in it.
+    the SQL of further columns, `parameters` the types of the parameters in it. A field `traceparent` is no column: it
+    goes to the table `traces` (`services/kit/recovery.py`).
     """
 
     def __init__(
@@ -54,7 +60,9 @@ class Claim:
         self._table = model.__table__
         self._same = same
         self._scope = scope
-        fields = {**{name: name for name in request._fields}, **(also or {})}  # type: ignore[attr-defined]
+        names: Sequence[str] = request._fields  # type: ignore[attr-defined]
+        is_traced = "traceparent" in names
+        fields = {**{name: name for name in names if name != "traceparent"}, **(also or {})}
         # always in the same sequence, to avoid deadlocks
         self.statement = statement(
             name or f"claim_{model.__tablename__}",
@@ -62,7 +70,8 @@ class Claim:
             insert into {model.__tablename__} ({", ".join(fields)})
             select {", ".join(fields.values())} from {{requests}}
             order by {", ".join(["idempotency_key", *([scope] if scope else [])])}
-            on conflict do nothing returning *""",
+            on conflict do nothing returning {", ".join(column.name for column in self._table.columns)}""",
+            before=TRACED if is_traced else "",
             requests=request,
             **parameters,
         )

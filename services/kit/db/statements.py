@@ -22,9 +22,13 @@ class PreparedStatement:
 
         ADD = PreparedStatement("add", "insert into things (id, size) select id, size from {things}", things=Thing)
         ADD.run(connection, things=[Thing(id_, 5), ...])
+
+    It names the columns that it returns. A `*` would grow with its table: the next migration of the table would make
+    the statement fail in every process that has prepared it ("cached plan must not change result type").
     """
 
-    def __init__(self, name: str, sql: str, **parameters: Type) -> None:
+    def __init__(self, name: str, sql: str, before: str = "", **parameters: Type) -> None:
+        """`before` are the common table expressions that `sql` needs, or that are done with it."""
         self.name = name
         self._rows = {one: type_ for one, type_ in parameters.items() if not isinstance(type_, str)}
         types: dict[str, str] = {}  # of $1, $2, ...
@@ -37,7 +41,7 @@ class PreparedStatement:
         self.parameters = list(types)
         declared = f"({', '.join(types.values())})" if types else ""
         given = f"({', '.join(f'%s::{one}' for one in types.values())})" if types else ""
-        self.prepare = f"prepare {name} {declared} as {sql.format(**places)}"
+        self.prepare = f"prepare {name} {declared} as {_with(before, sql).format(**places)}"
         self._execute = f"execute {name} {given}"
         self._given = list(parameters)
 
@@ -61,6 +65,10 @@ def columns(row: type[tuple[Any, ...]], rows: Sequence[tuple[Any, ...]]) -> list
     if not rows:
         return [[] for _ in get_type_hints(row)]
     return [[_plain(value) for value in column] for column in zip(*rows, strict=True)]
+
+
+def _with(before: str, sql: str) -> str:
+    return f"with {before} {sql}" if before else sql
 
 
 def _plain(value: Any) -> Any:

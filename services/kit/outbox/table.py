@@ -83,15 +83,15 @@ class StatementWithEvents(PreparedStatement):
             its_row = "(row_id, outcome) in (select id, outcome from changed)"
         super().__init__(
             name,
-            f"""
-            with {before + "," if before else ""}
+            "select * from changed",
+            before=f"""
+            {before + "," if before else ""}
             changed as ({sql}),
             written as (
                 insert into outbox (event_id, type, body, traceparent, claimed_until)
                 select event_id, type, cast(body as jsonb), traceparent, now() + {{lease}}
                 from {{events}} where {its_row}
-            )
-            select * from changed""",
+            )""",
             **parameters,
             events=EventOfRow,
             lease="interval",
