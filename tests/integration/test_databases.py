@@ -25,6 +25,7 @@ from services.billing.domain import OperationKind
 from services.billing.store import Moved, Movement, OperationsQuery, outcome_of
 from services.contracts import Outcome, Payment
 from services.kit.db.database import Autocommit
+from services.kit.db.migrations import VERSION_TABLE
 from services.kit.errors import KeyReused
 from services.kit.outbox.statements import count_waiting, lease_batch, mark_published, release, remove_old
 from services.kit.outbox.table import OutgoingEvent
@@ -120,7 +121,8 @@ def balance(db: sessionmaker[Session], user_id: UUID) -> int:
 def test_the_migrations_make_what_the_models_say(engines: dict[str, Engine], service: str):
     _, metadata = migrate.of(service)
     with engines[service].connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), cast(Any, metadata)) == []
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, cast(Any, metadata)) == []
 
 
 def test_migrations_may_run_twice_and_by_several_at_once(postgres: Postgres):

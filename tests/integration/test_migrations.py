@@ -54,7 +54,7 @@ def url(server: Postgres, request: pytest.FixtureRequest, tmp_path: Path, monkey
     server.ensure_databases([name])
     migrate.upgrade("orders", server.url(name))
     with closing(connect(server.url(name))) as connection, connection.cursor() as cursor:
-        cursor.execute("select version_num from alembic_version")
+        cursor.execute(f"select version_num from {migrations.VERSION_TABLE}")
         [(head,)] = cursor.fetchall()
     content = getattr(request, "param", NEXT)
     (tmp_path / "next.py").write_text(content.format(head=head))

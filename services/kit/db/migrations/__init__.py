@@ -1,5 +1,6 @@
 """Alembic with one environment here, and a folder of versions in each service."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import alembic.command
 from alembic import op
 from alembic.config import Config
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
 from psycopg2.errors import LockNotAvailable
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
@@ -16,6 +19,12 @@ HERE = Path(__file__).parent
 LOCK_S = 1.0
 PAUSE_S = 1.0
 PATIENCE_S = 60.0
+
+#: Where the version of a database is written down. Not in Alembic's own table, where 0.1.0 has written its version, and
+#: goes on to find it: a version that it does not know would keep it from starting, beside this one or in its place.
+VERSION_TABLE, FORMER_VERSION_TABLE = "schema_version", "alembic_version"
+
+log = logging.getLogger(__name__)
 
 
 class AnotherIsUnderWay(Exception):
@@ -38,7 +47,8 @@ def configuration(url: str, versions: Path, metadata: object) -> Config:
 def upgrade(service: str, url: str, versions: Path, metadata: object) -> None:
     """Bring the database of `service` to the newest of its `versions`.
 
-    It is safe to run twice, and by several replicas at once: one of them migrates.
+    It is safe to run twice, and by several replicas at once: one of them migrates. A database that a newer version has
+    migrated stays as it is: this code runs on it too, since what it needs is removed later than it is replaced.
 
     While a migration waits for a table, PostgreSQL makes everybody else wait for it too. So it waits for LOCK_S at
     a time, less than a request does for its statement, then begins anew; TimeoutError after PATIENCE_S.
@@ -49,6 +59,10 @@ def upgrade(service: str, url: str, versions: Path, metadata: object) -> None:
             return alembic.command.upgrade(configuration(url, versions, metadata), "head")
         except AnotherIsUnderWay:
             pass
+        except CommandError as error:
+            if not isinstance(error.__cause__, ResolutionError):
+                raise
+            return log.warning("%s: the database is of a newer version, and stays as it is", service)
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):
                 raise
