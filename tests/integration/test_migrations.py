@@ -138,6 +138,15 @@ def test_the_command_says_it_in_one_line(server: Postgres, url: str):
     assert "Traceback" not in run.stderr
 
 
+def test_a_database_that_a_newer_version_has_migrated_stays_as_it_is(url: str, caplog: pytest.LogCaptureFixture):
+    with closing(connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(f"update {migrations.VERSION_TABLE} set version_num = 'later'")
+        migrate.upgrade("orders", url)
+        cursor.execute(f"select version_num from {migrations.VERSION_TABLE}")
+        assert cursor.fetchall() == [("later",)]
+    assert "orders: the database is of a newer version" in caplog.text
+
+
 @pytest.mark.parametrize("url", [WITH_INDEX], indirect=True)
 def test_others_write_while_an_index_is_built_and_what_a_failed_build_left_is_replaced(url: str):
     order = (
