@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,10 @@ class Cluster:
     def wait_until_ready(self) -> None:
         wait_for(self.is_ready, INSTALL_S, "every pod to be ready")
 
-    def install(self) -> dict[str, Any]:
-        return self.config.install(
-            CHART, RELEASE, self.values, create_namespace=True, wait="watcher", timeout=INSTALL_S
-        )
+    def install(self, chart: Path = CHART, values: Values | None = None) -> None:
+        values = self.values if values is None else values
+        self.config.install(chart, RELEASE, values, create_namespace=True, wait="watcher", timeout=INSTALL_S)
+        self.wait_until_ready()
 
     def upgrade(self, **values: Any) -> None:
         self.config.upgrade(CHART, RELEASE, {**self.values, **values}, wait="watcher", timeout=INSTALL_S)
@@ -109,19 +110,16 @@ class Cluster:
         wait_for(lambda: not self.objects("pods"), GONE_S, "the pods to be gone")
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """The cluster, with the chart installed; at the end, without it."""
+@contextmanager
+def empty() -> Iterator[Cluster]:
+    """The cluster, with nothing of ours in it before and after."""
     if not os.environ.get("KUBECONFIG"):
         pytest.skip("KUBECONFIG names no cluster")
     assert shutil.which("kubectl"), "kubectl is needed"
-    values = yaml.safe_load(Path(os.environ["HELM_VALUES"]).read_text()) if "HELM_VALUES" in os.environ else {}
     with helm_python.Config(namespace=NAMESPACE) as config:
         assert config.list(all_states=True) == [], f"the namespace {NAMESPACE} is in use"
-        running = Cluster(config, values)
+        running = Cluster(config, values_in(os.environ.get("HELM_VALUES")))
         try:
-            running.install()
-            running.wait_until_ready()
             yield running
         except BaseException:
             print(running.state())
@@ -129,3 +127,15 @@ def cluster() -> Iterator[Cluster]:
         finally:
             config.uninstall(RELEASE, ignore_not_found=True, wait="watcher", timeout=GONE_S)
             running.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", f"--timeout={GONE_S}s")
+
+
+def values_in(file: str | None) -> Values:
+    return dict(yaml.safe_load(Path(file).read_text())) if file else {}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """The cluster, with the chart installed; after the tests of a module, without it."""
+    with empty() as running:
+        running.install()
+        yield running

@@ -230,7 +230,6 @@ def test_what_is_left_is_what_the_notes_name_and_the_next_installation_goes_on_w
     left = {name_of(one) for one in cluster.objects(*KINDS) if not NOT_OURS.match(name_of(one))}
     assert left == {f"persistentvolumeclaim/data-{RELEASE}-{server}-0" for server in ("postgres", "rabbitmq")}
     cluster.install()
-    cluster.wait_until_ready()
     again = {name_of(one): one["data"] for one in cluster.objects("secrets")}
     assert again[f"secret/{RELEASE}-postgres"] != secrets[f"secret/{RELEASE}-postgres"]
     with Api(cluster.url) as api:
