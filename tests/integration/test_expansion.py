@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import alembic.command
@@ -23,6 +23,9 @@ RELEASED = {"users": "0003", "billing": "0001", "orders": "0003", "notifications
 
 #: Tables of 0.1.0 that may get columns: none of its prepared statements returns all columns of them.
 MAY_GROW = {"outbox", "inbox", FORMER_VERSION_TABLE}
+
+#: Services whose sessions a migration ends: in the next ones all statements are prepared anew.
+NEW_SESSIONS = {"notifications"}
 
 TABLES = "select relname, relfilenode from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
 
@@ -103,15 +106,17 @@ def test_no_migration_rewrites_a_table_or_keeps_its_writers_waiting(url: str, se
         assert blocking == [], f"{revision}: build_index lets the others write"
 
 
-def test_statements_that_the_released_version_has_prepared_go_on_to_work(url: str, service: str):
+def test_no_statement_that_the_released_version_has_prepared_fails_for_good(url: str, service: str):
     with cursor(url) as asking:
         tables = rows(asking, TABLES).keys() - MAY_GROW
+        asking.execute(f"set application_name = {service}")
         for table in tables:
             asking.execute(f"prepare all_of_{table} as select * from {table}")
             asking.execute(f"execute all_of_{table}")
         migrate.upgrade(service, url)
-        for table in tables:
-            asking.execute(f"execute all_of_{table}")  # "cached plan must not change result type", if it has grown
+        with pytest.raises(psycopg2.OperationalError) if service in NEW_SESSIONS else nullcontext():
+            for table in tables:
+                asking.execute(f"execute all_of_{table}")  # "cached plan must not change result type", if it has grown
 
 
 def test_the_released_version_finds_its_own_version_when_it_migrates(url: str, service: str):

@@ -170,6 +170,14 @@ CHANGES = [
         ("integration/test_migrations.py::test_a_database_that_a_newer_version_has_migrated_stays_as_it_is",),
     ),
     Change(
+        "sessions-go-on",
+        "processes of 0.1.0 answer every message with 500 as soon as letters have a column more",
+        "kit/db/migrations/__init__.py",
+        "case when state = 'idle' then pg_terminate_backend(pid) else true end",
+        "false",
+        ("integration/test_expansion.py::test_no_statement_that_the_released_version_has_prepared_fails_for_good",),
+    ),
+    Change(
         "operation-of-somebody-else",
         "whoever knows the id of an order sees what another user has paid and has left",
         "billing/store.py",

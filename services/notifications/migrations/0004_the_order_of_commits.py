@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from services.kit.db.commits import Xid8
-from services.kit.db.migrations import build_index
+from services.kit.db.migrations import build_index, end_sessions
 
 revision = "0004"
 down_revision = "0003"
@@ -17,6 +17,7 @@ def upgrade() -> None:
     column = sa.Column("transaction", Xid8(), server_default=sa.text("'0'"), nullable=False)
     op.add_column("letters", column, if_not_exists=True)  # what follows commits it, and can fail
     op.alter_column("letters", "transaction", server_default=sa.text("pg_current_xact_id()"))
+    end_sessions("notifications")
     build_index("letters_committed", "letters", ["transaction", "id"])
     build_index("letters_committed_of_user", "letters", ["user_id", "transaction", "id"])
 

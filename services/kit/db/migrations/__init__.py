@@ -24,6 +24,15 @@ PATIENCE_S = 60.0
 #: goes on to find it: a version that it does not know would keep it from starting, beside this one or in its place.
 VERSION_TABLE, FORMER_VERSION_TABLE = "schema_version", "alembic_version"
 
+#: End the sessions from before that do nothing now, and return how many of them there still are.
+END_IDLE = text(
+    """
+    select count(*) filter (where case when state = 'idle' then pg_terminate_backend(pid) else true end)
+    from pg_stat_activity
+    where datname = current_database() and application_name = :service and backend_start < :since"""
+)
+ENDED_S, POLL_S = 5.0, 0.05
+
 log = logging.getLogger(__name__)
 
 
@@ -83,3 +92,19 @@ def build_index(name: str, table: str, columns: list[Any], **options: Any) -> No
             op.drop_index(name, table_name=table, postgresql_concurrently=True)
         op.create_index(name, table, columns, postgresql_concurrently=True, if_not_exists=True, **options)
         op.execute(f"set lock_timeout = {int(LOCK_S * 1000)}")
+
+
+def end_sessions(service: str) -> None:
+    """End the sessions that a service has now, each while it is idle; for migrations that add a column.
+
+    0.1.0 has prepared statements that return all columns of a row, which fail once there is one more. In a new session
+    it prepares them anew. It notices the end of one when it uses the next: what it does then is answered 503, once in
+    each process. What the migration has done before this is committed.
+    """
+    with op.get_context().autocommit_block():
+        since = op.get_bind().execute(text("select clock_timestamp()")).scalar()
+        deadline = time.monotonic() + ENDED_S
+        while op.get_bind().execute(END_IDLE, {"service": service, "since": since}).scalar():
+            if time.monotonic() > deadline:
+                return
+            time.sleep(POLL_S)
