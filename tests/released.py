@@ -10,7 +10,7 @@ import pytest
 from services.local.stack import ROOT
 
 VERSION = "0.1.0"
-COMMIT = "8068b62759e8a1dbf92179aa64faba357bc4a3ad"  # the last one that calls itself so
+COMMIT = "8068b62759e8a1dbf92179aa64faba357bc4a3ad"  # the last commit that calls itself so
 
 
 def unpack(folder: Path) -> Path:

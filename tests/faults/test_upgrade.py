@@ -1,8 +1,8 @@
 """0.1.0 becomes this version under load, and this version 0.1.0 again, without a failed request.
 
 Old and new replicas of all services run side by side, on databases that the new version has migrated. Each version also
-takes over work that the other has left: an order that is pending though it is paid for, an event in an outbox that was
-never published, one in the inbox that failed.
+takes over work that the other has left: an order that is pending, an event in an outbox that was never published, one
+in the inbox that failed. (One message to each old process may fail, since its sessions are ended.)
 """
 
 from collections.abc import Iterator
