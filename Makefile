@@ -10,9 +10,10 @@ WORKERS ?= 3
 COVERAGE ?=
 BASE_URL ?= http://127.0.0.1:$(PORT)
 STYLE ?= broker
+STANDBY ?=
 VENV := .venv
 BIN := $(VENV)/bin
-export PORT STYLE
+export PORT STYLE STANDBY
 
 .DEFAULT_GOAL := help
 .PHONY: help needs-stack needs-test needs-model needs-bench needs-screenshots demo run stack shell check test test-styles faults mutants model bench compare lint style types postman openapi asyncapi idl diagrams screenshots docs clean
@@ -26,7 +27,7 @@ demo: $(VENV)/run  ## play the assignment's eight steps and print them (the firs
 run: $(VENV)/run  ## serve everything in one process on http://127.0.0.1:8000 (PORT=...)
 	@$(BIN)/nameko-hw run
 
-stack: needs-stack $(VENV)/run  ## serve with one process a service, RabbitMQ and PostgreSQL (PORT=...)
+stack: needs-stack $(VENV)/run  ## serve with one process a service, RabbitMQ and PostgreSQL (PORT=..., STANDBY=1)
 	@$(BIN)/nameko-hw stack
 
 shell: $(VENV)/run  ## open `nameko shell` against the running stack

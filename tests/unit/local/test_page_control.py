@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.local.net import wait_for
-from services.local.page.control import Control, ControlClient, ControlServer, accepts, children_of
+from services.local.page.control import Control, ControlClient, ControlServer, accepts, answer, children_of
 from services.local.stack import Stack
 
 SEEN_S = 5
@@ -114,4 +114,9 @@ def test_control_of_a_stack_without_servers_has_no_servers(tmp_path, monkeypatch
     monkeypatch.setenv("AMQP_URI", "amqp://x")
     for service in ("USERS", "BILLING", "ORDERS", "NOTIFICATIONS"):
         monkeypatch.setenv(f"{service}_DATABASE_URL", "postgresql://x@127.0.0.1:1/x")
-    assert not Control(Stack(tmp_path, 1, say=lambda _: None))._servers()
+    assert not Control(Stack(tmp_path, 1, say=lambda _: None)).stack.servers
+
+
+def test_without_a_standby_nothing_is_promoted_and_the_answer_says_why(tmp_path):
+    control = Control(Stack(tmp_path, 1, say=lambda _: None))
+    assert answer(control, b'{"action": "promote"}') == "there is no standby: start the stack with STANDBY=1"
