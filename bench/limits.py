@@ -17,7 +17,7 @@ from services.billing.store import MOVE
 from services.contracts import OrderPaid, Outcome
 from services.kit.amqp.publisher import ConfirmedChannel, Message
 from services.kit.amqp.transport import JSON
-from services.kit.db.database import PREFER_INDEXES
+from services.kit.db.session import BY_INDEX, as_options
 from services.kit.db.statements import PreparedStatement
 from services.kit.outbox.statements import MARK_PUBLISHED
 from services.local.net import HOST
@@ -167,7 +167,7 @@ def pgbench(servers: Servers, database: str, script: str, clients: int, batch: i
             f"--username={USER}",
             database,
         ],
-        env={**os.environ, "PGOPTIONS": PREFER_INDEXES},
+        env={**os.environ, "PGOPTIONS": as_options(BY_INDEX)},
         capture_output=True,
         text=True,
     )

@@ -22,7 +22,7 @@ from services.shop import DEFAULT_STYLE, STYLES
 
 TESTS = Path(__file__).parent
 SERVERS = (Postgres, RabbitMQ, Stack)
-PROGRAMS = {"npm", "npx", "nginx", "promtool", "services.ops.cli"}  # the last is ours, and starts servers
+PROGRAMS = {"npm", "npx", "nginx", "pgbouncer", "promtool", "services.ops.cli"}  # the last is ours, and starts servers
 ALWAYS = ("acceptance", "clients", "cluster", "model")
 NEVER = ("unit",)
 
@@ -37,7 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "styles: repeats in another style what is tested in the default one; see --styles"
     )
-    config.addinivalue_line("markers", "server: needs PostgreSQL, RabbitMQ, nginx, npm, SPIN, Prometheus or a cluster")
+    config.addinivalue_line(
+        "markers", "server: needs PostgreSQL, RabbitMQ, nginx, PgBouncer, npm, SPIN, Prometheus or a cluster"
+    )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -144,7 +144,7 @@ affinity:
 {{- end -}}
 {{- end }}
 
-{{/* Environment with the URL of a service's own database. (root, name) */}}
+{{/* Environment with the URL of a service's own database; `direct` goes past a pooler. (root, name, direct) */}}
 {{- define "nameko-hw.databaseEnv" -}}
 {{- $url := printf "%s_DATABASE_URL" (upper .name) -}}
 {{- $secret := include "nameko-hw.databaseSecret" .root -}}
@@ -158,7 +158,10 @@ affinity:
 {{- else -}}
 - name: {{ $url }}
   valueFrom:
-    secretKeyRef: {name: {{ $secret }}, key: {{ .name }}-url}
+    secretKeyRef: {name: {{ $secret }}, key: {{ .name }}{{ if and .direct .root.Values.externalDatabase.pooler }}-direct{{ end }}-url}
+{{- if and .root.Values.externalDatabase.pooler (not .direct) }}
+- {name: DB_BEHIND_POOLER, value: "true"}
+{{- end }}
 {{- end }}
 {{- end }}
 

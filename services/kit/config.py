@@ -32,6 +32,7 @@ class Settings(BaseModel):
     RPC_TIMEOUT_S: Seconds
     DB_TIMEOUT_S: Seconds
     LOCK_TIMEOUT_S: Seconds
+    DB_BEHIND_POOLER: bool
     PUBLISH_TIMEOUT_S: Seconds
     DRAIN_TIMEOUT_S: Seconds
     RECOVERY_INTERVAL_S: Seconds

@@ -28,6 +28,7 @@ SERVICES = (
     "epmd.service",
     "epmd.socket",
     "nginx.service",
+    "pgbouncer.service",
     "prometheus.service",
 )  # of our packages
 NODE = (18,)
@@ -109,6 +110,12 @@ NGINX = Need(
     ("nginx-light",),
     "sudo dnf install nginx (Fedora) or brew install nginx (macOS)",
 )
+PGBOUNCER = Need(
+    "PgBouncer",
+    lambda: shutil.which("pgbouncer", path=search_path()) is not None,
+    ("pgbouncer",),
+    "sudo dnf install pgbouncer (Fedora) or brew install pgbouncer (macOS)",
+)
 PROMETHEUS = Need(
     "Prometheus, with promtool,",
     lambda: all(shutil.which(program, path=search_path()) for program in ("prometheus", "promtool")),
@@ -126,7 +133,7 @@ WRK = Need("wrk", lambda: shutil.which("wrk") is not None, ("wrk",), "brew insta
 OF = {
     "run": (VENV, SETPRIV),
     "stack": (VENV, SETPRIV, RABBITMQ),
-    "test": (VENV, SETPRIV, RABBITMQ, NGINX, NPM, NEW_NODE),
+    "test": (VENV, SETPRIV, RABBITMQ, NGINX, PGBOUNCER, NPM, NEW_NODE),
     "model": (VENV, SPIN, GCC),
     "npm": (NPM, NEW_NODE),
     "bench": (VENV, SETPRIV, RABBITMQ, WRK),

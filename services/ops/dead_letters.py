@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, Row, bindparam, create_engine, text
+from sqlalchemy import Engine, Row, bindparam, create_engine, event, text
 
 from services.kit.db.connecting import with_driver
 from services.kit.inbox.table import InboxRow
@@ -18,6 +18,7 @@ from services.shop import services_with
 
 TIMEOUT_S = 10
 BATCH = 200
+DEADLINE = f"set local statement_timeout = {TIMEOUT_S * 1000}"
 
 COLUMNS = "id, handler, key, body, content_type, content_encoding, headers, attempts, reason, received_at, failed_at"
 #: The next of the chosen dead letters; all are chosen if no ids are given. Each is read once, whatever becomes of it.
@@ -75,10 +76,12 @@ class DeadLetters:
         self.engines: dict[str, Engine] = {
             service: create_engine(
                 with_driver(urls[service]),
-                connect_args={"connect_timeout": TIMEOUT_S, "options": f"-c statement_timeout={TIMEOUT_S * 1000}"},
+                connect_args={"connect_timeout": TIMEOUT_S},
             )
             for service in services_with(InboxRow)
         }
+        for engine in self.engines.values():  # not when it connects: a pooler would refuse that
+            event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(DEADLINE))
 
     def missing(self, ids: Sequence[str]) -> list[str]:
         """Return those of `ids` that belong to no dead letter."""

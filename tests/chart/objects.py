@@ -20,6 +20,11 @@ Object = dict[str, Any]
 MATRIX: dict[str, Values] = {
     "default": {},
     "external database": {"postgres": {"enabled": False}, "externalDatabase": {"existingSecret": "databases"}},
+    "pooler": {
+        "postgres": {"enabled": False},
+        "externalDatabase": {"existingSecret": "databases", "pooler": True},
+        "audit": {"enabled": True},
+    },
     "external broker": {"rabbitmq": {"enabled": False}, "externalBroker": {"existingSecret": "broker"}},
     "given secrets": {"postgres": {"existingSecret": "given"}, "rabbitmq": {"existingSecret": "given-too"}},
     "one replica": {"defaults": {"replicas": 1}},

@@ -21,6 +21,7 @@ OWN = {
     "AMQP_URI",
     "WEB_SERVER_ADDRESS",
     "DRAIN_TIMEOUT_S",
+    "DB_BEHIND_POOLER",
     *(f"{service.upper()}_URL" for service in SERVICES if service != "orders"),
     *(database_variable(service) for service in SERVICES),
 }

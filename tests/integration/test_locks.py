@@ -16,7 +16,8 @@ from services.billing import store as billing
 from services.billing.domain import OperationKind
 from services.billing.store import Movement
 from services.contracts import Outcome, UserRegistered
-from services.kit.db.database import PREFER_INDEXES, Autocommit, classify
+from services.kit.db.database import Autocommit, classify
+from services.kit.db.session import BY_INDEX, as_options
 from services.kit.inbox import table as inbox
 from services.kit.inbox.table import FailedMessage
 from services.kit.outbox import statements as outbox
@@ -42,7 +43,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engi
         server.ensure_databases(SERVICES)
         for service in SERVICES:
             upgrade(service, server.url(service))
-        options = f"{PREFER_INDEXES} -c lock_timeout={LOCK_S}s"
+        options = f"{as_options(BY_INDEX)} -c lock_timeout={LOCK_S}s"
         engines = {
             service: create_engine(server.url(service), pool_size=THREADS, connect_args={"options": options})
             for service in SERVICES

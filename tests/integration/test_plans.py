@@ -16,7 +16,7 @@ from services.billing.domain import OperationKind
 from services.billing.store import Movement, OperationsQuery
 from services.kit.db import commits
 from services.kit.db.commits import BEGINNING
-from services.kit.db.database import PREFER_INDEXES
+from services.kit.db.session import BY_INDEX, as_options
 from services.kit.inbox import table as inbox
 from services.kit.inbox.table import DueMessage, FailedMessage
 from services.kit.outbox import statements as outbox
@@ -91,7 +91,8 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engine]
             upgrade(service, server.url(service))
             # plans for any values, as they are kept after a while
             engines[service] = create_engine(
-                server.url(service), connect_args={"options": f"-c plan_cache_mode=force_generic_plan {PREFER_INDEXES}"}
+                server.url(service),
+                connect_args={"options": as_options(BY_INDEX | {"plan_cache_mode": "force_generic_plan"})},
             )
             with engines[service].execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
                 for statement in FILL[service]:

@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Engine, ExceptionContext
 from sqlalchemy.orm import Session
 
 from services.kit.db.connecting import connect, wait
+from services.kit.db.session import BY_INDEX, as_options, with_each_statement
+from services.kit.db.statements import PREPARE
 from services.kit.db.traced import trace_statements
 from services.kit.errors import DatabaseAway, DriverFailed, TryAgain
 
@@ -29,10 +31,6 @@ AWAY = ("08", "25006", "25P03", "25P04", "40003", "53", "57P", "58")
 #: ... of a server that has rolled back: serialization failure, deadlock, lock not available, statement timeout.
 ROLLED_BACK = ("40001", "40P01", "55P03", "57014")
 
-#: All our statements read a few rows by an index. PostgreSQL would not, and would keep to it for a minute or so,
-#: with a plan that it made while the table was all but empty.
-PREFER_INDEXES = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
-
 
 class Database(nameko_sqlalchemy.Database):
     """nameko-sqlalchemy's provider with a pool as large as the worker pool and bounded waits.
@@ -45,6 +43,12 @@ class Database(nameko_sqlalchemy.Database):
         settings = self.container.settings
         milliseconds = int(settings.DB_TIMEOUT_S * 1000)
         lock_milliseconds = int(min(settings.LOCK_TIMEOUT_S, settings.DB_TIMEOUT_S / 2) * 1000)
+        session: dict[str, str | int] = {
+            "statement_timeout": milliseconds,
+            "lock_timeout": lock_milliseconds,
+            "idle_in_transaction_session_timeout": milliseconds * 2,
+            **BY_INDEX,
+        }
         extensions.set_wait_callback(partial(wait, timeout_s=settings.DB_TIMEOUT_S + 1))
         self.session_options = {"expire_on_commit": False}
         self.engine_options = {
@@ -53,15 +57,16 @@ class Database(nameko_sqlalchemy.Database):
             "pool_timeout": settings.DB_TIMEOUT_S,
             "pool_use_lifo": True,
             "hide_parameters": True,  # values have no place in a log
-            "connect_args": {
-                "application_name": self.container.service_name,
-                "options": f"-c statement_timeout={milliseconds} -c lock_timeout={lock_milliseconds}"
-                f" -c idle_in_transaction_session_timeout={milliseconds * 2} {PREFER_INDEXES}",
-            },
+            "connect_args": {"application_name": self.container.service_name},
+            "execution_options": {PREPARE: not settings.DB_BEHIND_POOLER},
         }
+        if not settings.DB_BEHIND_POOLER:
+            self.engine_options["connect_args"]["options"] = as_options(session)
         super().setup()
         if self.container.tracer.is_on:
             trace_statements(self.engine, self.container.tracer)
+        if settings.DB_BEHIND_POOLER:
+            with_each_statement(self.engine, session)
         sqlalchemy.event.listen(self.engine, "handle_error", classify)
         sqlalchemy.event.listen(self.engine, "do_connect", partial(connect, settings.DB_TIMEOUT_S + 1))
         self._engine = self.engine  # which nameko-sqlalchemy deletes when it stops, while the outbox still relays

@@ -1,4 +1,4 @@
-"""Statements that PostgreSQL parses and plans once per connection, with parameters that have names."""
+"""Statements with parameters that have names, which PostgreSQL parses and plans once per connection."""
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -9,6 +9,10 @@ from sqlalchemy import Connection, CursorResult
 
 #: The type of an array's elements, by the annotation of a field.
 COLUMN_TYPES = {UUID: "uuid", bool: "boolean", int: "bigint", str: "text", bytes: "bytea"}
+
+#: The option of an engine that says whether statements are prepared. A pooler in transaction mode may give each
+#: transaction another connection to the server, which knows nothing of what was prepared on the last one.
+PREPARE = "prepare"
 
 Type = str | type[tuple[Any, ...]]
 
@@ -33,20 +37,24 @@ class PreparedStatement:
         self._rows = {one: type_ for one, type_ in parameters.items() if not isinstance(type_, str)}
         types: dict[str, str] = {}  # of $1, $2, ...
         places: dict[str, str] = {}
+        plain: dict[str, str] = {}
         for parameter, type_ in parameters.items():
             first = len(types) + 1
-            types |= _arrays(parameter, type_)
-            numbers = [f"${number}" for number in range(first, len(types) + 1)]
-            places[parameter] = numbers[0] if isinstance(type_, str) else _table(type_, numbers)
+            types |= (arrays := _arrays(parameter, type_))
+            places[parameter] = _place(type_, [f"${number}" for number in range(first, len(types) + 1)])
+            plain[parameter] = _place(type_, [f"%({name})s::{one}" for name, one in arrays.items()])
         self.parameters = list(types)
         declared = f"({', '.join(types.values())})" if types else ""
         given = f"({', '.join(f'%s::{one}' for one in types.values())})" if types else ""
         self.prepare = f"prepare {name} {declared} as {_with(before, sql).format(**places)}"
         self._execute = f"execute {name} {given}"
         self._given = list(parameters)
+        self.plain = f"/* {name} */ {sql.replace('%', '%%').format(**plain)}"
 
     def run(self, connection: Connection, **values: Any) -> CursorResult[Any]:
         """Execute it; a list is an array, and rows are given as a list of their NamedTuple."""
+        if not connection.get_execution_options().get(PREPARE, True):
+            return connection.exec_driver_sql(self.plain, dict(zip(self.parameters, self._plain(values), strict=True)))
         if self.name not in connection.info:  # which lives as long as the connection to the server
             connection.exec_driver_sql(self.prepare)
             connection.info[self.name] = True
@@ -94,6 +102,9 @@ def _arrays(parameter: str, type_: Type) -> dict[str, str]:
     return types
 
 
-def _table(row: type[tuple[Any, ...]], numbers: Sequence[str]) -> str:
-    names = ", ".join([*get_type_hints(row), "number"])
-    return f"unnest({', '.join(numbers)}) with ordinality as given ({names})"
+def _place(type_: Type, given: Sequence[str]) -> str:
+    """Return what stands in the SQL for a parameter whose values are `given`: one, or those of the columns of rows."""
+    if isinstance(type_, str):
+        return given[0]
+    names = ", ".join([*get_type_hints(type_), "number"])
+    return f"unnest({', '.join(given)}) with ordinality as given ({names})"

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, event
 
 from services.kit.tracing import Kind, Tracer, is_recording, note_event
 
-EXECUTE = re.compile(r"execute (\w+)")
+NAMED = re.compile(r"execute (\w+)|/\* (\w+) \*/")
 VERB = re.compile(r"\s*(\w+)")
 TABLE = re.compile(r"\b(?:from|into|update)\s+(\w+)", re.IGNORECASE)
 
@@ -39,8 +39,8 @@ def trace_statements(engine: Engine, tracer: Tracer) -> None:
 
 
 def summary(statement: str) -> str:
-    """Return the name of a prepared statement, or the verb and the table of another one."""
-    if prepared := EXECUTE.match(statement):
-        return prepared[1]
+    """Return the name of a statement that has one, or the verb and the table of another one."""
+    if named := NAMED.match(statement):
+        return named[1] or named[2]
     verb, table = VERB.match(statement), TABLE.search(statement)
     return " ".join(([verb[1].upper()] if verb else []) + ([table[1]] if table else [])) or "statement"

@@ -97,9 +97,11 @@ def test_all_that_is_missing_is_said_at_once_with_a_line_each(debian, monkeypatc
         "sudo dnf install rabbitmq-server (Fedora) or brew install rabbitmq (macOS)",
         "nginx is missing: sudo apt-get install nginx-light (Debian, Ubuntu) or "
         "sudo dnf install nginx (Fedora) or brew install nginx (macOS)",
+        "PgBouncer is missing: sudo apt-get install pgbouncer (Debian, Ubuntu) or "
+        "sudo dnf install pgbouncer (Fedora) or brew install pgbouncer (macOS)",
         "npm, with Node.js 18 or later, is missing: sudo apt-get install nodejs npm (Debian, Ubuntu) or "
         "https://nodejs.org",
-        "All at once: sudo apt-get install python3-moon rabbitmq-server nginx-light nodejs npm",
+        "All at once: sudo apt-get install python3-moon rabbitmq-server nginx-light pgbouncer nodejs npm",
     ]
 
 
