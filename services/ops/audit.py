@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, text
 
 from services.kit.db.connecting import with_driver
+from services.ops.violations import Kind, Violation
 from services.shop import SERVICES
 
 BATCH = 5_000
@@ -67,7 +68,7 @@ class Report:
     """What the audit counted, and what breaks an invariant."""
 
     counted: Counter[str] = field(default_factory=Counter)
-    violations: list[str] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
         """Return the report as lines: a table, and a line for each violation."""
@@ -118,9 +119,9 @@ class Audit:
         for user_id in suspects:
             [(_, balance, total)] = self._rows("billing", ACCOUNTS, only=user_id)
             if balance != total or balance < 0:
-                self._violation(f"account {user_id}: balance {balance}, but its operations sum to {total}")
+                self._violation(Kind.BALANCE, user_id, balance=balance, total=total)
         for (id_,) in self._stream("billing", UNDECIDED, **self.window):
-            self._violation(f"operation {id_}: neither accepted nor refused")
+            self._violation(Kind.UNDECIDED, id_)
 
     def _orders(self) -> None:
         """Check invariants 2 and 3: each order agrees with its payment and its letters."""
@@ -133,8 +134,8 @@ class Audit:
                 lambda ids: self._compare(self._rows("orders", ORDERS_BY_ID, ids=ids)), list(self._compare(orders))
             )
 
-    def _compare(self, orders: list[Any]) -> Iterator[tuple[Any, str]]:
-        """Return the orders that do not agree with billing and notifications, each with the reason."""
+    def _compare(self, orders: list[Any]) -> Iterator[Violation]:
+        """Return what is wrong with those of the orders that do not agree with billing and notifications."""
         ids = [order.id for order in orders]
         payments = {row.id: row for row in self._rows("billing", PAYMENTS_BY_ID, ids=ids)}
         letters: dict[Any, list[str]] = {}
@@ -144,70 +145,73 @@ class Audit:
         users = {row.id for row in self._rows("users", USERS_BY_ID, ids=refused)} if refused else set()
         for order in orders:
             if order.reason == "account_not_found" and order.user_id in users:
-                yield order.id, f"order {order.id}: refused for want of an account, but its user {order.user_id} exists"
-            elif why := self._wrong(order, payments.get(order.id), letters.get(order.id, [])):
-                yield order.id, f"order {order.id}: {why}"
+                yield Violation.of(Kind.USER_EXISTS, order.id, user_id=order.user_id)
+            elif wrong := self._wrong(order, payments.get(order.id), letters.get(order.id, [])):
+                yield wrong
 
-    def _wrong(self, order: Any, payment: Any, letters: list[str]) -> str | None:
-        """Return why an order does not agree with its payment and its letters; None if it does."""
+    def _wrong(self, order: Any, payment: Any, letters: list[str]) -> Violation | None:
+        """Return in what an order does not agree with its payment and its letters; None if it does."""
         expected = LETTER_FOR.get(order.reason or order.status)
         is_own = payment is not None and (payment.user_id, payment.amount) == (order.user_id, order.price)
         if order.status == "pending":
-            return f"still pending, created {order.created_at:%Y-%m-%d %H:%M:%S}"
+            return Violation.of(Kind.PENDING, order.id, created=f"{order.created_at:%Y-%m-%d %H:%M:%S}")
         if order.reason == "operation_mismatch":  # for good: its id belongs to another operation
             payment = payment if is_own else None
         if (order.status == "paid") != (payment is not None):
-            return f"{order.status}, but billing has {'a' if payment else 'no'} payment"
+            return Violation.of(Kind.NOT_PAID if payment else Kind.NO_PAYMENT, order.id, status=order.status)
         if payment is not None and not is_own:
-            return "its payment is of another account or amount"
+            return Violation.of(Kind.OTHER_PAYMENT, order.id)
         if letters != ([expected] if expected else []):
-            return f"{order.status}, its letters are {letters or 'none'}"
+            kind = Kind.OTHER_LETTERS if letters else Kind.NO_LETTER
+            return Violation.of(kind, order.id, status=order.status, letters=letters)
         return None
 
     def _strays(self) -> None:
         """Check invariants 2 and 3 from the other side: every payment and letter has its order."""
-        for service, query, what in (("billing", PAYMENTS, "payment"), ("notifications", LETTERS, "letter")):
+        for service, query, what, kind in (
+            ("billing", PAYMENTS, "payments", Kind.PAYMENT_ALONE),
+            ("notifications", LETTERS, "letters", Kind.LETTER_ALONE),
+        ):
             batch: list[Any] = []
             for (order_id,) in self._stream(service, query, **self.window):
-                self.report.counted[f"{what}s"] += 1
+                self.report.counted[what] += 1
                 batch.append(order_id)
                 if len(batch) == BATCH:
-                    self._without_order(batch, what)
+                    self._without_order(batch, kind)
                     batch = []
-            self._without_order(batch, what)
+            self._without_order(batch, kind)
 
-    def _without_order(self, ids: list[Any], what: str) -> None:
+    def _without_order(self, ids: list[Any], kind: Kind) -> None:
         known = {order.id for order in self._rows("orders", ORDERS_BY_ID, ids=ids)}
         for order_id in set(ids) - known:
-            self._violation(f"{what} for order {order_id}: there is no such order")
+            self._violation(kind, order_id)
 
     def _requests(self) -> None:
         """Check invariant 1 before money moves: no request of a client has made two orders, with or without a key."""
         for request_id, count in self._stream("orders", REPEATED_REQUESTS, **self.window):
-            self._violation(f"request {request_id}: has made {count} orders")
+            self._violation(Kind.TWO_ORDERS, request_id, count=count)
 
     def _events(self) -> None:
         """Check invariant 3 at its source: no order has two events that say how it ended."""
         for order_id, count in self._stream("orders", REPEATED, **self.window):
-            self._violation(f"order {order_id}: was told of {count} times")
+            self._violation(Kind.TWO_EVENTS, order_id, count=count)
 
     def _keys(self) -> None:
         """Check invariant 4: no Idempotency-Key has had two effects."""
         for service, table, scope in KEYED:
             for (key,) in self._stream(service, REUSED_KEYS.format(table=table, scope=scope)):
-                self._violation(f"{table}: the Idempotency-Key {key!r} has more than one effect")
+                self._violation(Kind.TWO_EFFECTS, key, table=table)
 
-    def _again(self, look: Callable[[list[Any]], Iterator[tuple[Any, str]]], suspects: list[tuple[Any, str]]) -> None:
+    def _again(self, look: Callable[[list[Any]], Iterator[Violation]], suspects: list[Violation]) -> None:
         """Check suspects again until they are clean or time is up; then report them."""
         deadline = time.monotonic() + self.patience_s
         while suspects and time.monotonic() < deadline:
             time.sleep(PAUSE_S)
-            suspects = list(look([id_ for id_, _ in suspects]))
-        for _, why in suspects:
-            self._violation(why)
+            suspects = list(look([one.id for one in suspects]))
+        self.report.violations += suspects
 
-    def _violation(self, why: str) -> None:
-        self.report.violations.append(why)
+    def _violation(self, kind: Kind, id_: Any, **values: Any) -> None:
+        self.report.violations.append(Violation.of(kind, id_, **values))
 
     def _rows(self, service: str, query: str, **values: Any) -> list[Any]:
         with self.databases[service].connect() as connection:

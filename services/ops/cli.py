@@ -6,14 +6,12 @@ Each subcommand imports what it needs besides the standard library, because some
 import argparse
 import os
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from services.ops import running
-from services.ops.arguments import moment, port_number, seconds
+from services.ops.arguments import port_number
+from services.ops.database_commands import add_database_commands
 from services.ops.errors import CommandError
 
 DEFAULT_PORT = 8000
@@ -65,71 +63,11 @@ def parser() -> argparse.ArgumentParser:
     gateway_.add_argument("target", nargs="+", help="service=port, several of one service are replicas")
     add("promote", promote, "make the standby of the running stack its primary; the old one never takes writes again")
     add("shell", shell, "open `nameko shell` against the running stack")
-    one = add("migrate", on_databases("migrate"), "bring the databases of the configuration to the newest version")
-    one.add_argument("service", nargs="*", help="default: all four")
-    one = add(
-        "audit", on_databases("audit"), "check the invariants over the data of all services; exit 1 on a violation"
-    )
-    add_window(one)
-    one.add_argument(
-        "--every",
-        type=seconds,
-        metavar="SECONDS",
-        help="audit again and again, with such pauses, and serve the verdict at /metrics of WEB_SERVER_ADDRESS",
-    )
-    one = add("pending", on_databases("pending"), "list the orders and users that are pending, with what went wrong")
-    one.add_argument(
-        "--older-than", type=seconds, default=0, metavar="SECONDS", help="leave out what is younger (default: 0)"
-    )
-    one = add("outbox", on_databases("outbox"), "list the events that are not published yet")
-    one.add_argument("action", choices=["list"])
-    one.add_argument("--all", action="store_true", help="also those that are published")
-    one = add(
-        "dead-letters", on_databases("dead_letters"), "list, show, replay or drop the events that could not be handled"
-    )
-    one.add_argument("action", choices=["list", "show", "replay", "drop"])
-    one.add_argument("id", nargs="*", help="of a dead letter, as `list` prints it")
-    one.add_argument("--all", action="store_true", help="all dead letters")
+    add_database_commands(add)
     one = add("openapi", openapi, "print the OpenAPI document of the HTTP API")
     one.add_argument("--internal", action="store_true", help="of what services ask each other in the style http")
     add("asyncapi", asyncapi, "print the AsyncAPI document of what crosses the broker")
     return top
-
-
-def add_window(audit: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose what is audited, and how long the audit waits for it."""
-    audit.add_argument(
-        "--since",
-        type=moment,
-        default=datetime.min.replace(tzinfo=UTC),
-        metavar="TIME",
-        help="only what was created since then (RFC 3339)",
-    )
-    audit.add_argument("--until", type=moment, metavar="TIME", help="... and before then (default: now)")
-    audit.add_argument(
-        "--older-than",
-        type=seconds,
-        default=0,
-        metavar="SECONDS",
-        help="leave out what is younger, for a running system (default: 0)",
-    )
-    audit.add_argument(
-        "--patience",
-        type=seconds,
-        default=5,
-        metavar="SECONDS",
-        help="how long what looks wrong may be on its way (default: 5)",
-    )
-
-
-def on_databases(name: str) -> Callable[[argparse.Namespace], int | None]:
-    """Return the command called `name` in `services/ops/on_databases.py`, which is imported when the command runs."""
-
-    def command(arguments: argparse.Namespace) -> int | None:
-        code: int | None = getattr(import_module("services.ops.on_databases"), name)(arguments)
-        return code
-
-    return command
 
 
 def demo(arguments: argparse.Namespace) -> int:

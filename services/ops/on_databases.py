@@ -11,11 +11,14 @@ from services.kit.db.connecting import with_driver
 from services.ops import auditor
 from services.ops import outbox as outboxes
 from services.ops import pending as pending_rows
+from services.ops import republish as republishing
+from services.ops import settle as settling
 from services.ops.audit import Audit, Report
 from services.ops.configuration import configuration, database_urls
 from services.ops.dead_letters import DeadLetters
 from services.ops.errors import CommandError
 from services.ops.migrate import upgrade
+from services.ops.reconcile import Reconciliation
 from services.shop import SERVICES, chosen_style
 
 
@@ -47,6 +50,39 @@ def audit(arguments: argparse.Namespace) -> int:
         report = once()
     print("\n".join(report.lines()))
     return 1 if report.violations else 0
+
+
+def republish(arguments: argparse.Namespace) -> None:
+    """Have the events of a window published again, and print how many these are."""
+    until = arguments.until or datetime.now(UTC)
+    with _answering("; those with an outbox are needed"):
+        for service, count, oldest in republishing.window(database_urls(), arguments.since, until, arguments.type):
+            held = f"; its outbox holds events from {oldest:%Y-%m-%dT%H:%M:%SZ} on" if oldest else ""
+            print(f"{service}: {count} {'event is' if count == 1 else 'events are'} published again{held}")
+
+
+def settle(arguments: argparse.Namespace) -> int:
+    """Have orders settled at once, and print what came of each; return 1 if one has not ended."""
+    with _answering("; that of orders is needed"):
+        results = [settling.settle(database_urls()["orders"], id_, arguments.wait) for id_ in arguments.order_id]
+    print("\n".join(line for _, line in results))
+    return 0 if all(has_ended for has_ended, _ in results) else 1
+
+
+def reconcile(arguments: argparse.Namespace) -> int:
+    """Mend what an audit finds, print each line, and return 1 if something is left to a person."""
+    urls = database_urls()
+    until = datetime.now(UTC) - timedelta(seconds=arguments.older_than)
+    with _answering("; all four are needed"):
+        report = Audit(urls, arguments.since, min(arguments.until or until, until), arguments.patience).run()
+        lines = []
+        for line in Reconciliation(urls, arguments.dry_run).run(report.violations):
+            print(line)
+            lines.append(line)
+    left = sum(not line.is_mended for line in lines)
+    would = "would be " if arguments.dry_run else ""
+    print(f"{len(lines) - left} {would}mended, {left} left to a person; audit again when recovery has had its turn")
+    return 1 if left else 0
 
 
 def pending(arguments: argparse.Namespace) -> None:

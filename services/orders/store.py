@@ -104,6 +104,13 @@ END = StatementWithEvents(
     ended=EndedOrder,
 )
 
+#: ... and is told of again, for who has forgotten it.
+TELL_AGAIN = StatementWithEvents(
+    "tell_of_orders_again",
+    "select id from orders where id = any({ids}) and status in ('paid', 'rejected')",
+    ids="uuid[]",
+)
+
 PROMISE = PreparedStatement(
     "promise_orders",
     """
@@ -177,6 +184,12 @@ def end(
 ) -> set[UUID]:
     """Give pending orders their final status, with their events; return the ids of those that have got it by this."""
     return {row.id for row in END.run(connection, ended=orders, events=events, lease_s=lease_s)}
+
+
+def tell_again(connection: Connection, events: Mapping[UUID, Event], lease_s: float) -> None:
+    """Write new events of orders that have ended, by their ids."""
+    outgoing = {id_: OutgoingEvent.of(event) for id_, event in events.items()}
+    TELL_AGAIN.run(connection, ids=list(events), events=outgoing, lease_s=lease_s)
 
 
 def find(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, OrderView]:

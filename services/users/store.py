@@ -83,6 +83,9 @@ REGISTER_AGAIN = StatementWithEvents(
     "register_users_again", "select id from users where id = any({ids}) and status <> 'active'", ids="uuid[]"
 )
 
+#: ... whatever its status, for who has forgotten its address.
+TELL_AGAIN = StatementWithEvents("tell_of_users_again", "select id from users where id = any({ids})", ids="uuid[]")
+
 KNOWN = PreparedStatement("known_users", "select id from users where id = any({ids})", ids="uuid[]")
 
 
@@ -133,6 +136,12 @@ def register_again(connection: Connection, events: Mapping[UUID, Event], lease_s
     outgoing = {id_: OutgoingEvent.of(event) for id_, event in events.items()}
     rows = REGISTER_AGAIN.run(connection, ids=list(events), events=outgoing, lease_s=lease_s)
     return [outgoing[row.id] for row in rows]
+
+
+def tell_again(connection: Connection, events: Mapping[UUID, Event], lease_s: float) -> None:
+    """Write new events of users, by their ids."""
+    outgoing = {id_: OutgoingEvent.of(event) for id_, event in events.items()}
+    TELL_AGAIN.run(connection, ids=list(events), events=outgoing, lease_s=lease_s)
 
 
 def get(session: Session, user_id: UUID) -> User | None:

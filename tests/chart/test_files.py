@@ -24,6 +24,8 @@ YAML_FILES = [
     "helm/Chart.yaml",
     "helm/values.yaml",
     "helm/files/alerts.yaml",
+    "helm/examples/cloudnative-pg.yaml",
+    "helm/examples/cloudnative-pg-values.yaml",
     "compose.yaml",
     "config.yaml",
     "docker/prometheus.yml",

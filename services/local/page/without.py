@@ -157,7 +157,11 @@ def run(what: str, folder: Path) -> None:
             say("Run the audit.")
             report = wait_for(lambda: violated(stack), SEEN_S, "the audit to find it")
             assert report is not None
-            say("Stop the second stack.", verdict="\n".join(report.lines()), violations=report.violations)
+            say(
+                "Stop the second stack.",
+                verdict="\n".join(report.lines()),
+                violations=[str(one) for one in report.violations],
+            )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
