@@ -1,7 +1,13 @@
-"""The system on a primary with a standby, of which the one is killed and the other promoted."""
+"""The system on a primary with a standby, of which the one is killed and the other promoted.
 
+`python -m tests.faults.failover --times 10` does so again and again under load, and prints how long each took.
+"""
+
+import argparse
 import os
 import signal
+import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +16,8 @@ from services.local.net import free_port, wait_for
 from services.local.postgres import Postgres
 from services.local.server import Server
 from services.local.stack import Stack
+from tests.books import broken_promises, wait_until_quiet
+from tests.commands import nameko_hw
 from tests.load import Load
 
 BACK_S = 60
@@ -56,3 +64,41 @@ def kill_and_promote(stack: Stack, load: Load) -> Failover:
     before = load.counted["paid"]
     wait_for(lambda: load.counted["paid"] > before, BACK_S, "an order to be paid")
     return Failover(promoted_s, time.monotonic() - started)
+
+
+def again_and_again(stack: Stack, times: int) -> int:
+    """Fail over so many times, print a line for each, and return how many of them have lost or doubled something."""
+    bad = 0
+    print("run  standby takes writes, s  an order is paid, s  new standby, s  slowest answer, s  answered 503  verdict")
+    for run in range(1, times + 1):
+        with Load(stack.url, clients=6, keyless=3, seed=run) as load:
+            wait_for(lambda load=load: load.counted["paid"] > 20, BACK_S, "the load to run")
+            took = kill_and_promote(stack, load)
+            started = time.monotonic()
+            stack.pair.standby.start()
+            renewed_s = time.monotonic() - started
+            wait_for(stack.is_ready, BACK_S, "everything to be up again")
+        wait_until_quiet(stack)
+        wrong = [*load.failures, *broken_promises(stack, load.sent)]
+        is_clean = nameko_hw(stack, "audit").returncode == 0 and not wrong
+        bad += not is_clean
+        print(
+            f"{run:>3}{took.promoted_s:>25.2f}{took.paid_s:>21.2f}{renewed_s:>16.2f}{load.slowest_s:>19.2f}"
+            f"{load.counted['answered 503']:>14}  {'clean' if is_clean else wrong}",
+            flush=True,
+        )
+    return bad
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=10)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with Stack(Path(folder) / "stack", free_port(), say=lambda _: None, standby=True) as stack:
+            sys.exit(1 if again_and_again(stack, arguments.times) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,10 +18,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from services.local.stack import ROOT
-from tests.mutants import calls, letters, money, page, requests, rounds
+from tests.mutants import calls, letters, money, page, requests, rounds, servers
 from tests.mutants.change import Change
 
-CHANGES = money.CHANGES + rounds.CHANGES + letters.CHANGES + requests.CHANGES + calls.CHANGES + page.CHANGES
+PARTS = (money, rounds, letters, requests, calls, page, servers)
+CHANGES = [change for part in PARTS for change in part.CHANGES]
 SERVICES, TESTS = ROOT / "services", ROOT / "tests"
 NOT_COPIED = (".*", "node_modules", "build", "__pycache__", "*.egg-info")
 TIME_LIMIT_S = 120

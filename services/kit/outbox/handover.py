@@ -12,6 +12,8 @@ What a crash leaves: before the commit, nothing; after it, all of it.
 
 from sqlalchemy import create_engine, text
 
+TIMEOUT_S = 10  # for each host of the URL, one of which may be a frozen primary
+
 NAME = text("update outbox_transport set name = :transport where name <> :transport")
 PUBLISH_AGAIN = text(
     "update outbox set published_at = null, claimed_until = '-infinity' where published_at is not null"
@@ -20,7 +22,7 @@ PUBLISH_AGAIN = text(
 
 def hand_over(url: str, transport: str) -> int:
     """Have the outbox in the database at `url` published by `transport`; return how many events are due again."""
-    engine = create_engine(url, hide_parameters=True)
+    engine = create_engine(url, hide_parameters=True, connect_args={"connect_timeout": TIMEOUT_S})
     try:
         with engine.begin() as connection:
             was_other = connection.execute(NAME, {"transport": transport}).rowcount
@@ -31,7 +33,7 @@ def hand_over(url: str, transport: str) -> int:
 
 def publish_again(url: str) -> int:
     """Have every event published again that the outbox still holds: its broker has forgotten them."""
-    engine = create_engine(url, hide_parameters=True)
+    engine = create_engine(url, hide_parameters=True, connect_args={"connect_timeout": TIMEOUT_S})
     try:
         with engine.begin() as connection:
             return connection.execute(PUBLISH_AGAIN).rowcount
