@@ -60,7 +60,7 @@ def test_what_an_asynchronous_standby_has_not_got_is_lost_and_the_audit_names_it
     told = {one.id for one in load.sent if one.kind == "order" and one.status == 201}
     lost = told - {str(id_) for (id_,) in rows(apart, "orders", "select id from orders")}
     paid = {str(id_) for (id_,) in rows(apart, "billing", "select id from operations where outcome = 'accepted'")}
-    assert len(lost & paid) >= BEFORE
+    assert len(lost & paid) > BEFORE / 2  # some were under way when the standby was cut off
     report = nameko_hw(apart, "audit")
     assert report.returncode == 1
     for id_ in lost & paid:
