@@ -14,6 +14,9 @@ from tests.cluster.conftest import INSTALL_S, Cluster, empty, values_in
 from tests.cluster.load import Load
 from tests.released import COMMIT, VERSION, unpack
 
+#: Without any value Helm would go on with those of the release, and so with the old image.
+OUR_IMAGE = {"image": {"tag": "", "digest": ""}}
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -43,7 +46,7 @@ def images(cluster: Cluster) -> set[str]:
 def test_an_upgrade_a_rollback_and_another_upgrade_fail_no_request(cluster: Cluster):
     before, database = images(cluster), cluster.pods("postgres").keys()
     with Load(cluster.url) as load:
-        cluster.upgrade()
+        cluster.upgrade(**OUR_IMAGE)
         load.goes_on()
         after = images(cluster)
         assert not before & after
@@ -51,7 +54,7 @@ def test_an_upgrade_a_rollback_and_another_upgrade_fail_no_request(cluster: Clus
         cluster.wait_until_ready()
         load.goes_on()
         assert images(cluster) == before
-        cluster.upgrade(audit={"enabled": True})
+        cluster.upgrade(**OUR_IMAGE, audit={"enabled": True})
         load.goes_on()
         assert images(cluster) == after
     assert load.failures == []
