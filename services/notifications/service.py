@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from services.contracts import OrderPaid, OrderRejected, Outcome, PaymentAccepted, PaymentRefused, UserRegistered
 from services.kit.amqp.events import event_handler
 from services.kit.batching import batched
-from services.kit.db.commits import Position, start
+from services.kit.db.commits import Position, starts
 from services.kit.db.database import Database
 from services.kit.feed import Entry, Feed, FeedQuery
 from services.kit.inbox.provider import Inbox
@@ -111,17 +111,26 @@ class Notifications:
 
         With `Accept: text/event-stream` the answer is a stream that stays open. Without a position it begins now.
         """
-        with self.db.autocommit() as connection:
-            after = start(connection, last or query.after)
+
+        def begin() -> Position:
+            place: Position = self._places_together.one(last or query.after)
+            return place
 
         def read(position: Position, most: int = STREAM_ROWS) -> list[Entry]:
             entries: list[Entry] = self._committed_together.one(Wanted.after(position, query.user_id, most))
             return entries
 
         if as_stream:
-            return Stream(self.feed.follow(query.user_id, after, read))
+            return Stream(lambda: self.feed.follow(query.user_id, begin(), read))
+        after = begin()
         entries = read(after, query.limit)
         return Reply(200, EventPage.of(entries, after))
+
+    @batched()
+    def _places_together(self, after: Sequence[Position | None]) -> list[Position]:
+        """Return for each position where its reader begins."""
+        with self.db.autocommit() as connection:
+            return starts(connection, after)
 
     @batched()
     def _committed_together(self, wanted: Sequence[Wanted]) -> list[list[Entry]]:

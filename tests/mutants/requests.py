@@ -159,7 +159,7 @@ CHANGES = [
         "waits-for-a-worker-for-ever",
         "under overload requests pile up rather than be refused",
         "kit/web/entrypoint.py",
-        "with Timeout(settings.WORKER_WAIT_S,",
+        "with Timeout(patience_s,",
         "with Timeout(None,",
         ("unit/kit/test_http.py",),
     ),

@@ -10,6 +10,7 @@ A transaction that writes for long, in any database of the server, delays what b
 What was restored into another server has the ids of the old one; see `forget_other_histories`.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -82,11 +83,22 @@ BEGINNING = Position(0, 0, NOWHERE)
 
 
 def start(connection: Connection, after: Position | None) -> Position:
-    """Return where a reader begins: now without `after`, else there.
+    """Return where a reader begins: now without `after`, else there."""
+    [place] = starts(connection, [after])
+    return place
+
+
+def starts(connection: Connection, after: Sequence[Position | None]) -> list[Position]:
+    """Return for each of many readers where it begins, by one statement; see `start`."""
+    here = HERE.run(connection).one()
+    return [_start(here, one) for one in after]
+
+
+def _start(here: Any, after: Position | None) -> Position:
+    """Return where a reader begins on a server that is `here`.
 
     A position of another history says nothing of ours, so its reader begins at the beginning, and misses nothing.
     """
-    here = HERE.run(connection).one()
     if after is None:
         return Position(here.history, here.final, NOWHERE)
     if after.history != here.history or after.transaction > here.next:

@@ -78,9 +78,13 @@ class Reply:
 
 @dataclass(frozen=True)
 class Stream:
-    """An answer that goes on, without a worker: server-sent events, which `blocks` are."""
+    """An answer that goes on, without a worker: server-sent events.
 
-    blocks: Iterable[bytes]
+    `begin` returns them. It is called once, after the worker has ended: when many clients come back at once, they need
+    not take turns at the workers.
+    """
+
+    begin: Callable[[], Iterable[bytes]]
 
 
 Answer = TypeVar("Answer", Reply, Reply | Stream)
@@ -156,7 +160,10 @@ class Http(HttpRequestHandler):
             wait_s = arguments["wait_s"] = self._wait_s(request)
         reply = self._run(arguments)
         if isinstance(reply, Stream):
-            return self.server.streams.answer(request, reply.blocks)
+            left_s = max(0.0, arrived + self.container.settings.REQUEST_TIMEOUT_S - time.monotonic())
+            with Timeout(left_s, Unavailable("the stream did not begin in time")):
+                blocks = reply.begin()
+            return self.server.streams.answer(request, blocks)
         if reply.later:
             left_s = max(0.0, arrived + (wait_s or 0.0) - time.monotonic())
             with Timeout(left_s + LAST_S, Unavailable("the answer did not come in time")):
@@ -174,8 +181,10 @@ class Http(HttpRequestHandler):
     def _run(self, arguments: dict[str, Any]) -> Any:
         settings = self.container.settings
         done = Signal()
+        # a browser that is refused a stream does not come back, so it rather waits; MAX_CONNECTIONS limits how many do
+        patience_s = settings.REQUEST_TIMEOUT_S if arguments.get("as_stream") else settings.WORKER_WAIT_S
         try:
-            with Timeout(settings.WORKER_WAIT_S, Unavailable("no worker was free")):
+            with Timeout(patience_s, Unavailable("no worker was free")):
                 self.container.spawn_worker(
                     self, (settings.REQUEST_TIMEOUT_S, arguments), {}, handle_result=partial(self.handle_result, done)
                 )

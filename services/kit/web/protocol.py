@@ -69,6 +69,13 @@ class Protocol(HttpOnlyProtocol):
         with Timeout(self.server.socket_timeout, TimeoutError("the rest of the body did not arrive in time")):
             discard()
 
+    def finish(self) -> None:
+        """Close the connection, also if the client is gone, which eventlet leaves to the garbage collector."""
+        try:
+            super().finish()
+        finally:
+            self.rfile.close()
+
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         self.send_problem(Problem(code, "malformed-request", "The request is not well-formed HTTP."))
 

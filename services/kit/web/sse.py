@@ -8,8 +8,10 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import eventlet
 from eventlet import Timeout, getcurrent
-from eventlet.hubs import get_hub
+from eventlet.green import socket
+from eventlet.hubs import get_hub, trampoline
 from werkzeug.wrappers import Request, Response
 
 from services.kit.web.problems import NO_STORE, unavailable
@@ -19,7 +21,7 @@ log = logging.getLogger(__name__)
 CONTENT_TYPE = "text/event-stream"
 LAST_EVENT_ID = "Last-Event-ID"
 HEADERS = {**NO_STORE, "Vary": "Accept", "X-Accel-Buffering": "no"}  # the last is for nginx and its ingress
-HEARTBEAT_S = 5.0  # how soon we notice that a client is gone, and it that we are
+HEARTBEAT_S = 5.0  # how soon we notice that a client is gone without a word, and it that we are
 HEARTBEAT = b": still here\n\n"
 SEND_S = 10.0  # how long a client may take for what we send at a time
 RETRY_MS = (1000, 4000)  # when a client comes back whose stream has ended: not all at once
@@ -42,16 +44,33 @@ def wants_stream(request: Request) -> bool:
 
 
 def unbuffered(request: Request, blocks: Iterable[bytes]) -> Iterable[bytes]:
-    """Have each block sent as it comes, and end the stream of a client that takes more than SEND_S for one."""
+    """Have each block sent as it comes, and end the stream of a client that is gone, or takes longer than SEND_S."""
     # else eventlet holds back what is shorter than 4 KiB
     request.environ["eventlet.minimum_write_chunk_size"] = 0
-    return _in_time(blocks)
+    return _while_taken(request, blocks)
 
 
-def _in_time(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    for block in blocks:
-        with Timeout(SEND_S, TooSlow("a client does not read what it is sent")):  # raised where eventlet sends
-            yield block
+def _while_taken(request: Request, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    watcher = eventlet.spawn(_end_with, request.environ["eventlet.input"].get_socket(), getcurrent())
+    try:
+        for block in blocks:
+            with Timeout(SEND_S, TooSlow("a client does not read what it is sent")):  # raised where eventlet sends
+                yield block
+    except Ended:
+        return
+    finally:
+        watcher.kill()
+
+
+def _end_with(connection: Any, sender: Any) -> None:
+    """End what `sender` sends as soon as the client closes the connection, so that its place is free for others."""
+    trampoline(connection, read=True)
+    try:
+        is_open = bool(connection.recv(1, socket.MSG_PEEK))  # a client that sends more is left alone
+    except OSError:
+        is_open = False
+    if not is_open:
+        eventlet.kill(sender, Ended())
 
 
 class Streams:
@@ -99,7 +118,7 @@ class Streams:
 
 
 class Ended(Exception):
-    """The service stops."""
+    """The service stops, or the client is gone."""
 
 
 class TooSlow(Exception):

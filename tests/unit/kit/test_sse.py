@@ -1,6 +1,7 @@
 """Streams over sockets: a client that does not read, the limit, and the end of the service."""
 
 import logging
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any
@@ -13,6 +14,7 @@ from werkzeug.wrappers import Request
 
 from services.kit.web import sse
 from services.kit.web.problems import Problem
+from services.kit.web.protocol import protocol_of
 from services.kit.web.sse import HEARTBEAT, Streams
 from tests.unit.kit.test_waiting import wait_for
 
@@ -61,7 +63,7 @@ def connect(streams: Streams, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conne
         connection.sendall(request)
         return connection
 
-    server = eventlet.spawn(wsgi.server, listener, app, log_output=False, debug=False)
+    server = eventlet.spawn(wsgi.server, listener, app, protocol=protocol_of("unit"), log_output=False, debug=False)
     yield opened
     server.kill()
     for connection in connections:
@@ -113,7 +115,19 @@ def test_there_are_only_so_many_and_one_that_has_ended_makes_room(connect: Conne
     streams.most = 4
     with closing(connect(endless())) as another:
         received(another, b"\r\n")
-    wait_for(lambda: len(streams) == 3, LONG_S, "the end of one")  # the closed idle one is noticed by its heartbeat
+    wait_for(lambda: len(streams) == 2, LONG_S, "the end of both")
+
+
+def test_who_closes_the_connection_makes_room_at_once_and_who_says_more_stays(connect: Connect, streams: Streams):
+    gone, reset, talking = (connect(idle()) for _ in range(3))
+    wait_for(lambda: len(streams) == 3, LONG_S, "three streams")
+    talking.sendall(GET)
+    reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for connection in (gone, reset):
+        connection.close()
+    wait_for(lambda: len(streams) == 1, LONG_S / 2, "the end of both, before the first heartbeat")
+    eventlet.sleep(SHORT_S)
+    assert len(streams) == 1
 
 
 def test_a_stream_that_fails_ends_and_the_log_says_why(connect: Connect, caplog: pytest.LogCaptureFixture):

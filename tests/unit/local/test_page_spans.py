@@ -3,8 +3,11 @@
 import gzip
 import json
 import re
+import socket
 import zlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import eventlet
@@ -18,6 +21,7 @@ from services.local.page.stream import Stream
 from tests.page import made
 from tests.unit.local.conftest import HERE, problem
 
+Open = Callable[..., Generator[str, None, None]]
 PROTOBUF = {"content_type": receiver.PROTOBUF}
 
 
@@ -163,16 +167,25 @@ def events(text: str) -> list[tuple[str, str]]:
     return [(name, id_) for id_, name in re.findall(r"(?:id: (\S+)\n)?event: (\w+)\n", text)]
 
 
-def opened(streaming: Stream, last_id: str | None = None) -> Generator[str, None, None]:
-    headers: Any = {"Last-Event-ID": last_id} if last_id else {}
-    builder = EnvironBuilder("/page/spans", headers=headers)
-    request = builder.get_request()
-    answer = streaming.answer(request)
-    assert request.environ["eventlet.minimum_write_chunk_size"] == 0
-    return (one.decode() for one in answer.response)
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """Open a stream, from a connection that its client keeps; return what comes."""
+    with ExitStack() as kept:
+
+        def open_one(streaming: Stream, last_id: str | None = None) -> Generator[str, None, None]:
+            headers: Any = {"Last-Event-ID": last_id} if last_id else {}
+            connection, _ = [kept.enter_context(end) for end in socket.socketpair()]
+            builder = EnvironBuilder("/page/spans", headers=headers)
+            request = builder.get_request()
+            request.environ["eventlet.input"] = SimpleNamespace(get_socket=lambda: connection)
+            answer = streaming.answer(request)
+            assert request.environ["eventlet.minimum_write_chunk_size"] == 0
+            return (one.decode() for one in answer.response)
+
+        yield open_one
 
 
-def test_a_stream_goes_on_where_the_browser_was():
+def test_a_stream_goes_on_where_the_browser_was(opened: Open):
     ring = Ring(size=100)
     ring.add(numbered(3))
     first = opened(Stream(ring))
@@ -187,7 +200,7 @@ def test_a_stream_goes_on_where_the_browser_was():
     assert json.loads(said.split("data: ")[1]) == numbered(2, first=4)
 
 
-def test_a_stream_says_that_spans_are_lost():
+def test_a_stream_says_that_spans_are_lost(opened: Open):
     ring = Ring(size=3)
     ring.add(numbered(9))
     coming = opened(Stream(ring), "another.4")
@@ -200,7 +213,7 @@ def test_a_stream_says_that_spans_are_lost():
     assert events(next(coming)) == [("lost", f"{empty.life}.0")]
 
 
-def test_a_stream_waits_for_what_comes_and_shows_that_it_lives(monkeypatch):
+def test_a_stream_waits_for_what_comes_and_shows_that_it_lives(monkeypatch, opened: Open):
     monkeypatch.setattr(stream, "HEARTBEAT_S", 0.05)
     ring = Ring(size=10)
     streaming = Stream(ring)
