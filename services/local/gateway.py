@@ -80,8 +80,7 @@ class Gateway:
     def _own(self, environ: dict[str, Any]) -> WsgiApp:
         """Return what answers a path that is no service's. There is nothing to change there."""
         app = self.own.get(environ["PATH_INFO"], not_routed)
-        refused = only_reads(Request(environ)) if app is not not_routed else None
-        return refused.response(SHOP.name) if refused else app
+        return app if app is not_routed else only_reads(Request(environ), SHOP.name) or app
 
 
 def not_routed(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -20,7 +20,9 @@ COMMON: Mapping[str, Meaning] = {
     "malformed-json": Meaning(400, "The body is not well-formed JSON in UTF-8."),
     "malformed-body": Meaning(400, "The body could not be read to its end. Send it again."),
     "invalid-request": Meaning(
-        422, "A field, a parameter or a header is wrong; `errors` names each. Nothing was changed. (Headers: 400.)"
+        422,
+        "A field, a parameter or a header is wrong; `errors` names each. Nothing was changed. "
+        "(A header, or what is given twice: 400.)",
     ),
     "idempotency-key-reused": Meaning(
         422, "The Idempotency-Key was used before for a request with other values. Nothing was changed."

@@ -72,8 +72,8 @@ class Documentation:
 
     def answer(self, request: Request) -> Response:
         """Answer a request for one of the paths: compressed, and not again what the client has."""
-        if refused := only_reads(request):
-            return refused.response(self.product.name)
+        if answer := only_reads(request, self.product.name):
+            return answer
         response = compressed(request, self._answer(request.path), once)
         return response.make_conditional(request) if response.status_code == 200 else response
 

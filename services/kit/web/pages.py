@@ -9,8 +9,11 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import Session
+
+from services.kit.web.catalogue import SENTENCES
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 Item = TypeVar("Item")
@@ -18,8 +21,8 @@ Position = tuple[datetime, UUID]
 
 
 def _digits(text: Any) -> Any:
-    if isinstance(text, str) and not re.fullmatch(r"[0-9]{1,9}", text):
-        raise ValueError("should be a whole number")
+    if isinstance(text, str) and not re.fullmatch(r"[0-9]{1,99}", text):
+        raise PydanticCustomError(*SENTENCES["int_parsing"])
     return text
 
 

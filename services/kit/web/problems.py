@@ -98,9 +98,17 @@ def routing_problem(error: HTTPException) -> Problem:
     return nothing_here()
 
 
-def only_reads(request: Request) -> Problem | None:
-    """Return the problem of a request that would change what can only be read."""
-    return None if request.method in READS else routing_problem(MethodNotAllowed(READS))
+def unrouted(request: Request, error: HTTPException, product: str) -> Response:
+    """Answer a request whose path or method nothing serves; to OPTIONS, say what is served."""
+    problem = routing_problem(error)
+    if request.method == "OPTIONS" and "Allow" in problem.headers:
+        return Response(status=204, headers=problem.headers)
+    return problem.response(product)
+
+
+def only_reads(request: Request, product: str) -> Response | None:
+    """Return the answer to a request for what can only be read; None if the request reads it."""
+    return None if request.method in READS else unrouted(request, MethodNotAllowed(READS), product)
 
 
 def bad_field(field: str, code: str, message: str, status: int = 422) -> Problem:

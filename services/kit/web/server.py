@@ -19,7 +19,7 @@ from services.kit.web.compression import compressed
 from services.kit.web.cors import Cors
 from services.kit.web.documentation import Documentation
 from services.kit.web.health import Health
-from services.kit.web.problems import only_reads, routing_problem, unavailable
+from services.kit.web.problems import only_reads, unavailable, unrouted
 from services.kit.web.protocol import protocol_of, raw
 from services.kit.web.request_id import REQUEST_ID, identified
 from services.kit.web.sse import Streams
@@ -154,6 +154,7 @@ class Server(WebServer):
 
     def app(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request: the WSGI application."""
+        environ.pop("HTTP_IF_MATCH", None)  # for changes, which there are none; Werkzeug would answer 412
         request = Request(environ)
         with identified(request.headers.get(REQUEST_ID)) as id_:
             response = self.cors.preflight(request) or self._answer(request)
@@ -164,8 +165,7 @@ class Server(WebServer):
 
     def _answer(self, request: Request) -> Response:
         if answer := self.health.answers.get(request.path):
-            refused = only_reads(request)
-            return refused.response(self.container.product.name) if refused else answer(request)
+            return only_reads(request, self.container.product.name) or answer(request)
         if self.documentation.serves(request.path):
             return self.documentation.answer(request)
         return self.dispatch(request)
@@ -175,8 +175,5 @@ class Server(WebServer):
         try:
             entrypoint, request.environ[PATH_VALUES] = self.url_map.bind_to_environ(request.environ).match()
         except HTTPException as error:
-            problem = routing_problem(error)
-            if request.method == "OPTIONS" and "Allow" in problem.headers:
-                return Response(status=204, headers=problem.headers)
-            return problem.response(self.container.product.name)
+            return unrouted(request, error, self.container.product.name)
         return entrypoint.handle_request(request)

@@ -1,6 +1,7 @@
 """Every problem that the code raises is in the catalogue, and a client is never told pydantic's words."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -9,7 +10,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from services.contracts import Email
-from services.kit.web.catalogue import COMMON, Says
+from services.kit.web.catalogue import COMMON, SENTENCES, Says, said_of
+from services.kit.web.pages import Limit
 from services.local.stack import ROOT
 from services.shop import SHOP
 
@@ -58,3 +60,26 @@ def test_each_refusal_is_an_error_of_its_own():
     assert first == second
     [says] = [one for one in get_args(Email) if isinstance(one, Says)]
     assert not [one for one in vars(says).values() if isinstance(one, Exception)]
+
+
+def test_every_code_of_a_field_is_documented():
+    """Those of the table, and those that stand in the code as an argument."""
+    codes = {code for code, _ in SENTENCES.values()} | {"invalid", "taken", "reused"}
+    for path in [path for path in (ROOT / "services").rglob("*.py") if "local" not in path.parts]:
+        codes |= {
+            match[1] or match[2]
+            for match in re.finditer(r'Says\("(\w+)"|bad_field\([\w"-]+, "(\w+)"', path.read_text())
+        }
+    documented = (ROOT / "docs" / "api.md").read_text()
+    assert "repeated" in codes and "email" in codes
+    assert {code for code in codes if f"`{code}`" not in documented} == set()
+
+
+@pytest.mark.parametrize(
+    "limit, code", [("ten", "integer"), ("-1", "integer"), ("0", "too_small"), ("9" * 20, "too_large")]
+)
+def test_a_wrong_limit_is_called_what_it_is(limit: str, code: str):
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(Limit).validate_python(limit)
+    [error] = caught.value.errors()
+    assert said_of(error)[0] == code
