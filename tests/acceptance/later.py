@@ -47,10 +47,15 @@ class Later(Serving):
             data=request.get_data(),
             headers={name: value for name, value in request.headers.items() if name not in ("Host", "Content-Length")},
             timeout=TIMEOUT_S,
+            stream=True,
         )
         headers = {name: value for name, value in answer.headers.items() if name not in OWN}
+        if "Content-Encoding" in headers:  # too long to be about anything that is pending
+            packed, kind = answer.raw.read(decode_content=False), answer.headers["Content-Type"]
+            return Response(packed, answer.status_code, headers, content_type=kind)(environ, start_response)
         if not answer.content:
-            return Response(status=answer.status_code, headers=headers)(environ, start_response)
+            kind = answer.headers.get("Content-Type")
+            return Response(status=answer.status_code, headers=headers, content_type=kind)(environ, start_response)
         status, body = answer.status_code, answer.json()
         if "Preference-Applied" not in answer.headers:
             status, body = self.as_seen_now(request, status, body)
