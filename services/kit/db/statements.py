@@ -46,10 +46,11 @@ class PreparedStatement:
         self.parameters = list(types)
         declared = f"({', '.join(types.values())})" if types else ""
         given = f"({', '.join(f'%s::{one}' for one in types.values())})" if types else ""
-        self.prepare = f"prepare {name} {declared} as {_with(before, sql).format(**places)}"
+        whole = _with(before, sql)
+        self.prepare = f"prepare {name} {declared} as {whole.format(**places)}"
         self._execute = f"execute {name} {given}"
         self._given = list(parameters)
-        self.plain = f"/* {name} */ {sql.replace('%', '%%').format(**plain)}"
+        self.plain = f"/* {name} */ {whole.replace('%', '%%').format(**plain)}"
 
     def run(self, connection: Connection, **values: Any) -> CursorResult[Any]:
         """Execute it; a list is an array, and rows are given as a list of their NamedTuple."""
