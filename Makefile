@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 export PORT STYLE STANDBY
 
 .DEFAULT_GOAL := help
-.PHONY: help needs-stack needs-test needs-model needs-bench needs-screenshots demo run stack shell check test test-styles faults mutants model bench compare lint style types postman openapi asyncapi idl diagrams screenshots docs clean
+.PHONY: help needs-stack needs-test needs-model needs-bench needs-screenshots demo run stack shell check test test-long test-styles faults mutants model bench compare lint style types postman openapi asyncapi idl diagrams screenshots docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: needs-test  ## set up whatever is missing, lint and run all tests (WORKERS
 	@$(MAKE) --no-print-directory --jobs=2 lint
 	@$(pytest) -n $(WORKERS) $(if $(COVERAGE),--cov --cov-report=term)
 	@$(in_other_styles)
+
+test-long: needs-test $(VENV)/test  ## run what `make test` leaves out: upgrades, failovers, poolers, restores (WORKERS=3)
+	@$(pytest) -n $(WORKERS) --long
 
 test-styles: needs-test $(VENV)/test  ## run the tests of servers and faults in all three styles in full (WORKERS=3)
 	@$(pytest) -n $(WORKERS) --styles tests/integration tests/faults

@@ -1,4 +1,5 @@
 """Chooses tests. What a style shares with the default one is tried there; with `--styles` (`make test-styles`) in each.
+What takes long and is about rare events, such as an upgrade or a failover, is tried with `--long` (`make test-long`), or when it is named.
 
 Marks what needs a server, so that `make check` can leave it out: `-m "not server"`.
 
@@ -40,18 +41,29 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "server: needs PostgreSQL, RabbitMQ, nginx, PgBouncer, npm, SPIN, Prometheus or a cluster"
     )
+    config.addinivalue_line("markers", "long: takes half a minute or more, and is about a rare event; see --long")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--styles", action="store_true", help="also run what is tested in the default style in the others")
 
+    parser.addoption(
+        "--long", action="store_true", help="run what takes long and is left out without this, and only that"
+    )
+
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--styles"):
-        repeated = [item for item in items if item.get_closest_marker("styles")]
-        config.hook.pytest_deselected(items=repeated)
-        items[:] = [item for item in items if item not in repeated]
+    styles, long = config.getoption("--styles"), config.getoption("--long")
+    are_named = any(".py" in one for one in config.args)  # whoever names a file or a test wants it
+    left_out = [
+        item
+        for item in items
+        if (item.get_closest_marker("styles") and not styles)
+        or (bool(item.get_closest_marker("long")) != long and not are_named)
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
     for item in items:
         if isinstance(item, pytest.Function) and needs_server(item):
             item.add_marker("server")

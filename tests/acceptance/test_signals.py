@@ -81,7 +81,14 @@ def nothing_is_left(run: Path) -> None:
     wait_for(lambda: not run.exists(), END_S, "the folder to be removed")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+        signal.SIGTERM,
+        pytest.param(signal.SIGKILL, marks=pytest.mark.long),
+    ],
+)
 def test_nothing_is_left_after_a_signal_to_all(tmp_path: Path, number: signal.Signals):
     with endless(tmp_path) as (shell, run):
         os.killpg(shell.pid, number)

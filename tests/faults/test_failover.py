@@ -16,6 +16,7 @@ from tests.faults.failover import ApartStack, kill_and_promote
 from tests.faults.test_draining import suspended
 from tests.load import Load
 
+pytestmark = pytest.mark.long
 READY_S = 60
 BEFORE = 20  # orders that are paid before the fault
 

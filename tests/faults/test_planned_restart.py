@@ -14,6 +14,7 @@ from tests.client import Api
 from tests.faults.answers import statuses
 from tests.load import Load
 
+pytestmark = pytest.mark.long
 DOWN_S = 20
 ASKED_S = 3
 

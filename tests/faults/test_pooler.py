@@ -19,6 +19,7 @@ from tests.load import Load
 from tests.pooler import CONNECTIONS, WAITS_S, PooledStack
 from tests.standby import plain
 
+pytestmark = pytest.mark.long
 __all__ = ["make_database"]  # a fixture
 READY_S = 60
 PAID = 30

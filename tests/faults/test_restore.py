@@ -15,6 +15,7 @@ from tests.conftest import QUICK
 from tests.faults.restoring import back_up, restore
 from tests.load import Load
 
+pytestmark = pytest.mark.long
 READY_S = 60
 WORK = 30  # orders that are paid before the backup, and after it
 

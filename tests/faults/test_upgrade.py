@@ -24,6 +24,7 @@ from tests.faults.versions import Version, Versions, servers
 from tests.load import Load
 from tests.released import VERSION, unpack
 
+pytestmark = pytest.mark.long
 #: Who is asked is upgraded before those who ask, and who handles an event before those who publish it.
 ORDER = ("notifications", "billing", "users", "orders")
 
