@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from kombu import Queue
+from kombu import Connection, Queue
 
 from bench.contenders import MONEY, USERS, Servers, connect, seconds_of
 from services.billing.domain import REVENUE, OperationKind
@@ -202,7 +202,7 @@ def publish_limits(servers: Servers, seconds: float) -> list[dict[str, float]]:
     queue = Queue("bench.confirmed", durable=True, max_length=10_000)
     message = Message(EVENT.model_dump_json().encode(), queue, encoded=JSON)
     results = []
-    channel = ConfirmedChannel(servers.rabbitmq.uri, CONFIRM_S)
+    channel = ConfirmedChannel(Connection(servers.rabbitmq.uri))
     try:
         for batch in PUBLISH_BATCHES:
             sent, before, started = 0, seconds_of(servers.rabbitmq.pid), time.monotonic()

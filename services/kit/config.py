@@ -1,6 +1,6 @@
 """The settings of `config.yaml`, checked before anything starts."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -9,6 +9,9 @@ from sqlalchemy.exc import ArgumentError
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
+QueueType = Literal["classic", "quorum"]
+
+NODE_SEPARATOR = ";"  # between the URIs of several nodes of the broker, as for kombu
 
 
 class BadConfiguration(Exception):
@@ -22,6 +25,7 @@ class Settings(BaseModel):
 
     AMQP_URI: str
     HEARTBEAT: Seconds
+    QUEUE_TYPE: QueueType
     WEB_SERVER_ADDRESS: str | None  # None: somebody else listens, and calls `Server.app`
     SERVICE_CONTAINER_CLS: str
     DB_URIS: dict[str, str]
@@ -58,10 +62,11 @@ class Settings(BaseModel):
 
     @field_validator("AMQP_URI")
     @classmethod
-    def _is_amqp(cls, uri: str) -> str:
-        if not uri.startswith(("amqp://", "amqps://", "pyamqp://", "embedded://")):
-            raise ValueError("should be a URI like amqp://user:password@host:5672/vhost")
-        return uri
+    def _is_amqp(cls, uris: str) -> str:
+        for uri in uris.split(NODE_SEPARATOR):
+            if not uri.startswith(("amqp://", "amqps://", "pyamqp://", "embedded://")):
+                raise ValueError("should be a URI like amqp://user:password@host:5672/vhost, or several with ; between")
+        return uris
 
     @field_validator("WEB_SERVER_ADDRESS")
     @classmethod

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 
 import psycopg2
 import pytest
-from kombu import Queue
+from kombu import Connection, Queue
 
 from services.kit.amqp.publisher import BROKER_DOWN, ConfirmedChannel, Message
 from services.local.net import HOST, free_port, wait_for
@@ -182,7 +182,7 @@ def test_a_commit_whose_reply_is_lost_has_taken_effect(stack: Stack):
 def test_a_publish_whose_confirm_is_lost_has_taken_effect(stack: Stack):
     assert stack.rabbitmq
     with Proxy(stack.rabbitmq.port, AMQP) as proxy, channel(stack) as direct:
-        publisher = ConfirmedChannel(f"amqp://guest:guest@{HOST}:{proxy.port}/", timeout_s=5)
+        publisher = ConfirmedChannel(Connection(f"amqp://guest:guest@{HOST}:{proxy.port}/"))
         assert publisher.publish([Message(b"once", Queue("lost"))], timeout_s=5) == [True]
         lost = proxy.add(Fault.LOSE_REPLY, b"twice")
         with pytest.raises(BROKER_DOWN):

@@ -23,6 +23,7 @@ from nameko.exceptions import ContainerBeingKilled
 from services.kit.amqp.consumer import QueueConsumer
 from services.kit.amqp.decoding import Unreadable, event_in, event_of, failed_event, undecodable
 from services.kit.amqp.processing import Processing
+from services.kit.amqp.queues import arguments_of
 from services.kit.errors import OUTCOME_UNKNOWN
 from services.kit.event import Event
 from services.kit.inbox.provider import Inbox
@@ -65,6 +66,7 @@ class EventHandler(nameko.events.EventHandler):
 
     def setup(self) -> None:
         super().setup()
+        self.queue.queue_arguments = arguments_of(self.container.settings.QUEUE_TYPE)
         [self.inbox] = [one for one in self.container.dependencies if isinstance(one, Inbox)]
         self.inbox.handlers[self.method_name] = self
 

@@ -2,7 +2,7 @@
 
 Each publisher of a process has one connection. It is opened when it is needed, and closed after any error and any
 missed deadline: on the old connection a confirm that comes late could be mistaken for the confirm of a later message.
-(RabbitMQ manual, "Consumer Acknowledgements and Publisher Confirms".)
+(RabbitMQ manual, "Consumer Acknowledgements and Publisher Confirms".) The next one is to another node, if there is one.
 
 The broker refuses some messages for good. That is no outage, and is raised as `RefusedByBroker`.
 
@@ -10,7 +10,6 @@ What a crash leaves: messages that the broker may have or not. Whoever published
 """
 
 import logging
-import math
 import struct
 import time
 from collections import defaultdict, deque
@@ -20,20 +19,19 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import eventlet
-from amqp.exceptions import AMQPError, ContentTooLarge, FrameSyntaxError, IrrecoverableChannelError, NotAllowed
+from amqp.exceptions import ContentTooLarge, FrameSyntaxError, IrrecoverableChannelError, NotAllowed
 from eventlet import Timeout
 from eventlet.semaphore import Semaphore
-from kombu import Connection, Exchange, Queue
-from kombu.exceptions import KombuError
+from kombu import Exchange, Queue
 from kombu.serialization import dumps
 from nameko.extensions import SharedExtension
 
+from services.kit.amqp.nodes import BROKER_DOWN, Nodes, nodes_of
 from services.kit.errors import Refused, Unavailable
 from services.kit.seams import Container
 
 log = logging.getLogger(__name__)
 
-BROKER_DOWN = (AMQPError, KombuError, OSError)
 NO_LOGIN_PAUSE_S = 2.0  # nobody tries to log in for so long after the broker has refused our user
 LOG_AGAIN_S = 60.0  # the same refusal is logged once in this time
 T = TypeVar("T")
@@ -97,7 +95,8 @@ class Publisher(SharedExtension):
             try:
                 return self._work_in_turn(work, timeout_s)
             except REFUSALS as error:
-                raise self._refused(str(error), type(error).__name__) from error
+                self.note_refusal(str(error), type(error).__name__)
+                raise RefusedByBroker(str(error)) from error
             except BROKER_DOWN as error:
                 raise Unavailable("the broker is away") from error
 
@@ -122,29 +121,32 @@ class Publisher(SharedExtension):
             self._close()
             raise
 
+    @property
+    def _nodes(self) -> Nodes:
+        return nodes_of(self.container.config["AMQP_URI"])
+
     def _connect(self, timeout_s: float) -> "ConfirmedChannel":
         if time.monotonic() < self._no_login_until:
             raise RefusedByBroker("the broker has refused our user just now")
         try:
-            return ConfirmedChannel(self.container.config["AMQP_URI"], timeout_s, self.container.settings.HEARTBEAT)
+            return self._nodes.connect(timeout_s, self.container.settings.HEARTBEAT, ConfirmedChannel)
         except REFUSALS:
             self._no_login_until = time.monotonic() + NO_LOGIN_PAUSE_S
             raise
 
-    def _refused(self, why: str, kind: str) -> RefusedByBroker:
-        """Count a refusal, log it unless it was logged lately, and return what to raise."""
+    def note_refusal(self, why: str, kind: str) -> None:
+        """Count a refusal, and log it unless it was logged lately."""
         self.container.metrics.broker_refusals.labels(self.container.service_name, kind).inc()
         now = time.monotonic()
         self._logged_at = {other: at for other, at in self._logged_at.items() if at > now - LOG_AGAIN_S}
         if why not in self._logged_at:
             self._logged_at[why] = now
-            log.error("the broker refuses what we send: %s", why)
-        return RefusedByBroker(why)
+            log.error("the broker refuses what we ask of it: %s", why)
 
     def _close(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
-            channel.connection.collect()
+            self._nodes.leave(channel.connection)
 
     def start(self) -> None:
         self.container.spawn_managed_thread(self._keep_alive, identifier="heartbeats")
@@ -191,10 +193,9 @@ class PipelinedPublisher(Publisher):
 class ConfirmedChannel:
     """A channel in confirm mode, on which many messages may be sent before the first is confirmed."""
 
-    def __init__(self, uri: str, timeout_s: float, heartbeat_s: float = 0) -> None:
-        self.connection = Connection(uri, connect_timeout=timeout_s, heartbeat=math.ceil(heartbeat_s))
-        self.connection.ensure_connection(max_retries=1, interval_start=0)
-        self.channel = self.connection.channel()
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.channel = connection.channel()
         self.channel.confirm_select()
         self.channel.events["basic_ack"].add(self._on_ack)
         self.channel.events["basic_nack"].add(self._on_nack)

@@ -1,6 +1,13 @@
-"""The names of queues, as Nameko makes them."""
+"""The queues that outlive a process, of events and of requests: their names, as Nameko makes them, and their type."""
 
+from typing import Any
+
+from services.kit.config import QueueType
 from services.kit.event import Event
+
+#: How often a quorum queue delivers a message again before it drops it: practically for ever. RabbitMQ's own limit, 20
+#: since 4.0, would lose an event in an outage of a database. No limit at all is -1 in 4, which 3 refuses.
+DELIVERY_LIMIT = 2**31 - 1
 
 
 def handler_queue(service: str, method: str, event: type[Event]) -> str:
@@ -9,3 +16,8 @@ def handler_queue(service: str, method: str, event: type[Event]) -> str:
     It is the name that Nameko's `EventHandler.setup` gives the queue of a SERVICE_POOL.
     """
     return f"evt-{event.SOURCE}-{event.TYPE}--{service}.{method}"
+
+
+def arguments_of(type_: QueueType) -> dict[str, Any]:
+    """Return the arguments with which a queue of this type is declared. A classic one has none, as Nameko's."""
+    return {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if type_ == "quorum" else {}

@@ -26,6 +26,7 @@ class BrokerWatch(SharedExtension):
     container: Container
     publisher = Publisher()
     is_up = False
+    is_refusing = False  # it answers, and refuses what we consume from
     _thread: Any = None
 
     def start(self) -> None:
@@ -50,7 +51,25 @@ class BrokerWatch(SharedExtension):
         elif not self.is_up and not why:
             log.info("the broker answers")
         self.is_up = not why
-        self.container.metrics.broker_up.labels(self.container.service_name).set(self.is_up)
+        self._report()
+
+    @property
+    def state(self) -> str:
+        return "away" if not self.is_up else "refusing" if self.is_refusing else "up"
+
+    def note_refusal(self, error: Exception) -> None:
+        """Note that the broker lets us consume nothing, as long as somebody has not mended it."""
+        self.is_refusing = True
+        self.publisher.note_refusal(str(error), type(error).__name__)
+        self._report()
+
+    def note_consuming(self) -> None:
+        """Note that the broker lets us consume."""
+        self.is_refusing = False
+        self._report()
+
+    def _report(self) -> None:
+        self.container.metrics.broker_up.labels(self.container.service_name).set(self.state == "up")
 
     def stop(self) -> None:
         if self._thread is not None:

@@ -5,8 +5,7 @@ the whole process. `statement_timeout` says nothing of a server that is frozen.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg2
 from eventlet import Timeout
@@ -15,9 +14,9 @@ from psycopg2 import extensions
 from sqlalchemy import Dialect, make_url
 
 from services.kit.dns import NAMES
+from services.kit.hosts import shares
 
 WRITABLE = "target_session_attrs"
-T = TypeVar("T")
 
 
 def with_driver(url: str) -> str:
@@ -46,10 +45,10 @@ def connect(timeout_s: float, dialect: Dialect, record: Any, args: Any, options:
         return None  # libpq knows
     places = list(zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=True))
     failure: Exception = psycopg2.OperationalError("there is no host")
-    for (host, port), host_s in _shares(places, timeout_s):
+    for (host, port), host_s in shares(places, timeout_s):
         try:
             to = {**options, "host": host, "port": port} if host else options
-            for address, address_s in _shares(_addresses(host, host_s), host_s):
+            for address, address_s in shares(_addresses(host, host_s), host_s):
                 try:
                     with Timeout(address_s, psycopg2.OperationalError(f"{host} did not answer in {address_s:.1f} s")):
                         return dialect.connect(**to, **({"hostaddr": address} if address else {}))
@@ -58,13 +57,6 @@ def connect(timeout_s: float, dialect: Dialect, record: Any, args: Any, options:
         except OSError as error:
             failure = psycopg2.OperationalError(f"{host}: {error}")
     raise failure
-
-
-def _shares(items: Sequence[T], timeout_s: float) -> Iterator[tuple[T, float]]:
-    """Return each of `items` with its share of the time that is left."""
-    deadline = time.monotonic() + timeout_s
-    for number, item in enumerate(items):
-        yield item, max(0.0, deadline - time.monotonic()) / (len(items) - number)
 
 
 def _addresses(host: str, timeout_s: float) -> list[str]:

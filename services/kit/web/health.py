@@ -40,7 +40,7 @@ class Health:
         if why := _failure(self._check_database):
             log.warning("not ready: the database: %s", why)
             return self._not_ready("the database does not answer, or cannot be written to")
-        broker = {"broker": "up" if self._broker.is_up else "away"} if self._broker else {}
+        broker = {"broker": self._broker.state} if self._broker else {}
         return _json({"status": "ready"} | broker)
 
     def _not_ready(self, why: str) -> Response:

@@ -15,6 +15,7 @@ from types import SimpleNamespace  # noqa: E402
 
 from eventlet import Timeout, patcher  # noqa: E402
 
+from services.kit.amqp.nodes import nodes_of  # noqa: E402
 from services.kit.amqp.publisher import ConfirmedChannel  # noqa: E402
 from services.kit.config import check  # noqa: E402
 from services.kit.db.database import Database  # noqa: E402
@@ -53,7 +54,7 @@ def connect_to_database() -> None:
 
 
 def connect_to_broker() -> None:
-    ConfirmedChannel("amqp://broker.example", timeout_s=1)
+    nodes_of("amqp://broker.example").connect(1, 0, ConfirmedChannel)
 
 
 def outcome(connect: Callable[[], None]) -> str:

@@ -1,16 +1,29 @@
-"""A consumer gives up its connection when it is lost, whoever notices that first."""
+"""A consumer gives up its connection when it is lost or silent, whoever notices that first."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from amqp.exceptions import RecoverableConnectionError
 
-from services.kit.amqp.consumer import QueueConsumer
+from services.kit.amqp.consumer import ASK_AFTER, LEAVE_AFTER, QueueConsumer
 
 
-def consumer_on(connection: object) -> QueueConsumer:
-    consumer = QueueConsumer()
-    consumer._channel = SimpleNamespace(connection=connection)
+class Channel(SimpleNamespace):
+    """A channel that counts what it sends."""
+
+    sent = 0
+
+    def send_method(self, *_: object) -> None:
+        self.sent += 1
+
+
+def consumer_on(connection: object, amqp_uri: str = "amqp://one") -> Any:
+    consumer: Any = QueueConsumer()
+    consumer.container = SimpleNamespace(
+        config={"AMQP_URI": amqp_uri}, settings=SimpleNamespace(EVENT_BATCH=10, max_workers=5)
+    )
+    consumer._channel = Channel(connection=connection)
     consumer._consumers = {"a provider": "its consumer"}
     return consumer
 
@@ -25,5 +38,28 @@ def test_a_lost_connection_is_given_up_rather_than_waited_on(connection: object)
 @pytest.mark.parametrize("connection", [SimpleNamespace(connected=True), "that of the memory transport"])
 def test_on_a_good_one_it_goes_on(connection: object):
     consumer = consumer_on(connection)
-    consumer.on_iteration()
+    for _ in range(2 * LEAVE_AFTER):
+        consumer.on_iteration()
     assert not consumer.should_stop
+
+
+def test_one_of_several_nodes_that_is_silent_is_asked_for_an_answer_then_left():
+    consumer = consumer_on(SimpleNamespace(connected=True, bytes_recv=1), "amqp://one;amqp://two")
+    for _ in range(LEAVE_AFTER):
+        consumer.on_iteration()
+    assert consumer._channel.sent == 1
+    with pytest.raises(RecoverableConnectionError):
+        consumer.on_iteration()
+
+
+def test_one_that_has_nothing_to_deliver_but_answers_is_not_left():
+    connection = SimpleNamespace(connected=True, bytes_recv=0)
+    consumer = consumer_on(connection, "amqp://one;amqp://two")
+    for _ in range(10):
+        connection.bytes_recv = 1 + consumer._channel.sent
+        consumer.on_iteration()
+    answered = 5 * LEAVE_AFTER
+    for _ in range(answered):
+        connection.bytes_recv = 1 + consumer._channel.sent
+        consumer.on_iteration()
+    assert consumer._channel.sent > answered // (ASK_AFTER + 2)

@@ -112,4 +112,4 @@ def test_the_database_and_the_broker_are_given_up_in_time_when_the_name_server_i
         text=True,
         timeout=120,
     )
-    assert run.stdout.split() == ["DatabaseAway", "Unavailable"], run.stderr
+    assert run.stdout.split() == ["DatabaseAway", "OperationalError"], run.stderr

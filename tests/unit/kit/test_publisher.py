@@ -12,7 +12,8 @@ from amqp.exceptions import AccessRefused, ConnectionForced, NotAllowed
 from kombu import Exchange
 from prometheus_client import REGISTRY
 
-from services.kit.amqp import publisher as module
+from services.kit.amqp import nodes
+from services.kit.amqp import publisher as publisher_module
 from services.kit.amqp.publisher import ConfirmedChannel, Message, PipelinedPublisher, Publisher, RefusedByBroker
 from services.kit.errors import Unavailable
 from services.kit.metrics import metrics_of
@@ -39,6 +40,7 @@ class Broker:
 
 class Connection:
     supports_heartbeats = True
+    hostname = "broker"
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
@@ -102,7 +104,7 @@ def fail(error: Exception) -> Callable[[Connection], None]:
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     broker = Broker()
-    monkeypatch.setattr(module, "Connection", broker)
+    monkeypatch.setattr(nodes, "Connection", broker)
     return broker
 
 
@@ -147,7 +149,7 @@ def test_a_message_survives_the_broker_unless_it_says_otherwise_and_must_reach_a
     ],
 )
 def test_each_message_is_taken_or_refused_by_itself(broker, does, taken):
-    channel = ConfirmedChannel("amqp://", 1)
+    channel = ConfirmedChannel(broker("amqp://"))
     broker.does = does
     assert channel.publish([message(1, "a"), message(2, "b"), message(3, "c")], 1) == taken
     broker.does = [ack(4)]
@@ -155,7 +157,7 @@ def test_each_message_is_taken_or_refused_by_itself(broker, does, taken):
 
 
 def test_the_same_event_twice_in_flight_is_reported_twice(broker):
-    channel = ConfirmedChannel("amqp://", 1)
+    channel = ConfirmedChannel(broker("amqp://"))
     broker.does = [unroutable("a"), unroutable("a"), ack(2, multiple=True)]
     assert channel.publish([message(1, "a"), message(1, "a")], 1) == [False, False]
 
@@ -257,7 +259,7 @@ def test_heartbeats_are_sent_by_a_thread_of_the_container(broker, monkeypatch):
     publisher, pauses = started(Publisher), []
     publisher.container.spawn_managed_thread = lambda work, identifier: pauses.append(eventlet.spawn(work))
     real_sleep = eventlet.greenthread.sleep
-    monkeypatch.setattr(module.eventlet, "sleep", lambda seconds: pauses.append(seconds) or real_sleep(0))
+    monkeypatch.setattr(publisher_module.eventlet, "sleep", lambda seconds: pauses.append(seconds) or real_sleep(0))
     publisher.start()
     real_sleep(0)
     thread, pause_s = pauses[:2]
