@@ -11,9 +11,10 @@ COVERAGE ?=
 BASE_URL ?= http://127.0.0.1:$(PORT)
 STYLE ?= broker
 STANDBY ?=
+BROKERS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-export PORT STYLE STANDBY
+export PORT STYLE STANDBY BROKERS
 
 .DEFAULT_GOAL := help
 .PHONY: help needs-stack needs-test needs-model needs-bench needs-screenshots demo run stack shell check test test-long test-styles faults mutants model bench compare lint style types postman openapi asyncapi idl diagrams screenshots docs clean
@@ -27,7 +28,7 @@ demo: $(VENV)/run  ## play the assignment's eight steps and print them (the firs
 run: $(VENV)/run  ## serve everything in one process on http://127.0.0.1:8000 (PORT=...)
 	@$(BIN)/nameko-hw run
 
-stack: needs-stack $(VENV)/run  ## serve with one process a service, RabbitMQ and PostgreSQL (PORT=..., STANDBY=1)
+stack: needs-stack $(VENV)/run  ## serve with one process a service, RabbitMQ and PostgreSQL (PORT=..., STANDBY=1, BROKERS=3)
 	@$(BIN)/nameko-hw stack
 
 shell: $(VENV)/run  ## open `nameko shell` against the running stack

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 HOST = "127.0.0.1"
 POLL_S = 0.05
+PROBE_S = 0.2
 
 # Below the ports that Linux and macOS use for outgoing connections. While a server is down, a client that
 # keeps calling a port of their range may in the end connect to itself, and then the port is taken.
@@ -36,6 +37,15 @@ def port_is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def accepts(port: int) -> bool:
+    """Return whether something listens on a port of this machine."""
+    try:
+        with socket.create_connection((HOST, port), PROBE_S):
+            return True
+    except OSError:
+        return False
 
 
 def wait_for(condition: Callable[[], T], timeout_s: float, what: str) -> T:

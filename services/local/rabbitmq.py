@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import amqp
@@ -11,8 +12,9 @@ from services.local.net import HOST, free_port
 from services.local.server import Server
 from services.local.supervisor import Process, dies_with_parent, end
 
-NODE = "nameko-hw@localhost"  # one name for all folders: each node has an epmd of its own
+NODE = "nameko-hw@localhost"  # one name for all folders: each single node has an epmd of its own
 ANSWER_S = 5.0
+STOP_S = 30.0
 
 CONFIG = """\
 # Written at each start.
@@ -28,14 +30,23 @@ class RabbitMQ(Server):
     title = "RabbitMQ"
     readiness = "an AMQP connection"
     stop_signal = signal.SIGTERM
-    stop_s = 30.0
+    stop_s = STOP_S
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
-        """All starts of this object use one AMQP port (default: a free one)."""
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        node: str = NODE,
+        epmd: "Epmd | None" = None,
+        more_config: str = "",
+    ) -> None:
+        """All starts of this object use one AMQP port (default: a free one). Without an `epmd` it has its own."""
         super().__init__(folder, port, "rabbitmq.log")
-        self._epmd_port = free_port()
+        self.node = node
+        self.more_config = more_config
+        self._epmd = epmd or Epmd()
+        self._has_own_epmd = epmd is None
         self._dist_port = free_port()
-        self._epmd: Process | None = None
 
     @staticmethod
     def find() -> Path | None:
@@ -52,11 +63,10 @@ class RabbitMQ(Server):
         return _found(cls.find())
 
     def stop(self) -> None:
-        """Stop the node, then its epmd, and wait for the last process; do nothing when none runs."""
+        """Stop the node, then its own epmd, and wait for the last process; do nothing when none runs."""
         super().stop()
-        if self._epmd is not None:
-            end(self._epmd, self.stop_signal, self.stop_s)
-            self._epmd = None
+        if self._has_own_epmd:
+            self._epmd.stop()
 
     @property
     def uri(self) -> str:
@@ -66,11 +76,9 @@ class RabbitMQ(Server):
     def _spawn(self, lock: int) -> Process:
         """Start epmd, where it does not run yet, and the node. Raises NotInstalled."""
         script = str(_found(self.find()))
-        (self.folder / "rabbitmq.conf").write_text(CONFIG)
+        (self.folder / "rabbitmq.conf").write_text(CONFIG + self.more_config)
         (self.folder / "enabled_plugins").write_text("[].\n")
-        if self._epmd is None or self._epmd.poll() is not None:
-            argv = ["epmd", "-port", str(self._epmd_port), "-address", HOST]
-            self._epmd = self._popen([*dies_with_parent("KILL"), *argv], self._environment())
+        self._epmd.ensure_running(self._popen, self._environment())
         # Each program on the way to the Erlang machine is replaced by the next: one pid for all.
         return self._popen([*dies_with_parent("KILL"), script], self._environment(), lock)
 
@@ -94,10 +102,10 @@ class RabbitMQ(Server):
             **inherited,
             **{name: str(self.folder / path) for name, path in files.items()},
             "PATH": needs.search_path(),
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_PORT": str(self._epmd.port),
             "ERL_EPMD_ADDRESS": HOST,
             "ERL_CRASH_DUMP_SECONDS": "0",
-            "RABBITMQ_NODENAME": NODE,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_IP_ADDRESS": HOST,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
@@ -113,6 +121,24 @@ class RabbitMQ(Server):
                 return True
         except (OSError, amqp.AMQPError):
             return False
+
+
+class Epmd:
+    """Erlang's port mapper, by which nodes find each other."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._process: Process | None = None
+
+    def ensure_running(self, popen: Callable[[Sequence[str], Mapping[str, str]], Process], env: dict[str, str]) -> None:
+        if self._process is None or self._process.poll() is not None:
+            argv = ["epmd", "-port", str(self.port), "-address", HOST]
+            self._process = popen([*dies_with_parent("KILL"), *argv], env)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            end(self._process, signal.SIGTERM, STOP_S)
+            self._process = None
 
 
 def _found(script: Path | None) -> Path:

@@ -56,6 +56,11 @@ class Server:
 
         Raises FolderInUse when a server already runs in the folder, CannotStart when this one does not come up.
         """
+        self.begin_to_start()
+        self.wait_until_up()
+
+    def begin_to_start(self) -> None:
+        """Start the process of the server. Raises what `start` raises."""
         lock = take_folder(self.folder, self.title, LEFTOVERS_S)
         try:
             if self._process is not None:
@@ -66,6 +71,9 @@ class Server:
             self._process = self._spawn(lock)
         finally:
             os.close(lock)
+
+    def wait_until_up(self) -> None:
+        """Wait until the server can be used. Raises CannotStart when it does not come up."""
         try:
             wait_for(self._is_up, START_S, self.readiness)
             self._has_started = True

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Self
 
 from services.kit.db.connecting import with_driver
+from services.kit.outbox.handover import publish_again
+from services.kit.outbox.table import OutboxRow
+from services.local.cluster import Cluster
 from services.local.gateway import Backend
 from services.local.net import free_port, port_is_free, wait_for
 from services.local.page import settings as page
@@ -21,12 +24,13 @@ from services.local.server import CannotStart, Server
 from services.local.supervisor import Supervisor, flushed
 from services.ops.migrate import upgrade
 from services.ops.running import ENVIRONMENT_FILE
-from services.shop import SERVICES, Style, chosen_style, module_of
+from services.shop import SERVICES, Style, chosen_style, module_of, services_with
 
 ROOT = Path(__file__).parents[2]
 GATEWAY = "gateway"  # its name in the supervisor, beside those of the services
 INTERNAL = "internal-gateway"  # ... of the one between services that have replicas and speak HTTP
 READY_S = 60
+LAST_BROKER = "broker"  # a file with the name of the private broker's folder
 RETRY_S = 2.0  # after a server has failed to start
 NAMEKO = str(Path(sys.executable).parent / "nameko")
 
@@ -42,7 +46,7 @@ class Stack:
     It uses the servers that AMQP_URI and the four *_DATABASE_URL in the environment name, or else private ones.
     `settings` are further environment variables for the services; `nameko` is how Nameko's command is called. With a
     `page_token` the gateway serves the page, and the services send it their traces. With a `standby`, the private
-    PostgreSQL is the primary of a pair.
+    PostgreSQL is the primary of a pair; `brokers` is the number of nodes of the private broker.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Stack:
         style: Style | None = None,
         page_token: str | None = None,
         standby: bool = False,
+        brokers: int = 1,
     ) -> None:
         self.folder = folder
         self.style = style or chosen_style()
@@ -64,7 +69,8 @@ class Stack:
         self.ports = {service: [free_port() for _ in range(replicas)] for service in SERVICES}
         self.internal_port = free_port() if replicas > 1 and not self.style.has_broker else None
         own_broker = self.style.has_broker and not os.environ.get("AMQP_URI")
-        self.rabbitmq = RabbitMQ(folder / "rabbitmq") if own_broker else None
+        self.rabbitmq = RabbitMQ(folder / "rabbitmq") if own_broker and brokers == 1 else None
+        self.cluster = Cluster(folder / f"rabbitmq-{brokers}", brokers) if own_broker and brokers > 1 else None
         self.pair = Pair(folder / "postgres") if standby and not given_databases() else None
         self.postgres = self.pair.primary if self.pair else None if given_databases() else Postgres(folder / "postgres")
         self.supervisor = Supervisor(say=say)
@@ -85,7 +91,8 @@ class Stack:
 
     @property
     def amqp_uri(self) -> str:
-        return self.rabbitmq.uri if self.rabbitmq else os.environ["AMQP_URI"]
+        broker = self.cluster or self.rabbitmq
+        return broker.uri if broker else os.environ["AMQP_URI"]
 
     def database_url(self, service: str) -> str:
         if server := self.pair or self.postgres:
@@ -97,6 +104,7 @@ class Stack:
         return {
             "STYLE": self.style.name,
             **({"AMQP_URI": self.amqp_uri} if self.style.has_broker else self.service_urls()),
+            **({"QUEUE_TYPE": "quorum"} if self.cluster else {}),
             **{database_variable(service): self.database_url(service) for service in SERVICES},
             # eventlet's own note, see services/__init__.py
             "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands,ignore::Warning:nameko.containers",
@@ -136,18 +144,32 @@ class Stack:
 
     def _start_servers(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.rabbitmq:
-            if self.rabbitmq.find() is None:
+        if broker := self.cluster or self.rabbitmq:
+            if RabbitMQ.find() is None:
                 self.say("RabbitMQ: not installed yet, that takes a minute")
-            self.rabbitmq.ensure_installed()
-            self.rabbitmq.start()
-            self.say(f"RabbitMQ: {self.rabbitmq.uri}")
+            RabbitMQ.ensure_installed()
+            broker.start()
+            self.say(f"RabbitMQ: {broker.uri}")
         if server := self.pair or self.postgres:
             server.start()
             server.ensure_databases(SERVICES)
             self.say(f"PostgreSQL: {server.url('<service>')}")
         for service in SERVICES:
             upgrade(service, self.database_url(service), self.style)
+        self._tell_a_new_broker()
+
+    def _tell_a_new_broker(self) -> None:
+        """Have all events published again if the private broker is another one than at the last start.
+
+        What the other one had not delivered is still there, and nobody listens to it. The handlers find done what is.
+        """
+        if not (broker := self.cluster or self.rabbitmq):
+            return
+        last = self.folder / LAST_BROKER
+        if last.exists() and last.read_text() != broker.folder.name:
+            for service in services_with(OutboxRow):
+                publish_again(self.database_url(service))
+        last.write_text(broker.folder.name)
 
     def _start_services(self) -> None:
         if self.page_token is not None:
@@ -193,9 +215,8 @@ class Stack:
 
     def keep_servers_running(self) -> None:
         """Start a private server again that has died, or failed to start; the supervisor does this for services."""
-        for server in self.servers.values():
+        for name, server in self.servers.items():
             if not server.running and time.monotonic() >= self._start_at.get(server, 0.0):
-                name = type(server).__name__
                 self.say(f"{name}: died, starts again")
                 try:
                     server.start()
@@ -208,7 +229,8 @@ class Stack:
     def servers(self) -> dict[str, Server]:
         """Return the private servers by what they are now; the primary stands before its standby."""
         standby = self.pair.standby if self.pair else None
-        known = {"broker": self.rabbitmq, "database": self.postgres, "standby": standby}
+        nodes = {f"broker-{number}": node for number, node in enumerate(self.cluster.nodes, 1)} if self.cluster else {}
+        known = {"broker": self.rabbitmq, **nodes, "database": self.postgres, "standby": standby}
         return {name: server for name, server in known.items() if server}
 
     def promote(self) -> None:
@@ -233,6 +255,8 @@ class Stack:
             self._control_server = None
         self.control.thaw_all()
         self.supervisor.stop()
+        if self.cluster:
+            self.cluster.stop()  # all nodes at once
         for server in self.servers.values():
             server.stop()
         if self.supervisor.names():  # else another stack runs in this folder, and it is its file
@@ -259,9 +283,16 @@ def given_databases() -> bool:
     return not missing
 
 
-def serve(folder: Path, port: int, token: str, on_ready: Callable[[], None], standby: bool = False) -> None:
+def serve(
+    folder: Path,
+    port: int,
+    token: str,
+    on_ready: Callable[[], None],
+    standby: bool = False,
+    brokers: int = 1,
+) -> None:
     """Run the stack with its page until SIGINT or SIGTERM."""
-    stack = Stack(folder, port, page_token=token, standby=standby)
+    stack = Stack(folder, port, page_token=token, standby=standby, brokers=brokers)
     stack.start()
     try:
         on_ready()

@@ -29,3 +29,10 @@ def port_number(text: str) -> int:
     if not text.isdigit() or int(text) > 65_535:
         raise ArgumentTypeError(f"{text!r} is not a port: it should be a number up to 65535")
     return int(text)
+
+
+def odd_number(text: str) -> int:
+    """Parse the number of nodes of a broker: of an even number, no more may be lost than of one less."""
+    if text not in ("1", "3", "5"):
+        raise ArgumentTypeError(f"{text!r} should be 1, 3 or 5")
+    return int(text)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from services.ops import running
-from services.ops.arguments import port_number
+from services.ops.arguments import odd_number, port_number
 from services.ops.database_commands import add_database_commands
 from services.ops.errors import CommandError
 
@@ -58,6 +58,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         default=os.environ.get("STANDBY", "") not in ("", "0"),
         help="give PostgreSQL a synchronous standby, for `promote` (default: if $STANDBY is 1)",
+    )
+    stack_.add_argument(
+        "--brokers",
+        type=odd_number,
+        default=os.environ.get("BROKERS") or 1,
+        metavar="N",
+        help="nodes of RabbitMQ, which form a cluster: 1, 3 or 5 (default: $BROKERS or 1)",
     )
     gateway_.add_argument("--internal", action="store_true", help="forward what services call, and nothing else")
     gateway_.add_argument("target", nargs="+", help="service=port, several of one service are replicas")
@@ -126,7 +133,14 @@ def stack(arguments: argparse.Namespace) -> None:
 
     port = arguments.port or free_port()
     token = new_token()
-    serve(running.FOLDER, port, token, on_ready=lambda: welcome(port, token), standby=arguments.standby)
+    serve(
+        running.FOLDER,
+        port,
+        token,
+        on_ready=lambda: welcome(port, token),
+        standby=arguments.standby,
+        brokers=arguments.brokers,
+    )
 
 
 def promote(arguments: argparse.Namespace) -> None:

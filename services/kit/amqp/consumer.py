@@ -209,14 +209,10 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
         self._channel = channel
         self._consumers.clear()
         channel.auto_decode = False  # keep the bytes of bodies: JSON is UTF-8, whatever encoding a message declares
-        listeners = {one for one in self._providers if isinstance(one, nameko.rpc.ReplyListener)}
-        if self._nodes.are_several:
-            for listener in listeners:
-                listener.renew()
         with self._deadline():
             consumers = super().get_consumers(consumer_cls, channel)
         for provider, consumer in self._consumers.items():
-            consumer.no_ack = provider in listeners  # whoever waits for a reply dies with us
+            consumer.no_ack = isinstance(provider, nameko.rpc.ReplyListener)  # whoever waits for a reply dies with us
             if hasattr(provider, "handle_undecodable"):
                 consumer.on_decode_error = partial(self._handle_undecodable, provider)
         return consumers

@@ -1,4 +1,4 @@
-"""The queues that outlive a process, of events and of requests: their names, as Nameko makes them, and their type."""
+"""The queues of events, of requests and of replies: how Nameko names them, and of which type they are."""
 
 from typing import Any
 

@@ -27,11 +27,10 @@ from uuid import uuid4
 import nameko.rpc
 from eventlet import Timeout
 from eventlet.event import Event as Signal
-from kombu import Queue
 from nameko.exceptions import UnserializableValueError, deserialize, serialize
 from nameko.extensions import DependencyProvider
 from nameko.messaging import HeaderEncoder
-from nameko.rpc import RPC_REPLY_QUEUE_TEMPLATE, get_rpc_exchange
+from nameko.rpc import get_rpc_exchange
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from services.kit import tracing
@@ -59,25 +58,11 @@ class ReplyListener(nameko.rpc.ReplyListener):
     """Nameko's listener, which forgets replies that nobody waits for any more, and survives unreadable ones."""
 
     container: Container
-    queue: Queue
     queue_consumer = QueueConsumer()
-    _reply_events: dict[str, Signal]
 
-    def renew(self) -> None:
-        """Take a new queue. Whoever still waits for a reply on the old one learns that none will come.
-
-        A queue of replies is on one node. When that is lost, a queue of the same name cannot be declared on another.
-        """
-        self.routing_key = str(uuid4())
-        self.queue = Queue(
-            RPC_REPLY_QUEUE_TEMPLATE.format(self.container.service_name, self.routing_key),
-            exchange=self.queue.exchange,
-            routing_key=self.routing_key,
-            queue_arguments=self.queue.queue_arguments,
-        )
-        waiting, self._reply_events = self._reply_events, {}
-        for signal in waiting.values():
-            signal.send_exception(RpcUnavailable("the connection for replies was lost"))
+    def setup(self) -> None:
+        super().setup()
+        self.queue.queue_arguments |= arguments_of(self.container.settings.QUEUE_TYPE)
 
     def forget(self, correlation_id: str) -> None:
         """Wait no longer for a reply; if it comes later, it is ignored."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 
 from services.kit.web.problems import Problem, unavailable
-from services.local.net import HOST
+from services.local.net import accepts
 from services.local.server import CannotStart
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 FILE = "control"
 ANSWER_S = 2.0
-PROBE_S = 0.2
 LINE_BYTES = 1000
 LONGEST_DOWN_S = 60.0
 ACTIONS = ("kill", "freeze", "thaw", "restart")
@@ -140,15 +139,6 @@ class Control:
         """Let everything run on, so that it can be stopped."""
         for name in list(self._frozen):
             self._thaw(name, self.stack.servers.get(name), 0)
-
-
-def accepts(port: int) -> bool:
-    """Return whether something listens on a port of this machine."""
-    try:
-        with socket.create_connection((HOST, port), PROBE_S):
-            return True
-    except OSError:
-        return False
 
 
 def children_of(pid: int) -> list[int]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.local.net import wait_for
-from services.local.page.control import Control, ControlClient, ControlServer, accepts, answer, children_of
+from services.local.net import accepts, wait_for
+from services.local.page.control import Control, ControlClient, ControlServer, answer, children_of
 from services.local.stack import Stack
 
 SEEN_S = 5

@@ -30,9 +30,9 @@ def test_a_server_that_dies_again_while_it_starts_is_started_until_it_runs(tmp_p
     wait_for(rounds(stack), 10, "both servers to run")
     assert stack.postgres.running
     assert said[:3] == [
-        "Server: died, starts again",
-        "Server: did not start, is tried again in 0.1 s: the node ended",
-        "Server: died, starts again",
+        "broker: died, starts again",
+        "broker: did not start, is tried again in 0.1 s: the node ended",
+        "database: died, starts again",
     ]
     assert len(said) == 4 * 2
 

@@ -195,7 +195,7 @@ export function missing (lesson, status) {
   if (lesson.needs.includes('broker') && !status.has_broker) return 'This style has no broker: start make stack.'
   if (lesson.needs.includes('asks') && status.style === 'events') return 'In this style nobody asks for a payment: start make stack STYLE=broker.'
   if (lesson.needs.includes('parts') && !part(status, 'billing')) return 'It needs processes to break: start make stack.'
-  if (lesson.needs.includes('broker') && !part(status, 'broker')) return 'The broker is not one of this stack.'
+  if (lesson.needs.includes('broker') && !part(status, 'broker')) return 'The stack has no broker of one node: start make stack.'
   return ''
 }
 
