@@ -71,6 +71,12 @@ def parser() -> argparse.ArgumentParser:
     add("promote", promote, "make the standby of the running stack its primary; the old one never takes writes again")
     add("shell", shell, "open `nameko shell` against the running stack")
     add_database_commands(add)
+    one = add(
+        "queues",
+        queues,
+        "give the queues of events and RPCs the type that QUEUE_TYPE names, while the services are stopped",
+    )
+    one.add_argument("action", choices=["move"])
     one = add("openapi", openapi, "print the OpenAPI document of the HTTP API")
     one.add_argument("--internal", action="store_true", help="of what services ask each other in the style http")
     add("asyncapi", asyncapi, "print the AsyncAPI document of what crosses the broker")
@@ -230,6 +236,12 @@ def shell(arguments: argparse.Namespace) -> None:
 
         return interact(environment)
     os.execve(NAMEKO, [NAMEKO, "shell", "--config", "config.yaml"], {**os.environ, **environment})
+
+
+def queues(arguments: argparse.Namespace) -> None:
+    from services.ops.queues import move_all
+
+    move_all()
 
 
 def openapi(arguments: argparse.Namespace) -> None:
