@@ -116,10 +116,13 @@ class Publisher(SharedExtension):
         if self._channel is None:
             self._channel = self._connect(timeout_s)
         try:
-            return work(self._channel, timeout_s)
+            done = work(self._channel, timeout_s)
         except BaseException:
             self._close()
             raise
+        if self._channel.has_nacks:
+            self._close(leaves_node=False)
+        return done
 
     @property
     def _nodes(self) -> Nodes:
@@ -143,10 +146,12 @@ class Publisher(SharedExtension):
             self._logged_at[why] = now
             log.error("the broker refuses what we ask of it: %s", why)
 
-    def _close(self) -> None:
+    def _close(self, leaves_node: bool = True) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
-            self._nodes.leave(channel.connection)
+            if leaves_node:
+                self._nodes.leave(channel.connection)
+            channel.connection.collect()
 
     def start(self) -> None:
         self.container.spawn_managed_thread(self._keep_alive, identifier="heartbeats")
@@ -201,6 +206,7 @@ class ConfirmedChannel:
         self.channel.events["basic_nack"].add(self._on_nack)
         self.channel.events["basic_return"].add(self._on_return)
         self.declared: set[str] = set()
+        self.has_nacks = False  # a channel of RabbitMQ 3.10 that has met a queue without a leader may nack for ever
         self.sent = 0  # the delivery tag of the last message sent
         self.reported = 0  # ... and of the last message that `wait_for_confirms` has reported
         self.waiting: set[int] = set()  # delivery tags without a confirm
@@ -271,6 +277,7 @@ class ConfirmedChannel:
         self.waiting = {other for other in self.waiting if other > tag} if multiple else self.waiting - {tag}
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
+        self.has_nacks = True
         before = self.waiting
         self._on_ack(tag, multiple)
         self.refused |= before - self.waiting

@@ -162,6 +162,15 @@ def test_the_same_event_twice_in_flight_is_reported_twice(broker):
     assert channel.publish([message(1, "a"), message(1, "a")], 1) == [False, False]
 
 
+def test_after_a_nack_the_next_messages_take_another_connection(broker):
+    """RabbitMQ 3.10 nacks for ever on a channel that has met a quorum queue while that had no leader."""
+    publisher = started()
+    broker.does = [nack(1), ack(1)]
+    assert publisher.publish([message(1)]) == [False]
+    assert publisher.publish([message(2)]) == [True]
+    assert broker.connects == 2
+
+
 def test_what_is_sent_on_a_connection_that_died_while_idle_is_sent_again(broker):
     publisher = started()
     broker.does = [ack(1)]
