@@ -68,9 +68,24 @@ number Kubernetes would fall back to one pod. Empty if nothing is there yet. (ro
 {{- end -}}
 {{- end }}
 
+{{/* "true" if RabbitMQ is installed with several nodes. */}}
+{{- define "nameko-hw.clustersBroker" -}}
+{{- if and (include "nameko-hw.installsBroker" .) (gt (int .Values.rabbitmq.replicas) 1) }}true{{ end -}}
+{{- end }}
+
+{{/* The names of the pods of RabbitMQ, as a list in JSON. Each pod has a Service of its own, which is called like it. */}}
+{{- define "nameko-hw.brokerNodes" -}}
+{{- $names := list -}}
+{{- range untilStep 0 (int .Values.rabbitmq.replicas) 1 -}}
+{{- $names = append $names (printf "%s-rabbitmq-%d" (include "nameko-hw.fullname" $) .) -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end }}
+
 {{/* The settings of one service, as a service reads them from its environment. (root, service) */}}
 {{- define "nameko-hw.settings" -}}
-{{- $settings := mergeOverwrite (deepCopy .root.Values.config) .service.config -}}
+{{- $queues := include "nameko-hw.clustersBroker" .root | eq "true" | ternary (dict "QUEUE_TYPE" "quorum") dict -}}
+{{- $settings := mergeOverwrite $queues (deepCopy .root.Values.config) .service.config -}}
 {{- $_ := set $settings "DRAIN_TIMEOUT_S" .root.Values.drain.timeoutSeconds -}}
 {{- range $name, $value := $settings }}
 {{ $name }}: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
@@ -173,7 +188,15 @@ affinity:
   valueFrom:
     secretKeyRef: {name: {{ $secret }}, key: {{ .name }}-password}
 - name: AMQP_URI
-  value: amqp://{{ .name }}:$(AMQP_PASSWORD)@{{ include "nameko-hw.fullname" .root }}-rabbitmq:5672/nameko-hw
+  {{- $hosts := list (printf "%s-rabbitmq" (include "nameko-hw.fullname" .root)) }}
+  {{- if include "nameko-hw.clustersBroker" .root }}
+  {{- $hosts = include "nameko-hw.brokerNodes" .root | fromJsonArray }}
+  {{- end }}
+  {{- $uris := list }}
+  {{- range $hosts }}
+  {{- $uris = append $uris (printf "amqp://%s:$(AMQP_PASSWORD)@%s:5672/nameko-hw" $.name .) }}
+  {{- end }}
+  value: {{ join ";" $uris }}
 {{- else -}}
 - name: AMQP_URI
   valueFrom:
@@ -246,8 +269,14 @@ It is kept in the values, so that all templates of one rendering see the same. (
 {{- include "nameko-hw.passwords" (dict "root" . "secret" (include "nameko-hw.databaseSecret" .) "users" $users) -}}
 {{- end }}
 
+{{/* Whose passwords RabbitMQ has to know; the one of `cluster` is the cookie of Erlang, by which nodes trust each other. */}}
+{{- define "nameko-hw.brokerUsers" -}}
+{{- $clustered := include "nameko-hw.clustersBroker" . | eq "true" | ternary (list "cluster") list -}}
+{{- concat (list "admin") $clustered (keys .Values.services | sortAlpha) | toJson -}}
+{{- end }}
+
 {{- define "nameko-hw.brokerPasswords" -}}
-{{- $users := concat (list "admin") (keys .Values.services | sortAlpha) -}}
+{{- $users := include "nameko-hw.brokerUsers" . | fromJsonArray -}}
 {{- include "nameko-hw.passwords" (dict "root" . "secret" (include "nameko-hw.brokerSecret" .) "users" $users) -}}
 {{- end }}
 

@@ -26,6 +26,7 @@ MATRIX: dict[str, Values] = {
         "audit": {"enabled": True},
     },
     "external broker": {"rabbitmq": {"enabled": False}, "externalBroker": {"existingSecret": "broker"}},
+    "three brokers": {"rabbitmq": {"replicas": 3}},
     "given secrets": {"postgres": {"existingSecret": "given"}, "rabbitmq": {"existingSecret": "given-too"}},
     "one replica": {"defaults": {"replicas": 1}},
     "more replicas": {"defaults": {"replicas": 3}},

@@ -29,6 +29,7 @@ TRACING = {
     "OTEL_RESOURCE_ATTRIBUTES",
     "POD_NAME",
 }
+POD_NAME = "statefulset.kubernetes.io/pod-name"  # a label that Kubernetes gives
 CLUSTERS = ("1.29", kubernetes_validate.latest_version())
 
 
@@ -86,7 +87,8 @@ def test_selectors_find_their_own_pods(objects: Objects):
 
 def test_services_reach_ports_that_their_pods_have(objects: Objects):
     for service in objects.kind("Service"):
-        [pod] = [pod for pod in objects.pods() if selects({"matchLabels": service["spec"]["selector"]}, pod.labels)]
+        labels = {key: value for key, value in service["spec"]["selector"].items() if key != POD_NAME}
+        [pod] = [pod for pod in objects.pods() if selects({"matchLabels": labels}, pod.labels)]
         open_ports = {port["name"] for container in pod.containers for port in container.get("ports", [])}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= open_ports
 
@@ -480,3 +482,53 @@ def test_nothing_is_said_that_kubernetes_would_leave_out(objects: Objects):
 def test_every_object_stays_in_the_namespace_of_the_release(objects: Objects):
     assert {one["metadata"].get("namespace", NAMESPACE) for one in objects} == {NAMESPACE}
     assert not {one["kind"] for one in objects} & {"ClusterRole", "ClusterRoleBinding", "Namespace"}
+
+
+def test_the_nodes_of_three_brokers_find_each_other_and_the_services_find_all_of_them():
+    objects = render(MATRIX["three brokers"])
+    [broker] = objects.kind("StatefulSet")[1:]
+    name, replicas = broker["metadata"]["name"], broker["spec"]["replicas"]
+    nodes = [f"{name}-{number}" for number in range(replicas)]
+    assert replicas == 3
+    for node in nodes:
+        service = objects.one("Service", node)["spec"]
+        assert service["clusterIP"] == "None" and service["publishNotReadyAddresses"]
+        assert service["selector"][POD_NAME] == node
+    conf = objects.one("ConfigMap", name)["data"]["rabbitmq.conf"]
+    assert re.findall(r"classic_config.nodes.\d = (\S+)", conf) == [f"rabbit@{node}" for node in nodes]
+    for service in SERVICES:
+        [uris] = [one["value"] for one in objects.pod(f"{RELEASE}-{service}").env if one["name"] == "AMQP_URI"]
+        assert [re.search("@(.*):5672/", uri)[1] for uri in uris.split(";")] == nodes  # type: ignore[index]
+        assert objects.one("ConfigMap", f"{RELEASE}-{service}")["data"]["QUEUE_TYPE"] == "quorum"
+    assert objects.one("PodDisruptionBudget", name)["spec"]["maxUnavailable"] == 1
+    [among] = [
+        rule for rule in objects.one("NetworkPolicy", name)["spec"]["ingress"] if rule["ports"][0]["port"] == "epmd"
+    ]
+    assert selects(among["from"][0]["podSelector"], objects.pod(name).labels)
+
+
+def test_one_broker_is_what_it_was_and_its_queues_are_classic(default: Objects):
+    [broker] = [one for one in default.kind("StatefulSet") if one["metadata"]["name"].endswith("rabbitmq")]
+    assert broker["spec"]["replicas"] == 1 and "podManagementPolicy" not in broker["spec"]
+    assert "QUEUE_TYPE" not in default.one("ConfigMap", f"{RELEASE}-orders")["data"]
+    assert not default.kind("Service")[-1]["spec"].get("clusterIP")
+
+
+OPERATOR = ROOT / "helm" / "examples" / "rabbitmq-operator"
+
+
+def test_the_example_of_the_cluster_operator_fits_the_chart():
+    values = yaml.safe_load((OPERATOR / "values.yaml").read_text())
+    objects = render(values)
+    assert not [one for one in objects if one["metadata"]["name"].endswith("rabbitmq")]
+    assert objects.one("ConfigMap", f"{RELEASE}-orders")["data"]["QUEUE_TYPE"] == "quorum"
+    cluster = yaml.safe_load((OPERATOR / "cluster.yaml").read_text())
+    assert (cluster["apiVersion"], cluster["kind"]) == ("rabbitmq.com/v1beta1", "RabbitmqCluster")
+    assert cluster["metadata"]["namespace"] == NAMESPACE
+    [volume] = cluster["spec"]["override"]["statefulSet"]["spec"]["template"]["spec"]["volumes"]
+    [container] = cluster["spec"]["override"]["statefulSet"]["spec"]["template"]["spec"]["containers"]
+    assert container["volumeMounts"][0]["name"] == volume["name"]
+    assert (
+        f"load_definitions = {container['volumeMounts'][0]['mountPath']}/"
+        in cluster["spec"]["rabbitmq"]["additionalConfig"]
+    )

@@ -57,6 +57,8 @@ OWN = {
         ({"postgres": {"uid": 0}}, "/postgres/uid"),
         ({"postgres": {"password": "hunter2"}}, "password"),
         ({"postgres": {"persistence": {"size": "big"}}}, "/postgres/persistence/size"),
+        ({"rabbitmq": {"replicas": 2}}, "/rabbitmq/replicas"),
+        ({"config": {"QUEUE_TYPE": "stream"}}, "/config/QUEUE_TYPE"),
         ({"rabbitmq": {"resources": {"limits": {"memory": "512M"}}}}, "/rabbitmq/resources/limits/memory"),
         ({"serviceMonitor": {"interval": "often"}}, "/serviceMonitor/interval"),
         ({"audit": {"schedule": "*/15 * * * *"}}, "schedule"),
@@ -81,6 +83,10 @@ def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], named: str
     "values, message",
     [
         ({"postgres": {"enabled": False}}, "externalDatabase.existingSecret: name the Secret with the URLs"),
+        (
+            {"rabbitmq": {"replicas": 3, "persistence": {"enabled": False}}},
+            "rabbitmq.persistence.enabled: several nodes",
+        ),
         ({"rabbitmq": {"enabled": False}}, "externalBroker.existingSecret: name the Secret with the URIs"),
         ({"postgres": {"maxConnections": 299}}, "postgres.maxConnections: 299 is too low, the services may open 300"),
         (
