@@ -498,7 +498,7 @@ def test_the_nodes_of_three_brokers_find_each_other_and_the_services_find_all_of
     assert re.findall(r"classic_config.nodes.\d = (\S+)", conf) == [f"rabbit@{node}" for node in nodes]
     for service in SERVICES:
         [uris] = [one["value"] for one in objects.pod(f"{RELEASE}-{service}").env if one["name"] == "AMQP_URI"]
-        assert [re.search("@(.*):5672/", uri)[1] for uri in uris.split(";")] == nodes  # type: ignore[index]
+        assert [re.search("@(.*):5672/", uri)[1] for uri in uris.split(";")] == nodes
         assert objects.one("ConfigMap", f"{RELEASE}-{service}")["data"]["QUEUE_TYPE"] == "quorum"
     assert objects.one("PodDisruptionBudget", name)["spec"]["maxUnavailable"] == 1
     [among] = [

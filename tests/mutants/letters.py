@@ -116,6 +116,44 @@ CHANGES = [
         ("unit/kit/test_events.py",),
     ),
     Change(
+        "silent-node-is-waited-for",
+        "a service does not leave a node of the broker that is frozen",
+        "kit/amqp/consumer.py",
+        "        elif self._silent_rounds == LEAVE_AFTER:",
+        "        elif self._silent_rounds < 0:",
+        ("unit/kit/test_consumer.py",),
+    ),
+    Change(
+        "nacks-for-ever",
+        "a channel on which the broker nacks everything is kept",
+        "kit/amqp/publisher.py",
+        "        if self._channel.has_nacks:",
+        "        if False:",
+        ("unit/kit/test_publisher.py",),
+    ),
+    Change(
+        "one-node-takes-all-the-time",
+        "a frozen node of the broker gets the whole deadline, and no other is tried",
+        "kit/amqp/nodes.py",
+        "                with Timeout(share_s, NodeSilent",
+        "                with Timeout(timeout_s, NodeSilent",
+        ("unit/kit/test_nodes.py",),
+    ),
+    Change(
+        "moved-before-it-is-safe",
+        "a message of a queue that gets another type is acknowledged before its copy is confirmed",
+        "kit/amqp/moving.py",
+        """            if not all(channel.publish([_copy(message, to) for message in batch], CONFIRM_S)):
+                raise CannotMove(f"{to.name} does not take the messages of {source}")
+            channel.channel.basic_ack(batch[-1].delivery_info["delivery_tag"], multiple=True)
+""",
+        """            channel.channel.basic_ack(batch[-1].delivery_info["delivery_tag"], multiple=True)
+            if not all(channel.publish([_copy(message, to) for message in batch], CONFIRM_S)):
+                raise CannotMove(f"{to.name} does not take the messages of {source}")
+""",
+        ("integration/test_queues.py",),
+    ),
+    Change(
         "inbox-leases-in-turn",
         "one row that is locked stops the inboxes of all replicas",
         "kit/inbox/table.py",
