@@ -33,6 +33,9 @@ def test_the_defaults_are_good():
         ("max_workers", 1.5),
         ("AMQP_URI", "http://x"),
         ("AMQP_URI", None),
+        ("AMQP_URI", "amqp://one;http://two"),
+        ("AMQP_URI", "amqp://one;"),
+        ("QUEUE_TYPE", "stream"),
         ("WEB_SERVER_ADDRESS", "127.0.0.1"),
         ("WEB_SERVER_ADDRESS", "x:99999"),
         ("BODY_LIMIT_BYTES", -1),
@@ -179,3 +182,8 @@ def test_a_service_does_not_start_on_a_wrong_setting(command, tmp_path: Path):
 )
 def test_the_driver_and_a_writable_server_are_spelled_out(given, used):
     assert with_driver(given) == used
+
+
+def test_the_broker_may_have_several_nodes():
+    uris = "amqp://one:5672/shop;amqps://two/shop"
+    assert check({**config(), "AMQP_URI": uris, "QUEUE_TYPE": "quorum"}).AMQP_URI == uris

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+from services.kit.outbox.table import OutboxRow
 from services.local import stack as module
 from services.local.net import free_port, wait_for
 from services.local.server import CannotStart
 from services.local.stack import Stack
+from services.shop import STYLES, services_with
 
 
 class Server:
@@ -52,3 +54,18 @@ def test_between_two_starts_there_is_a_pause(tmp_path):
     for _ in range(5):
         stack.keep_servers_running()
     assert len(server.failures) == 1
+
+
+def test_another_private_broker_than_at_the_last_start_is_told_all_events_again(tmp_path, monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr(module, "publish_again", lambda url: told.append(url.rpartition("/")[2]))
+
+    def start(brokers: int) -> list[str]:
+        told.clear()
+        Stack(tmp_path, free_port(), say=lambda _: None, style=STYLES["broker"], brokers=brokers)._tell_a_new_broker()
+        return sorted(told)
+
+    assert start(1) == start(1) == []
+    assert start(3) == sorted(services_with(OutboxRow))
+    assert start(3) == []
+    assert start(1) == sorted(services_with(OutboxRow))
