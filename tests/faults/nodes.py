@@ -76,8 +76,13 @@ def killed(node: Node) -> Iterator[None]:
     yield
 
 
-def frozen(node: Node) -> AbstractContextManager[None]:
-    return suspended(node.pid)
+@contextmanager
+def frozen(node: Node) -> Iterator[None]:
+    """The node does not run meanwhile; then it does, and is restarted, as docs/operations.md says."""
+    with suspended(node.pid):
+        yield
+    with killed(node):
+        pass
 
 
 #: What is done to a node, which one, and how long the first order after it may take to be paid.
@@ -130,8 +135,9 @@ def main() -> None:
                 print(
                     f"{what:<40}{times.first_s:>16.1f}{times.rest_s:>8.1f}{times.slowest_answer_s:>16.1f}", flush=True
                 )
+                print("".join(f"WRONG  {one}\n" for one in found), end="", flush=True)
                 wrong += found
-    print("\n".join(wrong) or "nothing lost, nothing doubled")
+    print("nothing lost, nothing doubled" if not wrong else f"{len(wrong)} are wrong")
     sys.exit(bool(wrong))
 
 
