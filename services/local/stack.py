@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from services.kit.db.connecting import with_driver
 from services.kit.outbox.handover import publish_again
@@ -283,16 +283,9 @@ def given_databases() -> bool:
     return not missing
 
 
-def serve(
-    folder: Path,
-    port: int,
-    token: str,
-    on_ready: Callable[[], None],
-    standby: bool = False,
-    brokers: int = 1,
-) -> None:
-    """Run the stack with its page until SIGINT or SIGTERM."""
-    stack = Stack(folder, port, page_token=token, standby=standby, brokers=brokers)
+def serve(folder: Path, port: int, token: str, on_ready: Callable[[], None], **options: Any) -> None:
+    """Run the stack with its page, and with these `options` of a Stack, until SIGINT or SIGTERM."""
+    stack = Stack(folder, port, page_token=token, **options)
     stack.start()
     try:
         on_ready()
