@@ -44,7 +44,7 @@ test: needs-test  ## set up whatever is missing, lint and run all tests (WORKERS
 	@$(pytest) -n $(WORKERS) $(if $(COVERAGE),--cov --cov-report=term)
 	@$(in_other_styles)
 
-test-long: needs-test $(VENV)/test  ## run what `make test` leaves out: upgrades, failovers, poolers, restores (WORKERS=3)
+test-long: needs-test $(VENV)/test  ## run what `make test` leaves out: upgrades, failovers, restores (WORKERS=3)
 	@$(pytest) -n $(WORKERS) --long
 
 test-styles: needs-test $(VENV)/test  ## run the tests of servers and faults in all three styles in full (WORKERS=3)

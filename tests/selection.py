@@ -1,5 +1,6 @@
 """Chooses tests. What a style shares with the default one is tried there; with `--styles` (`make test-styles`) in each.
-What takes long and is about rare events, such as an upgrade or a failover, is tried with `--long` (`make test-long`), or when it is named.
+What takes long and is about rare events, such as an upgrade or a failover, is tried with `--long` (`make test-long`),
+or when it is named.
 
 Marks what needs a server, so that `make check` can leave it out: `-m "not server"`.
 

@@ -24,6 +24,7 @@ from tests.conftest import QUICK
 from tests.faults.answers import check_that_it_heals, statuses
 from tests.faults.nodes import BROKERS, LOSSES, UP_S, all_up, killed, lose_a_node, nodes
 
+pytestmark = pytest.mark.long
 OUTAGE_S = 8
 CONNECT_S = 10
 
