@@ -100,9 +100,12 @@ def poke(stack: Stack, not_open: str) -> bool:
         for path in (
             f"/orders/{orders[0]['id'] if orders else user_id}",
             f"/users/{user_id}",
+            "/users?limit=1",
             "/notifications?limit=1",
+            f"/notifications/{user_id}",
             account,
             f"{account}/operations?limit=1",
+            f"{account}/operations/{user_id}",
             "/events?after=beginning&limit=1",
         ):
             api.get(path)
