@@ -1,6 +1,7 @@
 """The page in a real browser, with a stack behind it."""
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not inst
 AXE = ROOT / "tests/page/node_modules/axe-core/axe.min.js"
 LESSON_MS = 90_000
 SEEN_S = 20
+SENT_S = 3  # spans are sent within a second or so
 
 #: Every URL that any test has made the browser ask for.
 asked_for: set[str] = set()
@@ -141,6 +143,20 @@ def test_only_the_orders_of_a_user_are_listed(page: Page, stack: Stack):
     expect(page.locator(f'#orders [data-order="{orders[1]}"]')).to_be_visible()
 
 
+def drawn_in_the_end(page: Page) -> int:
+    """How many messages are drawn when the services have sent no more of the order for SENT_S."""
+    count, since = 0, time.monotonic()
+
+    def is_all() -> bool:
+        nonlocal count, since
+        if (now := len(drawn(page))) != count:
+            count, since = now, time.monotonic()
+        return time.monotonic() - since > SENT_S
+
+    wait_for(is_all, 30, "the spans of the order")
+    return count
+
+
 def test_an_order_is_drawn_message_by_message(page: Page, stack: Stack):
     order_id = new_order(stack)
     page.get_by_label("follow the newest").uncheck()
@@ -149,10 +165,10 @@ def test_an_order_is_drawn_message_by_message(page: Page, stack: Stack):
     # besides what the services themselves may have sent
     expect(page.locator("#diagram")).to_contain_text("known already: dropped")
     page.locator("#as-table > summary").click()
+    count = drawn_in_the_end(page)
     rows = page.locator("#messages tbody tr")
-    expect(rows).to_have_count(len(drawn(page)))
+    expect(rows).to_have_count(count)
     expect(page.locator("#messages")).to_contain_text("order_paid")
-    count = len(drawn(page))
     page.get_by_role("button", name="Step back").click()
     expect(page.locator("#position")).to_have_text(f"{count - 1} of {count}")
     expect(rows).to_have_count(count - 1)
