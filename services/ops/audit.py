@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 
-from services.kit.db.connecting import with_driver
+from services.kit.db.connecting import engine_of
 from services.ops.violations import Kind, Violation
 from services.shop import SERVICES
 
@@ -95,11 +95,7 @@ class Audit:
         """Check everything, and return the report. Raises OperationalError when a database does not answer."""
         with ExitStack() as stack:
             for service in SERVICES:
-                engine = create_engine(
-                    with_driver(self.urls[service]), hide_parameters=True, connect_args={"connect_timeout": 10}
-                )
-                stack.callback(engine.dispose)
-                self.databases[service] = engine
+                self.databases[service] = stack.enter_context(engine_of(self.urls[service]))
             self._accounts()
             self._orders()
             self._strays()

@@ -6,13 +6,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
-from services.kit.db.connecting import with_driver
+from services.kit.db.connecting import engine_of
 from services.kit.outbox.table import OutboxRow
 from services.shop import services_with
 
-TIMEOUT_S = 10
 BATCH = 1000
 
 EVENTS = """
@@ -59,26 +58,21 @@ def listed(urls: dict[str, str], with_published: bool) -> Iterator[ListedEvent]:
 
 def _events_of(service: str, url: str, with_published: bool) -> Iterator[ListedEvent]:
     """Read the events of one service, without holding them all."""
-    engine = create_engine(with_driver(url), connect_args={"connect_timeout": TIMEOUT_S}, hide_parameters=True)
-    try:
-        with (
-            engine.connect() as connection,
-            closing(
-                connection.execution_options(yield_per=BATCH).execute(text(EVENTS), {"all": with_published})
-            ) as rows,
-        ):
-            for row in rows:
-                yield ListedEvent(
-                    service,
-                    str(row.event_id),
-                    row.type,
-                    row.subject,
-                    row.created_at,
-                    row.leased_until,
-                    row.published_at,
-                )
-    finally:
-        engine.dispose()
+    with (
+        engine_of(url) as engine,
+        engine.connect() as connection,
+        closing(connection.execution_options(yield_per=BATCH).execute(text(EVENTS), {"all": with_published})) as rows,
+    ):
+        for row in rows:
+            yield ListedEvent(
+                service,
+                str(row.event_id),
+                row.type,
+                row.subject,
+                row.created_at,
+                row.leased_until,
+                row.published_at,
+            )
 
 
 def shown(moment: datetime) -> str:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
-from services.kit.db.connecting import with_driver
+from services.kit.db.connecting import engine_of
 
 PENDING = """
     select id, created_at, attempts, retry_at, trouble, {about} as about from {table}
@@ -15,14 +15,10 @@ ABOUT = {"orders": "'order of ' || user_id || ' for ' || price", "users": "'user
 def listed(urls: dict[str, str], older_than_s: float) -> Iterator[str]:
     """Return a line for each row that has been pending for longer than `older_than_s` seconds."""
     for table, about in ABOUT.items():
-        engine = create_engine(with_driver(urls[table]), connect_args={"connect_timeout": 10}, hide_parameters=True)
-        try:
-            with engine.connect() as connection:
-                query = text(PENDING.format(table=table, about=about))
-                for row in connection.execution_options(yield_per=1000).execute(query, {"older_than": older_than_s}):
-                    yield (
-                        f"{row.id}  {row.created_at:%Y-%m-%dT%H:%M:%SZ}  {row.about}  {row.attempts} attempts, "
-                        f"the next at {row.retry_at:%H:%M:%S}  {row.trouble or 'waits'}"
-                    )
-        finally:
-            engine.dispose()
+        with engine_of(urls[table]) as engine, engine.connect() as connection:
+            query = text(PENDING.format(table=table, about=about))
+            for row in connection.execution_options(yield_per=1000).execute(query, {"older_than": older_than_s}):
+                yield (
+                    f"{row.id}  {row.created_at:%Y-%m-%dT%H:%M:%SZ}  {row.about}  {row.attempts} attempts, "
+                    f"the next at {row.retry_at:%H:%M:%S}  {row.trouble or 'waits'}"
+                )

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, text
 
 from services.billing import store as billing
 from services.billing.store import Movement
 from services.contracts import OrderPaid, OrderRejected, Outcome, Payment, UserRegistered
-from services.kit.db.connecting import with_driver
+from services.kit.db.connecting import engine_of
 from services.ops import republish
+from services.ops.settle import make_due
 from services.ops.violations import Kind, Violation
 from services.orders import store as orders
 from services.orders.domain import event_for
@@ -35,7 +36,6 @@ PRESENT = {
     "billing": "select user_id from accounts where user_id = any(:ids)",
     "notifications": "select user_id from contacts where user_id = any(:ids)",
 }
-MAKE_DUE = "update orders set retry_at = now() where id = any(:ids) and status = 'pending' returning id"
 PAYMENTS = "select id, user_id, amount from operations where id = any(:ids) and kind = 'payment'"
 BALANCE = "select balance from accounts where user_id = :id for update"
 FIRST = UUID(int=0)
@@ -64,13 +64,8 @@ class Reconciliation:
         """Mend what can be mended of the violations, and what users, accounts and addresses lack; yield each line."""
         with ExitStack() as stack:
             for service in SERVICES:
-                self.databases[service] = create_engine(
-                    with_driver(self.urls[service]),
-                    isolation_level="AUTOCOMMIT",
-                    hide_parameters=True,
-                    connect_args={"connect_timeout": 10},
-                )
-                stack.callback(self.databases[service].dispose)
+                engine = engine_of(self.urls[service], isolation_level="AUTOCOMMIT")
+                self.databases[service] = stack.enter_context(engine)
             yield from self._users()  # first, as a payment needs its account
             yield from self._accounts()
             mended: dict[Kind, Callable[[list[UUID]], Iterator[Line]]] = {
@@ -90,13 +85,13 @@ class Reconciliation:
         after = FIRST
         while found := {row.id: row.email for row in self._rows("users", USERS, after=after)}:
             after = max(found)
-            for service, repair, what in (
-                ("billing", billing_opens, "has no account: it is opened"),
-                ("notifications", self._tell_of_users, "has no address in notifications: they are told again"),
+            for service, mends, repair, what in (
+                ("billing", "billing", open_accounts, "has no account: it is opened"),
+                ("notifications", "users", self._tell_of_users, "has no address in notifications: they are told again"),
             ):
                 lacking = {id_: found[id_] for id_ in found.keys() - self._present(service, list(found))}
                 if lacking and not self.dry_run:
-                    with self.databases["billing" if repair is billing_opens else "users"].connect() as connection:
+                    with self.databases[mends].connect() as connection:
                         repair(connection, lacking)
                 yield from (Line(True, f"user {id_}: {what}") for id_ in sorted(lacking))
 
@@ -116,7 +111,7 @@ class Reconciliation:
     def _make_due(self, ids: list[UUID]) -> Iterator[Line]:
         """A pending order is settled by recovery, which asks billing."""
         if not self.dry_run:
-            self._rows("orders", MAKE_DUE, ids=ids)
+            make_due(self.databases["orders"], ids)
         yield from (Line(True, f"order {id_}: pending: it is settled now, by recovery") for id_ in ids)
 
     def _pay(self, ids: list[UUID]) -> Iterator[Line]:
@@ -176,7 +171,7 @@ class Reconciliation:
             return list(connection.execute(text(query), values))
 
 
-def billing_opens(connection: Connection, emails: dict[UUID, str]) -> None:
+def open_accounts(connection: Connection, emails: dict[UUID, str]) -> None:
     """Open the accounts of users."""
     billing.open_accounts(connection, list(emails))
 

@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, text
 
-from services.kit.db.connecting import with_driver
+from services.kit.db.connecting import engine_of
+from services.kit.outbox.handover import AGAIN
 from services.kit.outbox.table import OutboxRow
 from services.shop import services_with
 
 BATCH = 1000
-AGAIN = "published_at = null, claimed_until = '-infinity'"
 
 #: The next of the chosen events. Each is looked at once, whatever becomes of it. What is locked is being published.
 IN_WINDOW = text(f"""
@@ -39,11 +39,8 @@ def window(
     Yield for each service how many these are, and from when the oldest event is that its outbox still holds.
     """
     for service in services_with(OutboxRow):
-        engine = create_engine(with_driver(urls[service]), hide_parameters=True, connect_args={"connect_timeout": 10})
-        try:
+        with engine_of(urls[service]) as engine:
             yield service, _publish_again(engine, since=since, until=until, type=type_), _oldest(engine)
-        finally:
-            engine.dispose()
 
 
 def of_rows(connection: Connection, types: Sequence[str], key: str, ids: Sequence[UUID]) -> set[UUID]:

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
 
+from services.kit.db.connecting import engine_of
 from services.kit.db.statements import PreparedStatement
 
 #: The SQL of a condition: the row is final, and so is every row before it.
@@ -112,9 +113,5 @@ def forget_other_histories(url: str, table: str) -> int:
     They were restored from the dump of another server. As they are, nobody would see them until the server has counted
     so far. A crash leaves all of it or nothing, and repeating it finds nothing to do.
     """
-    engine = create_engine(url, hide_parameters=True)
-    try:
-        with engine.begin() as connection:
-            return connection.execute(text(FORGET.format(table=table))).rowcount
-    finally:
-        engine.dispose()
+    with engine_of(url) as engine, engine.begin() as connection:
+        return connection.execute(text(FORGET.format(table=table))).rowcount

@@ -5,18 +5,21 @@ the whole process. `statement_timeout` says nothing of a server that is frozen.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
 from eventlet import Timeout
 from eventlet.hubs import trampoline
 from psycopg2 import extensions
-from sqlalchemy import Dialect, make_url
+from sqlalchemy import Dialect, Engine, create_engine, make_url
 
 from services.kit.dns import NAMES
 from services.kit.hosts import shares
 
 WRITABLE = "target_session_attrs"
+COMMAND_S = 10  # for each host of a URL, one of which may be a frozen primary
 
 
 def with_driver(url: str) -> str:
@@ -31,6 +34,21 @@ def with_driver(url: str) -> str:
     if WRITABLE not in parsed.query:
         parsed = parsed.update_query_dict({WRITABLE: "read-write"})
     return parsed.render_as_string(hide_password=False)
+
+
+@contextmanager
+def engine_of(url: str, **options: Any) -> Iterator[Engine]:
+    """Give an engine for a command, which works outside of a service, and dispose of it at the end.
+
+    Connecting has a deadline of COMMAND_S. `options` are those of `create_engine`.
+    """
+    engine = create_engine(
+        with_driver(url), hide_parameters=True, connect_args={"connect_timeout": COMMAND_S}, **options
+    )
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def connect(timeout_s: float, dialect: Dialect, record: Any, args: Any, options: dict[str, Any]) -> Any:

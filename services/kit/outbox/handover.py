@@ -10,32 +10,23 @@ the row of `outbox_transport` orders it before or after each mark.
 What a crash leaves: before the commit, nothing; after it, all of it.
 """
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
-TIMEOUT_S = 10  # for each host of the URL, one of which may be a frozen primary
+from services.kit.db.connecting import engine_of
 
 NAME = text("update outbox_transport set name = :transport where name <> :transport")
-PUBLISH_AGAIN = text(
-    "update outbox set published_at = null, claimed_until = '-infinity' where published_at is not null"
-)
+AGAIN = "published_at = null, claimed_until = '-infinity'"
+PUBLISH_AGAIN = text(f"update outbox set {AGAIN} where published_at is not null")
 
 
 def hand_over(url: str, transport: str) -> int:
     """Have the outbox in the database at `url` published by `transport`; return how many events are due again."""
-    engine = create_engine(url, hide_parameters=True, connect_args={"connect_timeout": TIMEOUT_S})
-    try:
-        with engine.begin() as connection:
-            was_other = connection.execute(NAME, {"transport": transport}).rowcount
-            return connection.execute(PUBLISH_AGAIN).rowcount if was_other else 0
-    finally:
-        engine.dispose()
+    with engine_of(url) as engine, engine.begin() as connection:
+        was_other = connection.execute(NAME, {"transport": transport}).rowcount
+        return connection.execute(PUBLISH_AGAIN).rowcount if was_other else 0
 
 
 def publish_again(url: str) -> int:
     """Have every event published again that the outbox still holds: its broker has forgotten them."""
-    engine = create_engine(url, hide_parameters=True, connect_args={"connect_timeout": TIMEOUT_S})
-    try:
-        with engine.begin() as connection:
-            return connection.execute(PUBLISH_AGAIN).rowcount
-    finally:
-        engine.dispose()
+    with engine_of(url) as engine, engine.begin() as connection:
+        return connection.execute(PUBLISH_AGAIN).rowcount
