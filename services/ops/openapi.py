@@ -163,6 +163,10 @@ def in_path(name: str, route: Route) -> dict[str, Any]:
     return described | ({"example": id_} if id_ else {})
 
 
+def in_header(name: str, description: str, **schema: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
+
+
 def parameters(route: Route) -> list[dict[str, Any]]:
     """Describe the values in the path and in the query, the Idempotency-Key of a POST, and the wait."""
     found = [in_path(name, route) for name in re.findall(r"<uuid:(\w+)>", route.path)]
@@ -177,48 +181,16 @@ def parameters(route: Route) -> list[dict[str, Any]]:
             described = {"name": name, "in": "query", "description": schema.pop("description")}
             found.append({**described, "schema": schema | (options[0] if options else {})})
     if route.method == "POST":
-        found.append(
-            {
-                "name": IDEMPOTENCY_KEY,
-                "in": "header",
-                "description": "One effect for each key, however often the request is sent; quoted or bare",
-                "schema": {"type": "string", "pattern": f"^({KEY_PATTERN})$"},
-            }
-        )
-    found.append(
-        {
-            "name": REQUEST_ID,
-            "in": "header",
-            "description": "The id under which the request is logged; made if there is none that can be used",
-            "schema": {"type": "string"},
-        }
-    )
+        what = "One effect for each key, however often the request is sent; quoted or bare"
+        found.append(in_header(IDEMPOTENCY_KEY, what, pattern=f"^({KEY_PATTERN})$"))
+    what = "The id under which the request is logged; made if there is none that can be used"
+    found.append(in_header(REQUEST_ID, what))
     if route.streams:
-        found.append(
-            {
-                "name": LAST_EVENT_ID,
-                "in": "header",
-                "description": "The `id` of the last event that came, as a browser sends it; it counts before `after`",
-                "schema": {"type": "string"},
-            }
-        )
+        what = "The `id` of the last event that came, as a browser sends it; it counts before `after`"
+        found.append(in_header(LAST_EVENT_ID, what))
     if route.ends:
-        found.append(
-            {
-                "name": "If-None-Match",
-                "in": "header",
-                "description": "The ETag of what the client has",
-                "schema": {"type": "string"},
-            }
-        )
+        found.append(in_header("If-None-Match", "The ETag of what the client has"))
     if route.waits:
-        found.append(
-            {
-                "name": PREFER,
-                "in": "header",
-                "description": "`wait=N` waits up to N seconds for the outcome (RFC 7240); anything else is ignored",
-                "schema": {"type": "string"},
-                "example": "wait=5",
-            }
-        )
+        what = "`wait=N` waits up to N seconds for the outcome (RFC 7240); anything else is ignored"
+        found.append({**in_header(PREFER, what), "example": "wait=5"})
     return found
