@@ -229,14 +229,16 @@ def http(method: str, path: str, **route: Any) -> Callable[[Callable[..., Answer
 def _key(request: Request) -> str | None:
     """Return the Idempotency-Key, bare or quoted as in draft-ietf-httpapi-idempotency-key-header; None without one."""
     key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is None:
+        return None
     sent = [name for name, _ in request.environ.get("headers_raw", ()) if name.lower() == IDEMPOTENCY_KEY.lower()]
     if len(sent) > 1:  # which WSGI has joined to one, by a comma
         raise bad_field(IDEMPOTENCY_KEY, "repeated", "is given twice", 400)
-    if key is not None and not re.fullmatch(KEY_PATTERN, key):
+    if not re.fullmatch(KEY_PATTERN, key):
         raise bad_field(
             IDEMPOTENCY_KEY, "malformed", "should be 1 to 255 printable ASCII characters, which may be quoted", 400
         )
-    if key is not None and key.startswith('"'):
+    if key.startswith('"'):
         return re.sub(r"\\(.)", r"\1", key[1:-1])
     return key
 

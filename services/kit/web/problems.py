@@ -72,9 +72,8 @@ class Problem(Exception):
     def response(self, product: str) -> Response:
         """Return the answer as the product called `product` gives it."""
         name = self.view.type
-        id_ = (
-            request_id() if self.view.status >= 500 else None
-        )  # a refusal is the same each time that its key is repeated
+        # a refusal is the same each time that its key is repeated
+        id_ = request_id() if self.view.status >= 500 else None
         view = self.view.model_copy(
             update={
                 "type": f"urn:{product}:problem:{name}",
