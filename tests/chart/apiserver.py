@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import helm_python
 
 from tests.chart.objects import NAMESPACE, RELEASE, Object, Objects, Values, objects_in
 from tests.chart.values_table import CHART
+from tests.serving import Serving
 
 KINDS = {
     "v1": ["ConfigMap", "Secret", "Service", "ServiceAccount", "Pod"],
@@ -27,18 +27,18 @@ OLDEST = ("1.20", (*EVERYWHERE, "policy/v1beta1"))
 CURRENT = ("1.34", (*EVERYWHERE, "policy/v1", "autoscaling/v2"))
 
 
-class ApiServer:
+class ApiServer(Serving):
     """Serves on a port of its own; `objects` are what the cluster holds, by their paths."""
 
     def __init__(self, version: str, apis: Iterable[str]) -> None:
         self.version = version
         self.apis = tuple(apis)
         self.objects: dict[str, Object] = {}
-        server = self
+        api = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, content_type, body = server.answer(self.path.partition("?")[0])
+                status, content_type, body = api.answer(self.path.partition("?")[0])
                 self.send_response(status)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
@@ -48,17 +48,9 @@ class ApiServer:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = Thread(target=self._server.serve_forever)
-
-    def __enter__(self) -> "ApiServer":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = server.server_port
+        super().__init__(server)
 
     def answer(self, path: str) -> tuple[int, str, bytes]:
         if path == "/openapi/v2":
@@ -120,7 +112,7 @@ class ApiServer:
             return objects_in(config.install(CHART, RELEASE, values or {}, dry_run="server")["manifest"])
 
     def _kubeconfig(self) -> str:
-        address = f"http://127.0.0.1:{self._server.server_port}"
+        address = f"http://127.0.0.1:{self.port}"
         return json.dumps(
             {
                 "apiVersion": "v1",

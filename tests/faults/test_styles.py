@@ -17,14 +17,13 @@ import pytest
 
 from services.kit.outbox.table import OutboxRow
 from services.local.net import free_port, wait_for
-from services.local.postgres import Postgres
-from services.local.rabbitmq import RabbitMQ
-from services.local.stack import Stack, database_variable
-from services.shop import SERVICES, STYLES, services_with
+from services.local.stack import Stack
+from services.shop import STYLES, services_with
 from tests.books import broken_promises, one, violations, wait_until_quiet
 from tests.commands import audit
 from tests.conftest import QUICK
 from tests.faults.test_draining import suspended
+from tests.faults.versions import shared_servers
 from tests.load import Load
 
 SETTINGS = QUICK | {"OUTBOX_LEASE_S": "3", "PUBLISH_TIMEOUT_S": "2", "ACCOUNT_WAIT_S": "60"}
@@ -54,15 +53,7 @@ def changes(always: list[tuple[str, str]]) -> list[Any]:
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The servers, whose data the styles share, and a folder; every Stack that is started meanwhile uses them."""
     folder = tmp_path_factory.mktemp("styles")
-    with (
-        RabbitMQ(folder / "rabbitmq") as rabbitmq,
-        Postgres(folder / "postgres") as postgres,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        postgres.ensure_databases(SERVICES)
-        patch.setenv("AMQP_URI", rabbitmq.uri)
-        for service in SERVICES:
-            patch.setenv(database_variable(service), postgres.url(service))
+    with shared_servers(folder):
         yield folder
 
 

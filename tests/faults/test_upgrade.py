@@ -20,7 +20,7 @@ from tests.client import Api, new_email
 from tests.commands import audit
 from tests.conftest import QUICK
 from tests.faults.test_styles import wait_until_loaded
-from tests.faults.versions import Version, Versions, servers
+from tests.faults.versions import Version, Versions, shared_servers
 from tests.load import Load
 from tests.released import VERSION, unpack
 
@@ -38,7 +38,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
     folder = tmp_path_factory.mktemp("upgrade")
     old = Version(VERSION, unpack(folder / VERSION), "service")
     new = Version("new", ROOT, STYLES["broker"].name)
-    with servers(folder), Versions(folder, QUICK, old, new) as running:
+    with shared_servers(folder), Versions(folder, QUICK, old, new) as running:
         running.migrate(old)
         running.start(old, *SERVICES)
         yield running

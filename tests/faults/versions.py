@@ -35,7 +35,7 @@ class Version:
 
 
 @contextmanager
-def servers(folder: Path) -> Iterator[None]:
+def shared_servers(folder: Path) -> Iterator[None]:
     """A broker and a PostgreSQL, which every Stack that is made meanwhile uses."""
     with (
         RabbitMQ(folder / "rabbitmq") as rabbitmq,

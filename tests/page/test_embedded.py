@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect
 from services.local.needs import chromium
 from services.local.stack import ROOT
 from tests.conftest import QUICK, Embedded
-from tests.page.running import ENDED_MS, browsing, open_tab, play_all, predict_and_start
+from tests.page.running import ENDED_MS, open_tab, play_all, predict_and_start
 from tests.serving import Serving
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")
@@ -37,12 +37,6 @@ def running(tmp_path_factory: pytest.TempPathFactory, shop: int) -> Iterator[Emb
     """Embedded mode, which allows the origin of the shop."""
     settings = QUICK | {"CORS_ORIGINS": f"[http://127.0.0.1:{shop}]"}
     with Embedded(tmp_path_factory.mktemp("embedded"), settings) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as started:
         yield started
 
 

@@ -20,7 +20,6 @@ from tests.page.running import (
     ENDED_MS,
     PHONE,
     TOKEN,
-    browsing,
     burst_and_kill,
     open_tab,
     opened,
@@ -45,12 +44,6 @@ complaints: list[str] = []
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with stack_with_page(tmp_path_factory.mktemp("page"), QUICK) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as running:
         yield running
 
 

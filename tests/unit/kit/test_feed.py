@@ -1,7 +1,6 @@
 """Following a table: one statement for all streams, and streams that outlive an outage."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,7 +13,7 @@ from services.kit import feed as module
 from services.kit.db.commits import NOWHERE, Position
 from services.kit.errors import DatabaseAway
 from services.kit.feed import Entry, Feed
-from tests.unit.kit.test_waiting import wait_for
+from tests.unit.kit.table import Table, wait_for
 
 LONG_S = 5
 
@@ -27,30 +26,15 @@ class RowView(BaseModel):
     number: int
 
 
-class Rows:
-    """A table in a database that can be away, and what was asked of it. Row n is that of transaction n."""
+class Rows(Table):
+    """What was asked of the table. Row n is that of transaction n."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.owners: list[UUID] = []
         self.looks = self.reads = 0
-        self.failure: Exception | None = None
-        self.threads: list[Any] = []
         self.feed = Feed(Row, "owner")
-        self.feed.container = SimpleNamespace(service_name="unit", spawn_managed_thread=self.spawn)
-        self.feed.find = SimpleNamespace(run=self.find)
-        self.feed.database = SimpleNamespace(autocommit=self.autocommit)
-        self.feed._outage = module.Outage("following", "its database")
-
-    def spawn(self, function: Any, identifier: str = "") -> Any:
-        self.threads.append(eventlet.spawn(function))
-        return self.threads[-1]
-
-    @contextmanager
-    def autocommit(self) -> Iterator[None]:
-        eventlet.sleep(0)
-        if self.failure:
-            raise self.failure
-        yield
+        self.stand_behind(self.feed, "following")
 
     def after(self, transaction: int) -> list[tuple[int, UUID]]:
         return list(enumerate(self.owners, start=1))[transaction:]

@@ -16,7 +16,7 @@ from services.kit.web import sse
 from services.kit.web.problems import Problem
 from services.kit.web.protocol import protocol_of
 from services.kit.web.sse import HEARTBEAT, Streams
-from tests.unit.kit.test_waiting import wait_for
+from tests.unit.kit.table import wait_for
 
 LONG_S, SHORT_S = 5, 0.1
 GET = b"GET / HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"

@@ -1,7 +1,6 @@
 """Waiting for rows to end: one statement for all, a deadline for each, and nothing left behind."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,15 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from services.kit import waiting as module
 from services.kit.errors import DatabaseAway
 from services.kit.waiting import Ends
+from tests.unit.kit.table import Table, wait_for
 
 LONG_S, SHORT_S = 5, 0.05
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float, what: str) -> None:
-    """Wait as green threads do; that of `services.local.net` would stop them all."""
-    with Timeout(timeout_s, AssertionError(what)):
-        while not condition():
-            eventlet.sleep(0.005)
 
 
 class Row:
@@ -39,30 +32,15 @@ class Late(Exception):
     """A wait takes too long."""
 
 
-class Rows:
-    """A table in a database that can be away, and what was asked of it."""
+class Rows(Table):
+    """What was asked of the table."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.ended: dict[UUID, Any] = {}
         self.asked: list[set[UUID]] = []
-        self.threads: list[Any] = []
-        self.failure: Exception | None = None
         self.ends = Ends(Row, RowView, ended=("paid", "rejected"))
-        self.ends.container = SimpleNamespace(service_name="unit", dependencies=(), spawn_managed_thread=self.spawn)
-        self.ends.find = SimpleNamespace(run=self.find)
-        self.ends.database = SimpleNamespace(autocommit=self.autocommit)
-        self.ends._outage = module.Outage("waiting", "its database")
-
-    def spawn(self, function: Callable[[], None], identifier: str) -> Any:
-        self.threads.append(eventlet.spawn(function))
-        return self.threads[-1]
-
-    @contextmanager
-    def autocommit(self) -> Iterator[None]:
-        eventlet.sleep(0)
-        if self.failure:
-            raise self.failure
-        yield
+        self.stand_behind(self.ends, "waiting")
 
     def find(self, connection: Any, ids: list[UUID]) -> Any:
         assert len(ids) == len(set(ids))
