@@ -9,10 +9,14 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 
 from services.kit.db.commits import forget_other_histories, start
+from services.local.net import wait_for
 from services.local.stack import Stack
 from services.ops.migrate import upgrade
+from tests.books import rows
 from tests.client import Api, fields
 from tests.events import Follower
+
+KNOWN_S = 10
 
 
 def test_who_follows_gets_what_comes_from_now_on(stack: Stack, api: Api):
@@ -47,6 +51,8 @@ def test_who_comes_back_gets_each_letter_once(stack: Stack, api: Api):
 
 def test_a_back_end_reads_page_by_page(stack: Stack, api: Api):
     user_id = api.new_user()["id"]
+    address = "select from contacts where user_id = :id"  # which would change what a letter shows
+    wait_for(lambda: rows(stack, "notifications", address, id=user_id), KNOWN_S, "the user's address to be known")
     now = page(api, user_id)
     assert now["items"] == []
     write(api, user_id, 5)
