@@ -36,7 +36,7 @@ def command_of(process: psutil.Process) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_it_stops_with_nothing_left_and_keeps_its_data(tmp_path: Path, number: signal.Signals):
     running = Embedded(tmp_path)
     with running, Api(running.url) as api:

@@ -85,7 +85,7 @@ def nothing_is_left(run: Path) -> None:
     "number",
     [
         pytest.param(signal.SIGINT, marks=pytest.mark.long),
-        signal.SIGTERM,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
         pytest.param(signal.SIGKILL, marks=pytest.mark.long),
     ],
 )

@@ -24,7 +24,8 @@ LETTERS = "select id from letters where transaction > cast(:since as xid8)"
 
 def test_every_letter_is_told_once_however_often_the_service_dies(stack: Stack, api: Api):
     since = one(stack, "notifications", "select cast(pg_current_xact_id() as text)")
-    with Browser(stack.url, api.get("/events").json()["next"]) as browser, Load(stack.url, clients=4) as load:
+    whole = Browser(stack.url, api.get("/events").json()["next"])
+    with whole as browser, Load(stack.url, clients=4, pause_s=0.02) as load:
         for _ in range(DEATHS):
             before, streams = load.counted["paid"], browser.streams
             wait_for(lambda before=before: load.counted["paid"] > before + 10, LETTER_S, "the load to run")
