@@ -172,7 +172,7 @@ class Ours:
 class Peer:
     """FastAPI, asyncpg and aio-pika: three processes, the same promises (see peer/peer.py)."""
 
-    name = "peer"
+    name = "FastAPI"
     ROLES = ("orders", "billing", "notifications")
 
     def __init__(self, servers: Servers) -> None:

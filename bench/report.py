@@ -1,77 +1,20 @@
-"""The results as tables and as a plot. The same results.json gives the same files, byte for byte."""
+"""The results as a page of tables. The same results.json gives the same files, byte for byte."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from math import nan
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench import plot
+from bench.comparison import against_peers, comparison, ratios, table
 from bench.growth import EMPTY, FULL
 from bench.load import Run
 from bench.replicas import ONE, TWO
 from bench.traces import ALL, OFF, SOME
 
-OURS, PEER = "nameko-hw", "peer"
 EMBEDDED_LIMIT_MIB, SERVICE_LIMIT_MIB = 200, 90  # what the project allows itself
 GROWTH_LIMIT = 0.10
-
-#: What is compared, with its unit, how it is read off a run, and how it is written.
-FIGURES: dict[str, tuple[Callable[[Run], float], str]] = {
-    "orders/s": (lambda run: run.per_second, ".0f"),
-    "orders/s, to the last letter": (lambda run: run.per_second_to_letter, ".0f"),
-    "p50, ms": (lambda run: run.p50_ms, ".1f"),
-    "p99, ms": (lambda run: run.p99_ms, ".1f"),
-    "CPU ms/order": (lambda run: run.cpu_ms, ".2f"),
-    "... application": (lambda run: run.application_ms, ".2f"),
-    "... broker": (lambda run: run.broker_ms, ".2f"),
-    "... database": (lambda run: run.database_ms, ".2f"),
-}
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown; all columns but the first are numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def of(runs: Iterable[Run], contender: str, clients: int) -> list[Run]:
-    """Return the runs of one contender with this number of clients, in their order."""
-    return [run for run in runs if (run.contender, run.clients) == (contender, clients)]
-
-
-def ratios(runs: Sequence[Run], one: str, other: str, clients: int, figure: Callable[[Run], float]) -> list[float]:
-    """Return `one` divided by `other`, pair by pair: the first run of each, the second of each, and so on."""
-    pairs = zip(of(runs, one, clients), of(runs, other, clients), strict=True)
-    return [figure(a) / figure(b) if figure(b) else nan for a, b in pairs]  # CPU is counted in ticks of 10 ms
-
-
-def comparison(runs: Sequence[Run], one: str, other: str) -> str:
-    """Return the medians of both, then the ratio of each pair and their median."""
-    numbers = sorted({run.clients for run in runs})
-    medians, by_pair = [], []
-    for clients in numbers:
-        for contender in (one, other):
-            mine = of(runs, contender, clients)
-            medians.append(
-                [
-                    contender,
-                    str(clients),
-                    *(format(median(map(figure, mine)), form) for figure, form in FIGURES.values()),
-                ]
-            )
-        for name, (figure, _) in FIGURES.items():
-            found = ratios(runs, one, other, clients, figure)
-            by_pair.append([name, str(clients), *(f"{ratio:.2f}" for ratio in found), f"**{median(found):.2f}**"])
-    pairs = len(of(runs, one, numbers[0]))
-    return "\n\n".join(
-        [
-            f"Medians of {pairs} runs each; {sum(run.orders for run in runs)} orders in all, each of them finished:",
-            table(["", "clients", *FIGURES], medians),
-            f"Ratios, {one} to {other}, pair by pair:",
-            table(["", "clients", *(f"pair {number}" for number in range(1, pairs + 1)), "median"], by_pair),
-        ]
-    )
 
 
 def limits(sql: Sequence[dict[str, Any]], publish: Sequence[dict[str, Any]]) -> str:
@@ -180,14 +123,10 @@ def markdown(results: dict[str, Any]) -> str:
     parts = [
         "# Results",
         "Written by `make bench` from [results.json](results.json); what it means is in [../README.md](../README.md).",
-        table(["the machine", ""], list(results["machine"].items())),
     ]
     if "compare" in results:
-        parts += [
-            "## Against the peer",
-            "![Orders a second and CPU an order of both](results.png)",
-            comparison(runs_of(results["compare"]["runs"]), OURS, PEER),
-        ]
+        parts += ["## Against the peers", against_peers(runs_of(results["compare"]["runs"]))]
+    parts += ["## The machine", table(["", ""], list(results["machine"].items()))]
     if "limits" in results:
         parts += ["## The limits of the servers", limits(**results["limits"])]
     if "growth" in results:
@@ -207,54 +146,10 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def plot(runs: Sequence[Run], file: Path) -> None:
-    """Draw the orders a second and the CPU of an order by kind of process, of both at each number of clients."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    numbers = sorted({run.clients for run in runs})
-    figure, (rate, cpu) = pyplot.subplots(1, 2, figsize=(11, 4.2), dpi=120, facecolor="white", layout="constrained")
-    kinds = {"application": 0.95, "broker": 0.6, "database": 0.3}
-    width = 0.38
-    for contender, colour, shift in ((OURS, "#0b5fa5", -width / 2), (PEER, "#c8660a", width / 2)):
-        places = [index + shift for index in range(len(numbers))]
-        mine = [of(runs, contender, clients) for clients in numbers]
-        bars = rate.bar(
-            places, [median(run.per_second for run in one) for one in mine], width * 0.95, color=colour, label=contender
-        )
-        rate.bar_label(bars, fmt="%.0f", padding=2)
-        bottom = [0.0] * len(numbers)
-        for kind, alpha in kinds.items():
-            height = [median(getattr(run, f"{kind}_ms") for run in one) for one in mine]
-            bars = cpu.bar(
-                places,
-                height,
-                width * 0.95,
-                bottom=bottom,
-                color=colour,
-                alpha=alpha,
-                edgecolor="white",
-                label=f"{contender}: {kind}",
-            )
-            bottom = [low + high for low, high in zip(bottom, height, strict=True)]
-        cpu.bar_label(bars, labels=[f"{median(run.cpu_ms for run in one):.1f}" for one in mine], padding=2)
-    rate.set(title="Orders a second (more is better)")
-    cpu.set(title="CPU milliseconds an order (less is better)")
-    for axes, columns in ((rate, 2), (cpu, 2)):
-        axes.set_xticks(range(len(numbers)), [f"{clients} client{'s' * (clients > 1)}" for clients in numbers])
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.margins(y=0.12)
-        axes.legend(ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
-    figure.savefig(file, metadata={"Software": None})
-    pyplot.close(figure)
-
-
 def write(results: dict[str, Any], folder: Path) -> None:
     """Write results.json, results.md and, where there is a comparison, results.png."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / "results.md").write_text(markdown(results))
     if "compare" in results:
-        plot(runs_of(results["compare"]["runs"]), folder / "results.png")
+        plot.draw(runs_of(results["compare"]["runs"]), folder / "results.png")

@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 
-from bench import report
+from bench import comparison, report
 from bench.contenders import Finished
 from bench.load import Run
 from services.local.stack import ROOT
@@ -24,7 +24,7 @@ RUN = Run(
     broker_ms=0.5,
     database_ms=1.25,
 )
-PEER = replace(RUN, contender="peer")
+PEER = replace(RUN, contender="FastAPI")
 
 
 def runs() -> list[Run]:
@@ -51,32 +51,56 @@ def test_what_was_there_before_is_not_counted():
 
 
 def test_ratios_are_taken_pair_by_pair():
-    assert report.ratios(runs(), "nameko-hw", "peer", 16, lambda run: run.per_second) == [4, 2, 1.5]
+    assert comparison.ratios(runs(), "nameko-hw", "FastAPI", 16, lambda run: run.per_second) == [4, 2, 1.5]
 
 
 def test_a_pair_without_its_other_half_is_an_error():
     with pytest.raises(ValueError):
-        report.ratios(runs()[:-1], "nameko-hw", "peer", 16, lambda run: run.per_second)
+        comparison.ratios(runs()[:-1], "nameko-hw", "FastAPI", 16, lambda run: run.per_second)
 
 
 def test_runs_at_other_numbers_of_clients_are_left_out():
     others = [replace(one, clients=64, per_second=1) for one in runs()]
-    assert [one.per_second for one in report.of([*others, *runs()], "peer", 16)] == [100, 400, 200]
+    assert [one.per_second for one in comparison.of([*others, *runs()], "FastAPI", 16)] == [100, 400, 200]
 
 
 def test_the_median_of_ratios_is_not_the_ratio_of_medians():
     uneven = [replace(one, per_second=rate) for one, rate in zip(runs(), (400, 100, 800, 500, 300, 200), strict=True)]
-    assert median(report.ratios(uneven, "nameko-hw", "peer", 16, lambda run: run.per_second)) == 1.6
-    tables = report.comparison(uneven, "nameko-hw", "peer")
+    assert median(comparison.ratios(uneven, "nameko-hw", "FastAPI", 16, lambda run: run.per_second)) == 1.6
+    tables = comparison.comparison(uneven, "nameko-hw", "FastAPI")
     assert cells(tables, "nameko-hw", "16")[0] == "400"
-    assert cells(tables, "peer", "16")[0] == "200"
+    assert cells(tables, "FastAPI", "16")[0] == "200"
     assert cells(tables, "orders/s", "16") == ["4.00", "1.60", "1.50", "**1.60**"]
 
 
 def test_a_comparison_shows_every_figure():
-    tables = report.comparison(runs(), "nameko-hw", "peer")
+    tables = comparison.comparison(runs(), "nameko-hw", "FastAPI")
     assert cells(tables, "nameko-hw", "16") == ["400", "380", "30.0", "60.0", "3.75", "2.00", "0.50", "1.25"]
     assert "3 runs each; 600 orders" in tables
+
+
+def test_the_table_of_all_contenders_has_the_ratio_of_ours_to_each():
+    node = [replace(one, contender="Node", per_second=500, p99_ms=30, broker_ms=5) for one in runs()[::2]]
+    in_turns = [one for turn in zip(runs()[::2], runs()[1::2], node, strict=True) for one in turn]
+    page = comparison.against_peers(in_turns)
+    leading = page.partition("### All figures")[0]
+    assert leading.startswith("|  | clients | orders/s | ours / theirs | p99, ms | ours / theirs | CPU ms/order |")
+    assert cells(leading, "nameko-hw", "16") == ["400", "", "60.0", "", "3.75", "", "2.00", "0.50", "1.25"]
+    same = ["60.0", "**1.00**", "3.75", "**1.00**", "2.00", "0.50", "1.25"]
+    assert cells(leading, "FastAPI", "16") == ["200", "**2.00**", *same]
+    costs = ["30.0", "**2.00**", "8.25", "**0.45**", "2.00", "5.00", "1.25"]
+    assert cells(leading, "Node", "16") == ["500", "**0.80**", *costs]
+    by_pair = page.partition("### nameko-hw / Node, pair by pair")[2]
+    assert cells(by_pair, "orders/s", "16") == ["0.80", "1.60", "0.60", "**0.80**"]
+    assert [line for line in page.splitlines() if line.startswith("### ")] == [
+        "### All figures",
+        "### nameko-hw / FastAPI, pair by pair",
+        "### nameko-hw / Node, pair by pair",
+    ]
+
+
+def test_a_table_of_ours_alone_has_no_ratio():
+    assert "**" not in comparison.against_peers(runs()[::2])
 
 
 def test_the_limit_of_an_order_is_that_of_all_its_databases():
