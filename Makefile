@@ -103,7 +103,7 @@ docs: $(VENV)/test  ## build the documentation as a site, build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove the virtual environment and all data of the local modes
-	rm -rf $(VENV) bench/.venv .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules tests/page/node_modules tests/clients/node_modules postman/report.html
+	rm -rf $(VENV) bench/peers/fastapi/.venv .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules tests/page/node_modules tests/clients/node_modules postman/report.html
 
 # A file of tests shares its servers, so it stays in one process.
 pytest = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder

@@ -7,11 +7,12 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import growth, limits, machine, memory, replicas, report, traces
-from bench.contenders import Ours, Peer, Servers, install_peer, running
+from bench import growth, limits, machine, memory, peers, replicas, report, traces
+from bench.contenders import Contender, Ours, Servers, running
 from bench.load import ensure_wrk, in_turns
 from services.local.stack import ROOT
 from services.ops.errors import CommandError
@@ -69,17 +70,16 @@ def measure_all(arguments: argparse.Namespace) -> None:
     """Measure the parts one after the other, and write each as soon as it is measured."""
     parts = PARTS if arguments.part == "all" else (arguments.part,)
     ensure_wrk()
-    if "compare" in parts:
-        print("Installing the packages of the peer...", flush=True)
-        install_peer()
+    present = peers.installed() if "compare" in parts else []
     SCRATCH.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=SCRATCH))
     try:
-        results = results_so_far(arguments.out / "results.json", machine.describe(folder / "machine"))
+        described = machine.describe(folder / "machine") | peers.versions()
+        results = results_so_far(arguments.out / "results.json", described)
         for part in parts:
             print(f"== {part}", flush=True)
             started = time.monotonic()
-            results[part] = measure(part, folder / part, arguments)
+            results[part] = measure(part, folder / part, arguments, present)
             report.write({name: results[name] for name in ("machine", *PARTS) if name in results}, arguments.out)
             print(f"== {part}: {time.monotonic() - started:.0f} s", flush=True)
     except BaseException:
@@ -96,12 +96,14 @@ def results_so_far(file: Path, described: dict[str, str]) -> dict[str, Any]:
     return before if before.get("machine") == described else {"machine": described}
 
 
-def measure(part: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    part: str, folder: Path, arguments: argparse.Namespace, present: Sequence[type[peers.Peer]]
+) -> dict[str, Any]:
     clients, pairs, seconds = arguments.clients, arguments.pairs, arguments.seconds
     some = sorted(clients)[len(clients) // 2]
     match part:
         case "compare":
-            return compare(folder, clients, pairs, seconds)
+            return compare(folder, present, clients, pairs, seconds)
         case "limits":
             return limits.measure(folder, clients, seconds)
         case "growth":
@@ -115,12 +117,14 @@ def measure(part: str, folder: Path, arguments: argparse.Namespace) -> dict[str,
     raise ValueError(part)
 
 
-def compare(folder: Path, clients: list[int], pairs: int, seconds: float) -> dict[str, Any]:
-    """Load us and the peer in turns, on the same servers."""
+def compare(
+    folder: Path, present: Sequence[type[peers.Peer]], clients: list[int], pairs: int, seconds: float
+) -> dict[str, Any]:
+    """Load us and the peers in turns, on the same servers."""
     with Servers(folder) as servers:
-        ours, peer = Ours(servers), Peer(servers)
-        with running(ours, peer) as users:
-            return {"runs": [vars(run) for run in in_turns([ours, peer], users, clients, pairs, seconds)]}
+        contenders: list[Contender] = [Ours(servers), *(peer(servers) for peer in present)]
+        with running(*contenders) as users:
+            return {"runs": [vars(run) for run in in_turns(contenders, users, clients, pairs, seconds)]}
 
 
 if __name__ == "__main__":

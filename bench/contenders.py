@@ -1,13 +1,12 @@
-"""The two order flows: how to start each, which users to load it with, and how many of its orders are finished."""
+"""What is loaded: how to start it, which users to load it with, and how many of its orders are finished."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import psutil
@@ -15,15 +14,13 @@ import psycopg2
 import requests
 from sqlalchemy import make_url
 
-from services.local.net import HOST, free_port, wait_for
+from services.local.net import HOST, free_port
 from services.local.postgres import Postgres
 from services.local.rabbitmq import RabbitMQ
 from services.local.stack import GATEWAY, Stack, database_variable
 from services.local.supervisor import Supervisor
 from services.shop import SERVICES
 
-HERE = Path(__file__).parent
-PEER_PYTHON = HERE / ".venv" / "bin" / "python"
 USERS = 200
 MONEY = 10**9
 READY_S = 60
@@ -107,6 +104,35 @@ def seconds_of(pid: int) -> float:
                 raise  # else a child has ended meanwhile, and is part of its parent by now
 
 
+class Contender(Protocol):
+    """An order flow on given servers; `peers` has those that are not ours."""
+
+    name: str
+    servers: Servers
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    @property
+    def url(self) -> str:
+        """Where orders are placed."""
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids whose work is the contender's, by name."""
+
+    def users(self) -> list[str]:
+        """Create users with money; return their ids."""
+
+    def finished(self) -> Finished: ...
+
+    def unrecorded(self) -> int:
+        """Return how many events the outbox has not marked as published."""
+
+    def last_letter_at(self) -> float:
+        """Return when the newest letter was stored, in seconds since 1970."""
+
+
 class Ours:
     """Our services, `replicas` processes of each. Two that run at the same time need `Servers` of their own."""
 
@@ -118,7 +144,7 @@ class Ours:
         by_gateway: bool = False,
         settings: dict[str, str] | None = None,
     ) -> None:
-        """Orders are placed at the service itself, as with the peer, or through the gateway."""
+        """Orders are placed at the service itself, as with the peers, or through the gateway."""
         self.servers = servers
         self.name = name
         self.by_gateway = by_gateway
@@ -161,78 +187,10 @@ class Ours:
         )
 
     def unrecorded(self) -> int:
-        """Return how many events the outbox has not marked as published."""
         return int(self.servers.ask("orders", "select count(*) from outbox where published_at is null"))
 
     def last_letter_at(self) -> float:
-        """Return when the newest letter was stored, in seconds since 1970."""
         return float(self.servers.ask("notifications", "select extract(epoch from max(created_at)) from letters"))
-
-
-class Peer:
-    """FastAPI, asyncpg and aio-pika: three processes, the same promises (see peer/peer.py)."""
-
-    name = "FastAPI"
-    ROLES = ("orders", "billing", "notifications")
-
-    def __init__(self, servers: Servers) -> None:
-        self.servers = servers
-        self.ports = {role: free_port() for role in self.ROLES}
-        self.supervisor = Supervisor(say=lambda _: None)
-        self.url = f"http://{HOST}:{self.ports['orders']}"
-
-    def start(self) -> None:
-        self.servers.postgres.ensure_databases([f"peer_{role}" for role in self.ROLES])
-        for role, port in self.ports.items():
-            self.supervisor.add(
-                role,
-                [str(PEER_PYTHON), "-m", "uvicorn", "peer:app", "--port", str(port), "--log-level", "warning"],
-                env={
-                    "ROLE": role,
-                    "DSN_BASE": self.servers.postgres.url("").replace("+psycopg2", ""),
-                    "AMQP_URI": self.servers.rabbitmq.uri,
-                },
-                cwd=HERE / "peer",
-                log=self.servers.folder / f"peer-{role}.log",
-            )
-        self.supervisor.start()
-        wait_for(self._is_ready, READY_S, f"the peer; its logs are in {self.servers.folder}")
-
-    def _is_ready(self) -> bool:
-        try:
-            return all(requests.get(f"http://{HOST}:{port}/docs", timeout=5).ok for port in self.ports.values())
-        except requests.ConnectionError:
-            return False
-
-    def stop(self) -> None:
-        self.supervisor.stop()
-
-    def pids(self) -> dict[str, int]:
-        return pids_of(self.supervisor)
-
-    def users(self) -> list[str]:
-        users = [str(uuid4()) for _ in range(USERS)]
-        for user_id in users:
-            account = f"http://{HOST}:{self.ports['billing']}/billing/accounts/{user_id}"
-            requests.post(account, timeout=30).raise_for_status()
-            requests.post(f"{account}/deposit", json={"amount": MONEY}, timeout=30).raise_for_status()
-        return users
-
-    def finished(self) -> Finished:
-        return Finished(
-            self.servers.ask("peer_orders", "select count(*) from orders where status = 'paid'"),
-            self.servers.ask("peer_billing", "select count(*) from entries where outcome = 'paid'"),
-            self.servers.ask("peer_notifications", "select count(*) from letters where kind = 'paid'"),
-        )
-
-    def unrecorded(self) -> int:
-        return int(self.servers.ask("peer_orders", "select count(*) from outbox where published_at is null"))
-
-    def last_letter_at(self) -> float:
-        return float(self.servers.ask("peer_notifications", "select extract(epoch from max(created_at)) from letters"))
-
-
-Contender = Ours | Peer
 
 
 @contextmanager
@@ -264,22 +222,3 @@ def new_users(url: str) -> list[str]:
 
     with ThreadPoolExecutor(8) as threads:
         return list(threads.map(one, range(USERS)))
-
-
-def install_peer() -> None:
-    """Install the peer into a virtual environment of its own, which is made on first use."""
-    if not PEER_PYTHON.exists():
-        subprocess.run(["python3", "-m", "venv", str(PEER_PYTHON.parents[1])], check=True)
-    subprocess.run(
-        [
-            str(PEER_PYTHON),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--requirement",
-            str(HERE / "peer" / "requirements.txt"),
-        ],
-        check=True,
-    )

@@ -46,7 +46,7 @@ class Run:
 def in_turns(
     contenders: Sequence[Contender], users: dict[str, list[str]], clients: Iterable[int], pairs: int, seconds: float
 ) -> list[Run]:
-    """Warm up, then load the contenders A B A B ..., `pairs` times for each number of clients."""
+    """Warm up, then load the contenders A B C A B C ..., `pairs` times for each number of clients."""
     for contender in contenders:
         run(contender, users[contender.name], WARM_UP_CLIENTS, min(WARM_UP_S, seconds))
     runs = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import amqp
 import psutil
 
-from bench.contenders import PEER_PYTHON, Servers
+from bench.contenders import Servers
 from services.local.net import HOST
 
 
@@ -26,7 +26,6 @@ def describe(folder: Path) -> dict[str, str]:
         "Python": platform.python_version(),
         "PostgreSQL": postgres,
         "RabbitMQ": f"{rabbitmq['version']} on Erlang: {rabbitmq['platform']}",
-        "the peer": ", ".join(peer_packages()),
     }
 
 
@@ -34,9 +33,3 @@ def processor() -> str:
     """Return the model of the processor, as Linux names it."""
     named = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return named[1].strip() if named else platform.machine()
-
-
-def peer_packages() -> list[str]:
-    """Return the names and versions of the libraries of the peer."""
-    lines = (PEER_PYTHON.parents[2] / "peer" / "requirements.txt").read_text().split()
-    return [line.replace("==", " ") for line in lines if line.startswith(("fastapi", "uvicorn", "asyncpg", "aio-pika"))]

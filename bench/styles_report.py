@@ -61,11 +61,9 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def machine(described: dict[str, str]) -> str:
-    """Return hardware and versions in one line, without the peer, which has no part in this."""
+    """Return hardware and versions in one line."""
     plain = ("processor", "memory", "system")
-    return ", ".join(
-        value if name in plain else f"{name} {value}" for name, value in described.items() if name != "the peer"
-    )
+    return ", ".join(value if name in plain else f"{name} {value}" for name, value in described.items())
 
 
 def speed(runs: Sequence[Run], counts: Sequence[Run], steady: Sequence[Run], rate: int) -> list[str]:

@@ -156,6 +156,6 @@ def test_committed_tables_are_those_of_the_committed_runs():
 
 
 def test_the_tables_need_no_package_that_only_the_benchmark_has():
-    for file in (ROOT / "bench").glob("*.py"):
+    for file in [*(ROOT / "bench").glob("*.py"), ROOT / "bench" / "peers" / "__init__.py"]:
         imported = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
         assert "matplotlib" not in "\n".join(map(ast.unparse, imported)), file

@@ -63,6 +63,6 @@ def test_every_style_was_harmed_in_every_way_and_the_books_were_right():
     assert all(one["violations"] == 0 for one in runs)
 
 
-def test_the_machine_is_described_without_what_took_no_part():
-    described = {"processor": "Abacus, 2 cores", "Python": "3.11.7", "the peer": "fastapi 1"}
+def test_the_machine_is_described_in_a_line():
+    described = {"processor": "Abacus, 2 cores", "Python": "3.11.7"}
     assert styles_report.machine(described) == "Abacus, 2 cores, Python 3.11.7"

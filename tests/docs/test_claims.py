@@ -26,7 +26,7 @@ PRESENT = [page for page in pages() if page.name != "CHANGELOG.md"]
 #: What is named though it is nowhere: events that might be added, an option of nginx, what commands make.
 MIGHT_BE = {"payment_refunded", "stock_refused", "stock_reserved", "non_idempotent"}
 MADE = {
-    "bench/.venv",
+    "bench/peers/fastapi/.venv",
     "postman/report.html",
     "postman/node_modules",
     "docs/lint/node_modules",
