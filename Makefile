@@ -60,7 +60,7 @@ mutants: needs-stack $(VENV)/test  ## do small harm to a copy of the code, one c
 model: needs-model $(VENV)/run  ## check the protocol of an order in all its states (BROKEN=inbox: without that safeguard)
 	@$(BIN)/python -m tests.model.spin --broken="$(BROKEN)"
 
-bench: needs-bench $(VENV)/bench  ## measure it, and a peer on other frameworks, for 15 minutes (PAIRS=5 SECONDS=6)
+bench: needs-bench $(VENV)/bench  ## measure it, and peers on other frameworks, for 20 minutes (PAIRS=5 SECONDS=6)
 	@$(BIN)/python -m bench --pairs $(PAIRS) --seconds $(SECONDS)
 
 compare: needs-bench $(VENV)/bench  ## measure the three styles against each other for half an hour, for docs/comparison.md
@@ -103,7 +103,7 @@ docs: $(VENV)/test  ## build the documentation as a site, build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove the virtual environment and all data of the local modes
-	rm -rf $(VENV) bench/peers/fastapi/.venv .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules tests/page/node_modules tests/clients/node_modules postman/report.html
+	rm -rf $(VENV) bench/peers/fastapi/.venv bench/peers/node/node_modules .run build *.egg-info postman/node_modules docs/tools/node_modules docs/lint/node_modules tests/page/node_modules tests/clients/node_modules postman/report.html
 
 # A file of tests shares its servers, so it stays in one process.
 pytest = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder

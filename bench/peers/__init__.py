@@ -1,10 +1,12 @@
 """The same order flow on other frameworks: how to install each, and how to start it.
 
-A folder each. What they have in common stands in `Peer`: three processes, one for each role,
+A folder each: `fastapi`, `node`, `go`. What they have in common stands in `Peer`: three processes, one for each role,
 with tables, queues and events of the same names but for the prefix.
 """
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ import requests
 
 from bench.contenders import MONEY, READY_S, USERS, Finished, Servers, pids_of
 from services.local import needs
-from services.local.installing import LOGS, Failed, say, watched
+from services.local.installing import LOGS, ROOT, Failed, npm, say, watched
 from services.local.net import HOST, accepts, free_port, wait_for
 from services.local.supervisor import Supervisor
 
@@ -139,7 +141,77 @@ class FastAPI(Peer):
         return [str(cls.PYTHON), "-m", "uvicorn", "peer:app", "--port", str(port), "--log-level", "warning"]
 
 
-ALL: tuple[type[Peer], ...] = (FastAPI,)
+class Node(Peer):
+    """Fastify, node-postgres and amqplib, from the package-lock.json in the folder."""
+
+    name = "Node"
+    folder = HERE / "node"
+
+    @classmethod
+    def install(cls) -> None:
+        needs.ensure([needs.NPM, needs.NEW_NODE])
+        lock, installed = cls.folder / "package-lock.json", cls.folder / "node_modules" / ".package-lock.json"
+        if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+            npm(str(cls.folder.relative_to(ROOT)))
+
+    @classmethod
+    def versions(cls) -> str:
+        pins = json.loads((cls.folder / "package.json").read_text())["dependencies"]
+        node = ".".join(map(str, needs.node_version())) or "is not installed"
+        return ", ".join([f"Node.js {node}", *(f"{name} {version}" for name, version in pins.items())])
+
+    @classmethod
+    def command(cls, port: int) -> list[str]:
+        return ["node", "peer.js"]
+
+
+class Go(Peer):
+    """net/http, pgx and amqp091-go, all from Debian's packages: nothing is fetched from elsewhere."""
+
+    name = "Go"
+    folder = HERE / "go"
+    BUILT = ROOT / ".run" / "bench" / "go"
+
+    @classmethod
+    def install(cls) -> None:
+        needs.ensure([needs.GO])
+        watched(
+            "the peer in Go",
+            ["go", "build", "-o", str(cls.BUILT / "peer"), f"./{cls.folder.relative_to(ROOT)}"],
+            LOGS / "go-build.log",
+            lambda _: "compiling",
+            env={
+                "GO111MODULE": "off",
+                "GOPATH": str(needs.GO_PATH),
+                "GOCACHE": str(cls.BUILT / "cache"),
+                "GOFLAGS": "",
+                "CGO_ENABLED": "0",
+            },
+            verb="Building",
+        )
+
+    @classmethod
+    def versions(cls) -> str:
+        if not needs.GO.is_there():
+            return "not installed"
+        go = subprocess.run(["go", "version"], capture_output=True, text=True).stdout.split()[2]
+        return ", ".join([go.replace("go", "Go ", 1), *cls.libraries()])
+
+    @classmethod
+    def libraries(cls) -> list[str]:
+        """Return Debian's packages of libraries with their versions."""
+        query = ["dpkg-query", "--show", "--showformat", "${Package} ${source:Upstream-Version}\n", *needs.GO.packages]
+        if not shutil.which(query[0]):
+            return []
+        shown = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+        return sorted(line.removeprefix("golang-github-").replace("-dev ", " ") for line in shown if "-dev " in line)
+
+    @classmethod
+    def command(cls, port: int) -> list[str]:
+        return [str(cls.BUILT / "peer")]
+
+
+ALL: tuple[type[Peer], ...] = (FastAPI, Node, Go)
 
 
 def installed(wanted: Sequence[type[Peer]] = ALL) -> list[type[Peer]]:

@@ -32,6 +32,8 @@ SERVICES = (
     "prometheus.service",
 )  # of our packages
 NODE = (18,)
+GO_PATH = Path("/usr/share/gocode")  # where Debian's packages put the libraries
+GO_LIBRARIES = ("jackc/pgx/v4", "rabbitmq/amqp091-go", "google/uuid")
 
 
 class NotInstalled(CommandError):
@@ -69,6 +71,10 @@ def chromium() -> str | None:
     """Return the path of a Chromium, or None when there is none."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next((found for name in names if (found := shutil.which(name, path=search_path()))), None)
+
+
+def go_libraries_are_there() -> bool:
+    return all((GO_PATH / "src" / "github.com" / name).is_dir() for name in GO_LIBRARIES)
 
 
 def node_version() -> tuple[int, ...]:
@@ -129,6 +135,16 @@ CHROMIUM = Need(
     "sudo dnf install chromium (Fedora)",
 )
 WRK = Need("wrk", lambda: shutil.which("wrk") is not None, ("wrk",), "brew install wrk (macOS)")
+GO = Need(
+    "Go, with the libraries of its peer in bench/,",
+    lambda: shutil.which("go") is not None and go_libraries_are_there(),
+    (
+        "golang-go",
+        "golang-github-jackc-pgx-v4-dev",
+        "golang-github-rabbitmq-amqp091-go-dev",
+        "golang-github-google-uuid-dev",
+    ),
+)
 
 OF = {
     "run": (VENV, SETPRIV),

@@ -27,6 +27,7 @@ PRESENT = [page for page in pages() if page.name != "CHANGELOG.md"]
 MIGHT_BE = {"payment_refunded", "stock_refused", "stock_reserved", "non_idempotent"}
 MADE = {
     "bench/peers/fastapi/.venv",
+    "bench/peers/node/node_modules",
     "postman/report.html",
     "postman/node_modules",
     "docs/lint/node_modules",
