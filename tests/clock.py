@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 
 from eventlet import hubs
 from eventlet.hubs import hub
+from eventlet.hubs.timer import Timer
 
 
 class SimulatedHub(hub.BaseHub):
@@ -12,7 +14,14 @@ class SimulatedHub(hub.BaseHub):
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self._numbers = count()
         super().__init__(clock=lambda: self.now)
+
+    def add_timer(self, timer: Timer) -> float:
+        """Number the timer: of those that are due at the same time, the first one that was added is served first."""
+        timer.number = next(self._numbers)
+        scheduled: float = super().add_timer(timer)
+        return scheduled
 
     def default_sleep(self) -> float:
         raise AssertionError("everybody waits for somebody else, and nobody for a moment in time")
@@ -28,7 +37,10 @@ def simulated_clock() -> Iterator[Callable[[], float]]:
     before = hubs.get_hub()
     simulated = SimulatedHub()
     hubs._threadlocal.hub = simulated
+    by_address = Timer.__lt__  # another order in each run
+    Timer.__lt__ = lambda one, other: one.number < other.number
     try:
         yield simulated.clock
     finally:
         hubs._threadlocal.hub = before
+        Timer.__lt__ = by_address
