@@ -18,7 +18,15 @@ COLLECTED = json.loads(COLLECTION.read_text())
 SCENARIO, EDGES = COLLECTED["item"]
 SAVED = [pytest.param(one, id=request["name"]) for request in requests_of(COLLECTED) for one in request["response"]]
 #: What nobody gets by a request on a system that is well.
-OUTAGES = {"malformed-body", "malformed-request", "request-timeout", "internal-error", "unavailable", "not-ready"}
+OUTAGES = {
+    "malformed-body",
+    "malformed-request",
+    "head-too-long",
+    "request-timeout",
+    "internal-error",
+    "unavailable",
+    "not-ready",
+}
 OUTAGES |= {"account-busy"}
 
 Json = dict[str, Any]

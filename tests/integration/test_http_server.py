@@ -1,6 +1,7 @@
 """The HTTP server of a service, over sockets: deadlines of slow clients, and the limit of connections."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -91,6 +92,44 @@ def test_a_head_that_trickles_in_is_given_up(server: Running, begin: bytes):
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 408 ")
     assert json.loads(body)["type"] == "urn:nameko-hw:problem:request-timeout"
+
+
+@pytest.mark.parametrize(
+    "head, status, name",
+    [
+        (b"GET /" + b"x" * 66_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431, "head-too-long"),
+        (GET[:-2] + b"Authorization: " + b"x" * 100_000 + b"\r\n\r\n", 431, "head-too-long"),
+        (GET[:-2] + b"X: x\r\n" * 20_000 + b"\r\n", 431, "head-too-long"),
+        (b"GET /health/live\r\n\r\n", 400, "malformed-request"),
+        (b"GET /health/live HTTP/1.1\nHost: x\n\n\r\n\r\n", 400, "malformed-request"),
+        (GET[:-2] + b"no colon\r\n\r\n", 400, "malformed-request"),
+        (GET[:-2] + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "malformed-request"),
+        (GET[:-2] + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "malformed-request"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "malformed-request"),
+    ],
+    ids=lambda one: one[:40] if isinstance(one, bytes) else None,
+)
+def test_a_head_that_is_too_long_or_malformed_is_answered_and_ends_the_connection(server, head, status, name):
+    with server.connect() as connection:
+        connection.sendall(head)
+        answer, _, body = everything(connection).partition(b"\r\n\r\n")
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert json.loads(body)["type"] == f"urn:nameko-hw:problem:{name}"
+
+
+def test_requests_that_come_together_are_answered_in_turn(server: Running):
+    with server.connect() as connection:
+        connection.sendall(
+            GET + GET.replace(b"live", b"nobody") + GET.replace(b"1.1\r\n", b"1.1\r\nConnection: close\r\n")
+        )
+        answers = everything(connection)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"404", b"200"]
+
+
+def test_a_client_of_http_1_0_is_answered_and_left(server: Running):
+    with server.connect() as connection:
+        connection.sendall(b"GET /health/live HTTP/1.0\r\n\r\n")
+        assert b" 200 OK\r\n" in everything(connection)
 
 
 def test_a_body_that_nobody_reads_and_that_trickles_in_is_given_up(server: Running):

@@ -31,6 +31,7 @@ COMMON: Mapping[str, Meaning] = {
     "method-not-allowed": Meaning(405, "The resource does not allow this method; `Allow` says which it does."),
     "request-timeout": Meaning(408, "The request did not arrive in time. Send it again."),
     "body-too-long": Meaning(413, "The body is longer than the limit."),
+    "head-too-long": Meaning(431, "The headers and the path together are longer than 64 KiB."),
     "unsupported-media-type": Meaning(415, "The body is not `application/json`."),
     "internal-error": Meaning(500, "Something went wrong on our side; it has been logged."),
     "unavailable": Meaning(

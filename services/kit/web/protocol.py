@@ -1,13 +1,43 @@
 """HTTP on one connection: deadlines that hold however slowly bytes come, and problems in place of HTML."""
 
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from eventlet import Timeout
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from nameko.web.server import HttpOnlyProtocol
 
 from services.kit.web.problems import Problem
+
+MAX_HEAD = 65_536  # bytes of a request before its body
+LINGER_S = 0.3
+END = b"\r\n\r\n"
+
+
+class Head:
+    """The head of a request as the parser reads it, and its headers as eventlet asks for them."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self._headers: list[tuple[str, str]] = []
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.decode("latin-1"), value.decode("latin-1")))
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """Return the first value of a header."""
+        name = name.lower()
+        return next((value for one, value in self._headers if one.lower() == name), default)
+
+    def get_content_type(self) -> str:
+        """Return what a body is of which nobody says it."""
+        return "text/plain"
 
 
 class Protocol(HttpOnlyProtocol):
@@ -15,10 +45,18 @@ class Protocol(HttpOnlyProtocol):
 
     An idle connection is kept for the server's `keepalive` seconds. From its first byte, the head of a request has to
     arrive within `socket_timeout` seconds. The body has a deadline of its own, in `entrypoint.Http`.
+
+    The head is parsed by llhttp, strictly and in C. eventlet uses the parser of Python's library, which was made for
+    e-mail.
     """
 
     product = ""  # its name, see protocol_of
+    requestline = ""  # for eventlet's log
     _deadline: Timeout | None = None
+
+    def __init__(self, connection: Any, server: Any) -> None:
+        server.url_length_limit = MAX_HEAD + 1  # of the request line, which is the whole head here
+        super().__init__(connection, server)
 
     def handle_one_request(self) -> None:
         slow = TooSlow()
@@ -44,14 +82,45 @@ class Protocol(HttpOnlyProtocol):
             self.close_connection = True
             return b""
         self._deadline = Timeout(self.server.socket_timeout, self._slow)
-        return bytes(super()._read_request_line())
+        return self._read_head()
+
+    def _read_head(self) -> bytes:
+        """Return the head of a request with the empty line at its end; nothing if it is too long, or never ends."""
+        end = self.rfile.peek().find(END)
+        if end >= 0:
+            return bytes(self.rfile.read(end + len(END)))
+        head = b""
+        while not head.endswith(END):
+            line = self.rfile.readline(MAX_HEAD)
+            if not line:
+                return b""
+            head += line
+            if len(head) > MAX_HEAD:
+                self.send_problem(Problem(431, "head-too-long", f"The head of a request has {MAX_HEAD} bytes at most."))
+                return b""
+        return head
 
     def parse_request(self) -> bool:
-        """Read the headers, the last part of the head; then its deadline is over."""
+        """Parse the head, which has come in time. Return whether it is well-formed; if not, it is answered."""
+        self._in_time()
+        self.headers = Head()
+        parser = HttpRequestParser(self.headers)
         try:
-            return bool(super().parse_request())
-        finally:
-            self._in_time()
+            parser.feed_data(self.raw_requestline)
+        except HttpParserUpgrade:
+            pass  # to another protocol, which we may ignore (RFC 9110, section 7.8)
+        except HttpParserError:
+            self.send_error(400)
+            return False
+        self.command = parser.get_method().decode("ascii")
+        self.path = self.headers.url.decode("latin-1")
+        version = parser.get_http_version()
+        self.request_version = f"HTTP/{version}"
+        if version not in ("1.0", "1.1"):
+            self.send_error(400)
+            return False
+        self.close_connection = not parser.should_keep_alive()
+        return True
 
     def _in_time(self) -> None:
         if self._deadline is not None:
@@ -82,12 +151,26 @@ class Protocol(HttpOnlyProtocol):
     def send_problem(self, problem: Problem) -> None:
         """Answer in place of the application, and close the connection."""
         self.close_connection = True
-        self.wfile.write(raw(problem, self.product))
+        with suppress(OSError):
+            self.wfile.write(raw(problem, self.product))
+            self.wfile.flush()
+            linger(self.connection)
 
 
 def protocol_of(product: str) -> type[Protocol]:
     """Return the protocol with the problems of a product."""
     return type("Protocol", (Protocol,), {"product": product})
+
+
+def linger(connection: Any) -> None:
+    """End an answer, and read on for LINGER_S: closing at once could reset the connection before the client has it.
+
+    (RFC 9112, section 9.6.) Raises OSError if the client is gone, or does not stop.
+    """
+    with Timeout(LINGER_S, TimeoutError()):
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65_536):
+            pass
 
 
 class TooSlow(Exception):

@@ -1,7 +1,6 @@
 """The HTTP server of a service: its connections, and who answers which path."""
 
 import logging
-import socket
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -20,13 +19,12 @@ from services.kit.web.cors import Cors
 from services.kit.web.documentation import Documentation
 from services.kit.web.health import Health
 from services.kit.web.problems import only_reads, unavailable, unrouted
-from services.kit.web.protocol import protocol_of, raw
+from services.kit.web.protocol import LINGER_S, linger, protocol_of, raw
 from services.kit.web.request_id import REQUEST_ID, identified
 from services.kit.web.sse import Streams
 
 log = logging.getLogger(__name__)
 
-LINGER_S = 0.3
 ACCEPT_AGAIN_S = 0.1
 BACKLOG = 1024  # connections that wait to be accepted
 PATH_VALUES = "kit.path_values"  # in the WSGI environment: the values that the path gives to a route's variables
@@ -50,7 +48,7 @@ class Server(WebServer):
         return super().bind_addr if self.container.config["WEB_SERVER_ADDRESS"] else None
 
     def start(self) -> None:
-        self.url_map = self.make_url_map()
+        self.routes = self.make_url_map().bind("")
         self.cors = Cors(self.container.settings.CORS_ORIGINS)
         self.health = Health(self.container)
         self.streams = Streams(self.container.settings.MAX_STREAMS)
@@ -91,14 +89,12 @@ class Server(WebServer):
             self._connections -= 1
 
     def _refuse(self, sock: Any) -> None:
-        """Answer 503 and linger: closing at once could reset the connection before the client has read the answer."""
+        """Answer 503."""
         self._refused += 1
         try:
             with Timeout(LINGER_S, TimeoutError()):
                 sock.sendall(raw(unavailable("The service has too many connections."), self.container.product.name))
-                sock.shutdown(socket.SHUT_WR)
-                while sock.recv(65_536):
-                    pass
+            linger(sock)
         except OSError:
             pass  # the client is gone, or too slow
         finally:
@@ -145,6 +141,7 @@ class Server(WebServer):
         server = super().get_wsgi_server(sock, wsgi_app, protocol=protocol, debug=debug)
         server.socket_timeout = self.container.settings.REQUEST_TIMEOUT_S
         server.keepalive = 60
+        server.capitalize_response_headers = False  # they are as they should be
         return server
 
     def make_url_map(self) -> Map:
@@ -173,7 +170,7 @@ class Server(WebServer):
     def dispatch(self, request: Request) -> Response:
         """Have the entrypoint of the path and method answer."""
         try:
-            entrypoint, request.environ[PATH_VALUES] = self.url_map.bind_to_environ(request.environ).match()
+            entrypoint, request.environ[PATH_VALUES] = self.routes.match(request.path, request.method)
         except HTTPException as error:
             return unrouted(request, error, self.container.product.name)
         return entrypoint.handle_request(request)
