@@ -33,6 +33,7 @@ from services.kit.db.commits import Position
 from services.kit.errors import Unavailable
 from services.kit.seams import Container
 from services.kit.tracing import TRACEPARENT, Kind
+from services.kit.web.answers import JsonResponse
 from services.kit.web.prefer import PREFER, applied, preferred_wait_s
 from services.kit.web.problems import NO_STORE, REPLAYED, Problem, bad_field, from_exception, invalid
 from services.kit.web.server import PATH_VALUES, Server
@@ -69,7 +70,7 @@ class Reply:
 
     def response(self) -> Response:
         headers = NO_STORE | self.headers | ({REPLAYED: "true"} if self.replayed else {})
-        response = Response(self.body.model_dump_json(), self.status, headers, content_type="application/json")
+        response = JsonResponse(self.body.model_dump_json(), self.status, headers)
         if self.ended:
             response.add_etag()
             response.headers["Cache-Control"] = "private, no-cache"
@@ -271,7 +272,7 @@ def _body(request: Request, limit: int) -> Any:
     if request.mimetype != "application/json":
         raise Problem(415, "unsupported-media-type", "Content-Type: should be application/json.")
     try:
-        return json.loads(_read(request, limit).decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse)
+        return BODY.decode(_read(request, limit).decode("utf-8"))
     except (ValueError, RecursionError):
         raise Problem(400, "malformed-json", "body: is not well-formed JSON in UTF-8.") from None
 
@@ -304,3 +305,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+BODY = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)

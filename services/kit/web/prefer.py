@@ -13,7 +13,7 @@ def preferred_wait_s(header: str | None) -> int | None:
 
     `header` has the values of all its lines, with commas between them. Only the first `wait` counts, whatever it says.
     """
-    for item in parse_list_header(header or ""):
+    for item in parse_list_header(header) if header else ():
         preference, _ = parse_options_header(item)  # a wait has no parameters that mean anything
         name, _, value = preference.partition("=")
         if name.strip().lower() == "wait":

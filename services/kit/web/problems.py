@@ -1,6 +1,7 @@
 """Errors as `application/problem+json` (RFC 9457). Every error that a client can see is made here."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from http import HTTPStatus
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.wrappers import Request, Response
 
 from services.kit.errors import TEMPORARY, KeyReused
+from services.kit.web.answers import JsonResponse
 from services.kit.web.catalogue import said_of
 from services.kit.web.request_id import request_id
 
@@ -61,13 +63,14 @@ class Problem(Exception):
     ) -> None:
         super().__init__(detail)
         self.headers = (headers or {}) | ({REPLAYED: "true"} if replayed else {})
-        self.view = ProblemView(
-            type=name,
-            title=HTTPStatus(status).phrase,
-            status=status,
-            detail=detail,
-            errors=list(errors),
-        )
+        self._given = status, name, detail, errors
+
+    @cached_property
+    def view(self) -> ProblemView:
+        """The problem as the client gets it; most are made for a case that does not occur."""
+        status, name, detail, errors = self._given
+        title = HTTPStatus(status).phrase
+        return ProblemView(type=name, title=title, status=status, detail=detail, errors=list(errors))
 
     def response(self, product: str) -> Response:
         """Return the answer as the product called `product` gives it."""
@@ -82,7 +85,7 @@ class Problem(Exception):
             }
         )
         body = view.model_dump_json(exclude_defaults=True)
-        return Response(body, view.status, NO_STORE | self.headers, content_type=CONTENT_TYPE)
+        return JsonResponse(body, view.status, NO_STORE | self.headers, CONTENT_TYPE)
 
 
 def nothing_here() -> Problem:
