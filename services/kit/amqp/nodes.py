@@ -16,6 +16,7 @@ from eventlet import Timeout
 from kombu import Connection
 from kombu.exceptions import KombuError
 
+from services.kit.amqp.sockets import spare_system_calls
 from services.kit.config import NODE_SEPARATOR
 from services.kit.hosts import shares
 
@@ -51,6 +52,7 @@ class Nodes:
             try:
                 with Timeout(share_s, NodeSilent(f"{connection.hostname} did not answer in {share_s:.1f} s")):
                     connection.ensure_connection(max_retries=0)
+                    spare_system_calls(connection)
                     made = use(connection)
             except BaseException as error:
                 self.leave(connection)

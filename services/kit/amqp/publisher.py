@@ -27,6 +27,7 @@ from kombu.serialization import dumps
 from nameko.extensions import SharedExtension
 
 from services.kit.amqp.nodes import BROKER_DOWN, Nodes, nodes_of
+from services.kit.amqp.sockets import written_together
 from services.kit.errors import Refused, Unavailable
 from services.kit.seams import Container
 
@@ -226,7 +227,10 @@ class ConfirmedChannel:
     def send(self, messages: Sequence[Message]) -> None:
         """Send all; `wait_for_confirms` reports later what became of them."""
         for message in messages:
-            self._send_one(message)
+            self._declare(message.to)
+        with written_together(self.connection):
+            for message in messages:
+                self._send_one(message)
 
     def wait_for_confirms(self, timeout_s: float) -> list[bool]:
         """Wait for all confirms; return for each message since the last time whether the broker took and routed it."""
@@ -252,11 +256,13 @@ class ConfirmedChannel:
             pass  # the normal case: on an idle connection only heartbeats come
         self.connection.heartbeat_check()
 
-    def _send_one(self, message: Message) -> None:
-        to = message.to
+    def _declare(self, to: Exchange | Queue) -> None:
         if to.name not in self.declared:
             to.bind(self.channel).declare()
             self.declared.add(to.name)
+
+    def _send_one(self, message: Message) -> None:
+        to = message.to
         exchange, routing_key = ("", to.name) if isinstance(to, Queue) else (to.name, message.routing_key)
         content_type, encoding, body = encode(message)
         properties = {"delivery_mode": 2, "message_id": str(uuid4()), **message.properties}

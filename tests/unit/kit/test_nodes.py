@@ -29,6 +29,8 @@ class Cluster:
 
 
 class Connection:
+    connection = None  # no sockets
+
     def __init__(self, cluster: Cluster, uri: str) -> None:
         self.cluster = cluster
         self.hostname = uri.removeprefix("amqp://")

@@ -41,6 +41,7 @@ class Broker:
 class Connection:
     supports_heartbeats = True
     hostname = "broker"
+    connection = None  # no sockets
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
