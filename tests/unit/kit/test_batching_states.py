@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import count
 
 import eventlet
+import pytest
 from eventlet import Timeout
 from eventlet.event import Event
 from hypothesis import HealthCheck, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy.exc import DataError
 
+from services.kit import batching as module
 from services.kit.batching import Batcher
 from services.kit.errors import Unavailable
 from tests.clock import simulated_clock
@@ -50,20 +52,21 @@ class Batches(RuleBasedStateMachine):
         self.bad: set[int] = set()
         self.committed: Counter[int] = Counter()
         self.callers: list[Caller] = []
-        self.under_way: Event | None = None
-        self.round_items: set[int] = set()
-        self.round_began = 0.0
+        self.under_way: dict[Event, list[int]] = {}  # rounds, and what is done in them
+        self.began: dict[int, float] = {}  # when the round of an item began
         self.batcher = Batcher(self.work, ROUND_S, eventlet.spawn)
 
     def work(self, items):
-        self.under_way = Event()
-        if not self.round_items.issuperset(items):  # else they are done again one by one
-            self.round_items, self.round_began = set(items), self.now()
+        if items[0] not in self.began:  # else they are done again one by one
+            assert len(self.under_way) < module.ROUNDS and (not self.under_way or len(items) >= module.ENOUGH)
+            self.began |= dict.fromkeys(items, self.now())
             assert all(self.callers[item].ended is None for item in items)
+        told = Event()
+        self.under_way[told] = list(items)
         try:
-            how = self.under_way.wait()
+            how = told.wait()
         finally:
-            self.under_way = None
+            del self.under_way[told]
         if how == "defect":
             raise KeyError("a defect")
         if any(item in self.bad for item in items):
@@ -88,11 +91,11 @@ class Batches(RuleBasedStateMachine):
         eventlet.spawn(caller.run, self.batcher)
         self.settle()
 
-    @precondition(lambda self: self.under_way is not None)
-    @rule(how=st.sampled_from(["commit", "commit", "lost reply", "lost reply", "defect"]))
-    def go_on(self, how: str) -> None:
-        if self.under_way is not None:
-            self.under_way.send(how)
+    @precondition(lambda self: self.under_way)
+    @rule(how=st.sampled_from(["commit", "commit", "lost reply", "lost reply", "defect"]), last=st.booleans())
+    def go_on(self, how: str, last: bool = False) -> None:
+        if self.under_way:
+            list(self.under_way)[-1 if last else 0].send(how)
         self.settle()
 
     @rule(seconds=st.sampled_from([0.5, 1, 2, 6]))
@@ -102,7 +105,7 @@ class Batches(RuleBasedStateMachine):
 
     @invariant()
     def a_round_ends(self) -> None:
-        assert self.under_way is None or self.now() <= self.round_began + ROUND_S
+        assert all(self.now() <= self.began[one] + ROUND_S for items in self.under_way.values() for one in items)
 
     @invariant()
     def nothing_is_done_twice(self) -> None:
@@ -126,7 +129,7 @@ class Batches(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Let time pass, and everything that is under way succeed: nobody is left, and the batcher serves the next."""
         try:
-            for _ in range(len(self.callers) + 5):
+            for _ in range(2 * len(self.callers) + 5):
                 self.go_on("commit")
                 self.wait(6)
             assert all(caller.ended is not None for caller in self.callers)
@@ -137,7 +140,13 @@ class Batches(RuleBasedStateMachine):
             self.simulation.__exit__(None, None, None)
 
 
-TestBatches = Batches.TestCase
-TestBatches.settings = settings(
-    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ENOUGH", 2)
+
+
+@pytest.mark.usefixtures("few_are_enough")
+class TestBatches(Batches.TestCase):
+    settings = settings(
+        max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
