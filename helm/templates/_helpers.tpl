@@ -62,7 +62,9 @@ number Kubernetes would fall back to one pod. Empty if nothing is there yet. (ro
 {{- define "nameko-hw.replicas" -}}
 {{- if .service.autoscaling.enabled -}}
 {{- $deployment := printf "%s-%s" (include "nameko-hw.fullname" .root) .name -}}
-{{- dig "spec" "replicas" "" (lookup "apps/v1" "Deployment" .root.Release.Namespace $deployment) -}}
+{{- with lookup "apps/v1" "Deployment" .root.Release.Namespace $deployment -}}
+{{- max .spec.replicas $.service.autoscaling.minReplicas -}}{{/* at 0, an autoscaler would stay off */}}
+{{- end -}}
 {{- else -}}
 {{- .service.replicas -}}
 {{- end -}}
