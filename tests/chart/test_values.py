@@ -165,15 +165,16 @@ def test_the_notes_say_what_to_do_next():
     assert "/etc/hosts" not in notes(MATRIX["ingress off"])
 
 
-@pytest.mark.parametrize("values", ["default", "external broker", "no persistence", "other names"])
+@pytest.mark.parametrize("values", ["default", "external broker", "no persistence", "other names", "three brokers"])
 def test_the_notes_name_the_volumes_that_stay(values: str):
     objects = render(MATRIX[values])
     volumes = {
-        f"{claim['metadata']['name']}-{one['metadata']['name']}-0"
+        f"{claim['metadata']['name']}-{one['metadata']['name']}-{number}"
         for one in objects.kind("StatefulSet")
+        for number in range(one["spec"]["replicas"])
         for claim in one["spec"].get("volumeClaimTemplates", [])
     }
-    assert set(re.findall(r"data-\S+-0", notes(MATRIX[values]))) == volumes
+    assert set(re.findall(r"data-\S+-\d", notes(MATRIX[values]))) == volumes
 
 
 def test_the_notes_say_what_there_is_not_without_the_prometheus_operator():
