@@ -38,12 +38,15 @@ class Cluster:
         self.values = values
         self.url = os.environ.get("BASE_URL", "http://arch.homework")
 
-    def kubectl(self, *arguments: str) -> str:
-        done = subprocess.run(
-            ["kubectl", "--namespace", NAMESPACE, *arguments], capture_output=True, text=True, timeout=INSTALL_S
-        )
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        command = ["kubectl", "--namespace", NAMESPACE, *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=INSTALL_S)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def apply(self, objects: list[Object]) -> None:
+        """Make objects that belong to no release."""
+        self.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(objects))
 
     def objects(self, *kinds: str) -> list[Object]:
         items: list[Object] = json.loads(self.kubectl("get", ",".join(kinds), "--output", "json"))["items"]
@@ -67,13 +70,19 @@ class Cluster:
             and any("running" in one["state"] for one in pod["status"].get("containerStatuses", []))
         ]
 
+    def scale(self, service: str, replicas: int) -> None:
+        """Let so many pods of a service run; with 0, return when none is left that finishes what it has."""
+        self.kubectl("scale", f"deployment/{RELEASE}-{service}", f"--replicas={replicas}")
+        self.wait_until_ready()
+
     def is_ready(self) -> bool:
         """Whether every workload has all its pods, new and ready, and no other pod runs."""
         for one in self.objects("deployments", "statefulsets"):
             wanted, status = one["spec"]["replicas"], one["status"]
             if status.get("observedGeneration", 0) < one["metadata"]["generation"]:
                 return False
-            if not wanted == status.get("readyReplicas") == status.get("updatedReplicas") == status["replicas"]:
+            counts = {status.get(count, 0) for count in ("readyReplicas", "updatedReplicas", "replicas")}
+            if counts != {wanted}:
                 return False
         return not self.ending()
 

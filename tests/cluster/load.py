@@ -1,7 +1,8 @@
 """Orders, one after the other from several clients, and the books they should leave behind."""
 
+import time
 from collections import Counter
-from itertools import count
+from itertools import count, pairwise
 from threading import Event, Thread
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ class Client:
         self.api = Api(url)
         self.user_id = self.api.new_user(balance=MONEY)["id"]
         self.orders: dict[str, int] = {}  # order id -> price
+        self.settled_at: list[float] = []  # when an answer told the final status
         self.failures: list[str] = []
         self.stopping = Event()
         self.thread = Thread(target=self._run)
@@ -42,6 +44,8 @@ class Client:
                 answer = self.api.order(self.user_id, price, key)
                 if answer.status_code in (201, 202):
                     self.orders[answer.json()["id"]] = price
+                    if answer.status_code == 201:
+                        self.settled_at.append(time.monotonic())
                     return
                 again = "Retry-After" if "Retry-After" in answer.headers else "no Retry-After"
                 self.failures.append(f"{answer.status_code}, {again}: {answer.text}")
@@ -74,6 +78,16 @@ class Load:
     @property
     def failures(self) -> list[str]:
         return [failure for client in self.clients for failure in client.failures]
+
+    @property
+    def wrong(self) -> list[str]:
+        """The failures that a client should not see when a server is away: all but 503 with Retry-After."""
+        return [failure for failure in self.failures if not failure.startswith("503, Retry-After:")]
+
+    def longest_pause_s(self) -> float:
+        """Return the longest time in which no answer told the final status of its order."""
+        times = sorted(one for client in self.clients for one in client.settled_at)
+        return max(after - before for before, after in pairwise(times))
 
     @property
     def orders(self) -> int:
