@@ -1,15 +1,23 @@
 """The settings of `config.yaml`, checked before anything starts."""
 
+import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
 QueueType = Literal["classic", "quorum"]
+Secret = SecretStr | None  # which no log shows; None or empty: not set
+
+#: How tokens may be signed: with a key that who checks them has as well, by its least length in bytes (RFC 7518,
+#: section 3.2), or with one whose other half is public.
+SHARED = {"HS256": 32, "HS384": 48, "HS512": 64}
+PUBLIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+INTERNAL_TOKEN_LENGTH = 32
 
 NODE_SEPARATOR = ";"  # between the URIs of several nodes of the broker, as for kombu
 
@@ -58,6 +66,14 @@ class Settings(BaseModel):
     MAX_STREAMS: Count
     CORS_ORIGINS: list[str]
     BODY_LIMIT_BYTES: Annotated[int, Field(ge=1024, le=2**30)]
+    AUTH: Literal["off", "jwt"]
+    AUTH_JWKS: str | None
+    AUTH_KEY: Secret
+    AUTH_ALGORITHMS: list[str]
+    AUTH_ISSUER: str | None
+    AUTH_AUDIENCE: str | None
+    AUTH_LEEWAY_S: Annotated[float, Field(ge=0, le=120)]
+    INTERNAL_TOKEN: Secret
     LOGGING: dict[str, Any]
 
     @field_validator("AMQP_URI")
@@ -103,6 +119,59 @@ class Settings(BaseModel):
             if not _is_base_url(origin) or urlsplit(origin).path:
                 raise ValueError("each should be an origin like https://shop.example.com")
         return origins
+
+    @field_validator("AUTH", mode="before")
+    @classmethod
+    def _is_a_word(cls, auth: Any) -> Any:
+        return "off" if auth is False else auth  # as YAML reads it
+
+    @field_validator("AUTH_JWKS")
+    @classmethod
+    def _is_safe_place(cls, place: str | None) -> str | None:
+        """Take a file, and a URL from where nobody else can put keys in the place of the provider's."""
+        if place and "://" in place:
+            parts = urlsplit(place) if _is_base_url(place) else None
+            if parts is None or (parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost")):
+                raise ValueError("should be a file, or a URL like https://login.example.com/jwks")
+        return place
+
+    @field_validator("AUTH_KEY", "INTERNAL_TOKEN")
+    @classmethod
+    def _is_one_word(cls, secret: Secret) -> Secret:
+        text = secret.get_secret_value() if secret else ""
+        if not re.fullmatch(r"[\x21-\x7e]*", text):
+            raise ValueError("should be printable ASCII characters without spaces")
+        return secret if text else None
+
+    @field_validator("INTERNAL_TOKEN")
+    @classmethod
+    def _is_long(cls, secret: Secret) -> Secret:
+        if secret and len(secret) < INTERNAL_TOKEN_LENGTH:
+            raise ValueError(f"should have {INTERNAL_TOKEN_LENGTH} characters or more")
+        return secret
+
+    @model_validator(mode="after")
+    def _can_check_tokens(self) -> "Settings":
+        if self.AUTH == "off":
+            return self
+        if bool(self.AUTH_JWKS) == bool(self.AUTH_KEY):
+            raise ValueError("AUTH_JWKS: either this or AUTH_KEY should be given, as AUTH is jwt")
+        for key in ("AUTH_ISSUER", "AUTH_AUDIENCE"):
+            if not getattr(self, key):
+                raise ValueError(f"{key}: should be given, as AUTH is jwt")
+        known = tuple(SHARED) if self.AUTH_KEY else PUBLIC
+        if not set(self.AUTH_ALGORITHMS) <= set(known):
+            source = "AUTH_KEY" if self.AUTH_KEY else "AUTH_JWKS"
+            raise ValueError(f"AUTH_ALGORITHMS: should be of {', '.join(known)}, as the key is {source}")
+        least = max(SHARED[one] for one in self.algorithms) if self.AUTH_KEY else 0
+        if self.AUTH_KEY and len(self.AUTH_KEY) < least:
+            raise ValueError(f"AUTH_KEY: should have {least} characters or more")
+        return self
+
+    @property
+    def algorithms(self) -> list[str]:
+        """By which of them a token may be signed."""
+        return self.AUTH_ALGORITHMS or (["HS256"] if self.AUTH_KEY else ["RS256", "ES256", "EdDSA"])
 
     @model_validator(mode="after")
     def _are_in_proportion(self) -> "Settings":

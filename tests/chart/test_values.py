@@ -22,6 +22,8 @@ OWN = {
     "WEB_SERVER_ADDRESS",
     "DRAIN_TIMEOUT_S",
     "DB_BEHIND_POOLER",
+    "AUTH_KEY",
+    "INTERNAL_TOKEN",
     *(f"{service.upper()}_URL" for service in SERVICES if service != "orders"),
     *(database_variable(service) for service in SERVICES),
 }

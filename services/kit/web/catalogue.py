@@ -27,6 +27,11 @@ COMMON: Mapping[str, Meaning] = {
     "idempotency-key-reused": Meaning(
         422, "The Idempotency-Key was used before for a request with other values. Nothing was changed."
     ),
+    "unauthorized": Meaning(401, "The request has no token. Send one as `Authorization: Bearer ...`."),
+    "invalid-token": Meaning(401, "The token cannot be used: `detail` says why. Get another one."),
+    "insufficient-scope": Meaning(
+        403, "The token may not do this; `scope` in `WWW-Authenticate` names the scope that it lacks."
+    ),
     "no-such-path": Meaning(404, "There is nothing at this path."),
     "method-not-allowed": Meaning(405, "The resource does not allow this method; `Allow` says which it does."),
     "request-timeout": Meaning(408, "The request did not arrive in time. Send it again."),

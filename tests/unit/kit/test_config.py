@@ -1,6 +1,7 @@
 """A wrong configuration stops the start with one line that names the key and keeps its secrets."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,12 @@ def test_the_defaults_are_good():
         ("SERVICE_URLS", {"billing": "http://[::1"}),
         ("SERVICE_URLS", {"billing": "http://billing/?of=mine"}),
         ("SERVICE_URLS", {"billing": "http://billing\n"}),
+        ("AUTH", "on"),
+        ("AUTH_JWKS", "http://login.example.com/jwks"),
+        ("AUTH_JWKS", "ftp://login.example.com/jwks"),
+        ("AUTH_KEY", "two words"),
+        ("AUTH_LEEWAY_S", 3600),
+        ("INTERNAL_TOKEN", "short"),
         ("SPELLED_WRONG", 1),
     ],
 )
@@ -65,6 +72,38 @@ def test_a_wrong_value_is_named(key, value):
         check(config() | {key: value})
     assert key in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+JWT = {"AUTH": "jwt", "AUTH_JWKS": "https://login.example.com/jwks", "AUTH_ISSUER": "x", "AUTH_AUDIENCE": "y"}
+LONG = "k" * 32
+
+
+@pytest.mark.parametrize(
+    "key, wrong",
+    [
+        ("AUTH_JWKS", {"AUTH_JWKS": None}),
+        ("AUTH_JWKS", {"AUTH_KEY": LONG}),
+        ("AUTH_ISSUER", {"AUTH_ISSUER": None}),
+        ("AUTH_AUDIENCE", {"AUTH_AUDIENCE": ""}),
+        ("AUTH_ALGORITHMS", {"AUTH_ALGORITHMS": ["none"]}),
+        ("AUTH_ALGORITHMS", {"AUTH_ALGORITHMS": ["RS256", "HS256"]}),
+        ("AUTH_ALGORITHMS", {"AUTH_JWKS": None, "AUTH_KEY": LONG, "AUTH_ALGORITHMS": ["RS256"]}),
+        ("AUTH_KEY", {"AUTH_JWKS": None, "AUTH_KEY": LONG[1:]}),
+        ("AUTH_KEY", {"AUTH_JWKS": None, "AUTH_KEY": LONG, "AUTH_ALGORITHMS": ["HS256", "HS512"]}),
+    ],
+)
+def test_what_tokens_need_is_named_if_it_is_missing_or_does_not_fit(key, wrong):
+    assert check(config() | JWT).algorithms == ["RS256", "ES256", "EdDSA"]
+    with pytest.raises(BadConfiguration, match=f"^config.yaml: {key}: ") as caught:
+        check(config() | JWT | wrong)
+    assert "\n" not in str(caught.value) and LONG[1:] not in str(caught.value)
+
+
+def test_a_secret_is_text_whatever_it_looks_like_and_is_not_shown(monkeypatch):
+    monkeypatch.setenv("INTERNAL_TOKEN", "1" * 40)
+    settings = check(config())
+    assert settings.INTERNAL_TOKEN.get_secret_value() == "1" * 40
+    assert "1" * 40 not in repr(settings)
 
 
 @pytest.mark.parametrize("url", ["http://billing:8000", "https://shop.test/billing/", "http://[::1]:8000", "", None])
@@ -103,7 +142,7 @@ def test_every_setting_is_in_the_file_and_can_be_set_from_the_environment():
         "LOGGING",
         "HEARTBEAT",
     }:
-        assert f"\n{name}: ${{{name.upper()}:" in text
+        assert re.search(rf"\n{name}: (!raw_env_var )?\$\{{{name.upper()}:", text), name
 
 
 @pytest.mark.parametrize("service", ["orders", "users"])
