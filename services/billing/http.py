@@ -9,6 +9,7 @@ from services.billing import models, service
 from services.contracts import AccountOpened, Outcome, Payment, PaymentRequest, PaymentState
 from services.kit.batching import batched
 from services.kit.outbox.provider import Outbox
+from services.kit.web.auth.rules import Rule
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.transport import HttpTransport
 from services.notices import notice_of
@@ -26,7 +27,13 @@ class BillingService(service.AskedBilling):
     #: Billing tells of nothing in this style; this delivers what the style `events` has left.
     outbox = Outbox(models.OutboxEvent, HttpTransport("notifications", notice_of), ignores=(AccountOpened,))
 
-    @http("PUT", "/internal/billing/accounts/<uuid:user_id>", answers={200: AccountState}, summary="Open an account")
+    @http(
+        "PUT",
+        "/internal/billing/accounts/<uuid:user_id>",
+        needs=Rule.SERVICES,
+        answers={200: AccountState},
+        summary="Open an account",
+    )
     def put_account(self, user_id: UUID) -> Reply:
         """Open the user's account, or find it open."""
         self._open_together.one(user_id)
@@ -39,6 +46,7 @@ class BillingService(service.AskedBilling):
     @http(
         "PUT",
         "/internal/billing/payments/<uuid:order_id>",
+        needs=Rule.SERVICES,
         body=PaymentRequest,
         answers={200: PaymentState},
         summary="Pay for an order",
@@ -60,6 +68,7 @@ class BillingService(service.AskedBilling):
     @http(
         "PUT",
         "/internal/billing/refusals/<uuid:order_id>",
+        needs=Rule.SERVICES,
         body=PaymentRequest,
         answers={200: PaymentState},
         summary="Refuse to pay for an order",

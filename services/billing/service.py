@@ -4,6 +4,7 @@ How billing hears of users and orders is in `broker.py`, `http.py` and `events.p
 """
 
 from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
 from services.billing import models, store
@@ -13,12 +14,14 @@ from services.contracts import Outcome, Payment
 from services.kit.busy import Busy
 from services.kit.db.database import Database
 from services.kit.errors import KeyReused
+from services.kit.web.auth.rules import Needs, Owner
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page
 from services.kit.web.problems import RETRY_AFTER, Problem
 from services.problems import not_found
 
 ACCOUNT = "/billing/accounts/<uuid:user_id>"
+no_account = partial(not_found, "account")
 
 
 class Billing:
@@ -28,7 +31,13 @@ class Billing:
     db = Database(models.Base)
     busy = Busy()
 
-    @http("GET", ACCOUNT, answers={200: AccountView, 404: "account-not-found"}, summary="Show an account")
+    @http(
+        "GET",
+        ACCOUNT,
+        needs=Needs("billing:read", Owner.PATH, no_account),
+        answers={200: AccountView, 404: "account-not-found"},
+        summary="Show an account",
+    )
     def show_account(self, user_id: UUID) -> Reply:
         """Show what the user has."""
         with self.db.get_session() as session:
@@ -37,6 +46,7 @@ class Billing:
     @http(
         "POST",
         f"{ACCOUNT}/deposit",
+        needs=Needs("billing:deposit", Owner.PATH, no_account),
         body=Money,
         answers={200: OperationView, 404: "account-not-found", 503: "account-busy"},
         summary="Deposit money",
@@ -48,6 +58,7 @@ class Billing:
     @http(
         "POST",
         f"{ACCOUNT}/withdraw",
+        needs=Needs("billing:withdraw", Owner.PATH, no_account),
         body=Money,
         answers={200: OperationView, 402: "insufficient-funds", 404: "account-not-found", 503: "account-busy"},
         summary="Withdraw money",
@@ -80,6 +91,7 @@ class Billing:
     @http(
         "GET",
         f"{ACCOUNT}/operations",
+        needs=Needs("billing:read", Owner.PATH, no_account),
         query=OperationsQuery,
         answers={200: Page[OperationView], 404: "account-not-found"},
         summary="List the operations of an account, newest first",
@@ -95,6 +107,7 @@ class Billing:
     @http(
         "GET",
         f"{ACCOUNT}/operations/<uuid:operation_id>",
+        needs=Needs("billing:read", Owner.PATH, partial(not_found, "operation")),
         answers={200: OperationView, 404: "operation-not-found"},
         summary="Show an operation",
         ends=True,

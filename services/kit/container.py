@@ -15,7 +15,9 @@ from services.kit.dns import install
 from services.kit.metrics import metrics_of
 from services.kit.product import Product
 from services.kit.tracing import InheritingPool, tracer_of
+from services.kit.web.auth.guard import Guard
 from services.kit.web.client import HttpClient
+from services.kit.web.entrypoint import Http
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,8 +42,9 @@ class Container(ServiceContainer):
         urls = {key: with_driver(url) for key, url in self.settings.DB_URIS.items()}
         super().__init__(service_cls, {**config, "DB_URIS": urls})
         self._worker_pool = InheritingPool(self.max_workers)
-        for extension in self.subextensions:
-            if isinstance(extension, HttpClient):
+        self.guard = _or_exit(Guard, self.settings)
+        for extension in (*self.subextensions, *self.entrypoints):
+            if isinstance(extension, (HttpClient, Http)):
                 _or_exit(extension.check, self.settings)
 
     def start(self) -> None:

@@ -7,6 +7,7 @@ from services.kit.config import Settings
 from services.kit.metrics import Metrics
 from services.kit.product import Product
 from services.kit.tracing import Span, Tracer
+from services.kit.web.auth.guard import Guard
 
 
 class Thread(Protocol):
@@ -25,6 +26,7 @@ class Container(Protocol):
     metrics: Metrics
     tracer: Tracer
     product: Product
+    guard: Guard
     config: Mapping[str, Any]
     accept: Collection[str]
     dependencies: Collection[Any]

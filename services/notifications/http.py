@@ -5,6 +5,7 @@ from uuid import UUID
 
 from services.contracts import ContactRequest, LetterRequest, OrderPaid, OrderRejected, UserRegistered
 from services.kit.batching import batched
+from services.kit.web.auth.rules import Rule
 from services.kit.web.entrypoint import Reply, http
 from services.notifications import service
 from services.notifications.domain import LetterKind
@@ -16,6 +17,7 @@ class NotificationsService(service.Notifications):
     @http(
         "PUT",
         "/internal/notifications/letters/<uuid:order_id>",
+        needs=Rule.SERVICES,
         body=LetterRequest,
         answers={200: LetterRequest},
         summary="Store the letter of an order",
@@ -40,6 +42,7 @@ class NotificationsService(service.Notifications):
     @http(
         "PUT",
         "/internal/notifications/contacts/<uuid:user_id>",
+        needs=Rule.SERVICES,
         body=ContactRequest,
         answers={200: ContactRequest},
         summary="Keep where a user gets letters",

@@ -4,6 +4,7 @@ How notifications hears of orders and users is in `broker.py`, `http.py` and `ev
 """
 
 from collections.abc import Sequence
+from functools import partial
 from uuid import UUID, uuid4
 
 from services.contracts import OrderPaid, OrderRejected, Outcome, PaymentAccepted, PaymentRefused, UserRegistered
@@ -13,6 +14,7 @@ from services.kit.db.commits import Position, starts
 from services.kit.db.database import Database
 from services.kit.feed import Entry, Feed, FeedQuery
 from services.kit.inbox.provider import Inbox
+from services.kit.web.auth.rules import Needs, Owner
 from services.kit.web.entrypoint import Reply, Stream, http
 from services.kit.web.pages import Page
 from services.notifications import models, store
@@ -60,7 +62,14 @@ class Notifications:
         with self.db.autocommit() as connection:
             return store.add_contacts(connection, [NewContact(event.user_id, event.email) for event in events])
 
-    @http("POST", "/notifications", body=NewMessage, answers={201: LetterView}, summary="Store a letter")
+    @http(
+        "POST",
+        "/notifications",
+        needs=Needs("notifications:write", Owner.BODY, partial(not_found, "user")),
+        body=NewMessage,
+        answers={201: LetterView},
+        summary="Store a letter",
+    )
     def create_message(self, key: str | None, body: NewMessage) -> Reply:
         """Store a letter to a user or to an address; nothing is really sent."""
         request = MessageRequest(uuid4(), key, body.user_id, body.email, body.subject, body.body)
@@ -73,6 +82,7 @@ class Notifications:
     @http(
         "GET",
         "/notifications/<uuid:letter_id>",
+        needs=Needs("notifications:read", Owner.ANSWER, partial(not_found, "letter")),
         answers={200: LetterView, 404: "letter-not-found"},
         summary="Show a letter",
         ends=True,
@@ -88,6 +98,7 @@ class Notifications:
     @http(
         "GET",
         "/notifications",
+        needs=Needs("notifications:read", Owner.QUERY),
         query=LettersQuery,
         answers={200: Page[LetterView]},
         summary="List letters, newest first",
@@ -101,6 +112,7 @@ class Notifications:
     @http(
         "GET",
         "/events",
+        needs=Needs("notifications:read", Owner.QUERY),
         query=FeedQuery,
         answers={200: EventPage},
         streams=True,

@@ -11,15 +11,18 @@ from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from services.kit.web.entrypoint import IDEMPOTENCY_KEY, KEY_PATTERN, Http, Route
+from services.kit.web.auth.rules import Needs, Rule
+from services.kit.web.entrypoint import Http, Route
 from services.kit.web.prefer import PREFER
 from services.kit.web.problems import ProblemView
+from services.kit.web.reading import IDEMPOTENCY_KEY, KEY_PATTERN
 from services.kit.web.request_id import REQUEST_ID
 from services.kit.web.sse import LAST_EVENT_ID
 from services.ops.openapi_answers import first_example, responses, used_headers
 from services.shop import DEFAULT_STYLE, INTERNAL, ROUTES, SERVICES, SHOP, STYLES, Style, base_class, service_class
 
 REF = "#/components/schemas/{model}"
+USER, SERVICE = "token", "service"  # the names of the schemes
 LIMITS = {"ge": "minimum", "le": "maximum"}  # behind a validator pydantic does not translate its own words
 
 ABOUT = """\
@@ -29,6 +32,10 @@ Amounts are integers in the minor unit of one currency. Times are RFC 3339, in U
 (RFC 9457) with a stable `type`. Every POST takes an `Idempotency-Key`: the same key with the same values has
 one effect. A repetition gets the first answer with `Idempotent-Replayed: true`, or, of what was still pending
 then, its present state.
+
+Tokens are asked for if the setting `AUTH` is `jwt`, as a shop has it; then each operation needs the scope that its
+`security` names, or `admin`. Without `admin` a token is good for its own user only, `sub`: what belongs to another one
+is not there, and a list holds what is its own. While `AUTH` is `off` there is no 401 and no 403.
 """
 ABOUT_INTERNAL = """\
 What services ask each other in the style `http`. No gateway and no ingress forwards these paths.
@@ -110,8 +117,28 @@ def as_dict(style: Style, internal: bool = False) -> dict[str, Any]:
         "security": [],
         "tags": [{"name": name, "description": first_sentence(base_class(name))} for name in SERVICES],
         "paths": paths,
-        "components": {"schemas": schemas, "headers": used_headers(paths)},
+        "components": {"schemas": schemas, "headers": used_headers(paths), "securitySchemes": schemes(internal)},
     }
+
+
+def schemes(internal: bool) -> dict[str, Any]:
+    """Describe who may send a request."""
+    if internal:
+        secret = "The secret that services share, INTERNAL_TOKEN; if none is set, everybody is let in"
+        return {SERVICE: {"type": "http", "scheme": "bearer", "description": secret}}
+    token = "A token of the provider that the settings name (RFC 6750), if `AUTH` is `jwt`"
+    return {USER: {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": token}}
+
+
+def security(needs: Needs | Rule) -> list[dict[str, list[str]]]:
+    """Describe what a route needs; nothing, by the last alternative, while AUTH is off."""
+    match needs:
+        case Needs():
+            return [{USER: [needs.scope]}, {}]
+        case Rule.SERVICES:
+            return [{SERVICE: []}, {}]
+        case Rule.OPEN:
+            return []
 
 
 def first_sentence(service: type[Any]) -> str:
@@ -125,6 +152,7 @@ def operation(method: Callable[..., Any], route: Route, refs: dict[Any, Any]) ->
         "summary": route.summary,
         "description": inspect.getdoc(method) or "",
         "tags": [tag(route)],
+        "security": security(route.needs),
         "parameters": parameters(route),
         "responses": responses(route, refs),
     }

@@ -1,14 +1,17 @@
 """What a route answers, for the OpenAPI document: models, problems, headers, and an example of each."""
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from services.kit.errors import KeyReused
 from services.kit.web import sse
+from services.kit.web.auth.refusals import AUTHENTICATE, insufficient_scope, invalid_token, no_token, two_tokens
+from services.kit.web.auth.rules import Needs, Rule
 from services.kit.web.catalogue import COMMON
-from services.kit.web.entrypoint import IDEMPOTENCY_KEY, Route
+from services.kit.web.entrypoint import Route
 from services.kit.web.prefer import PREFERENCE_APPLIED
 from services.kit.web.problems import (
     CONTENT_TYPE,
@@ -19,6 +22,7 @@ from services.kit.web.problems import (
     from_exception,
     invalid,
 )
+from services.kit.web.reading import IDEMPOTENCY_KEY
 from services.kit.web.request_id import REQUEST_ID, identified
 from services.shop import SHOP
 
@@ -33,6 +37,12 @@ STREAM = (
     "The first thing that comes is an `id` alone: where the stream begins. Lines that begin with `:` say that it lives."
 )
 STREAM_EXAMPLE = "id: 7431234567890123456.1240.5b0d1f4c-0a3e-4b7d-8a53-41f6a1d2c9e8\nevent: order_paid\ndata: {...}\n\n"
+#: The answers to a request whose sender may not send it.
+REFUSALS: Mapping[str, Callable[[Any], Problem]] = {
+    "unauthorized": lambda needs: no_token(),
+    "invalid-token": lambda needs: invalid_token("has expired"),
+    "insufficient-scope": lambda needs: insufficient_scope(needs.scope),
+}
 UNKNOWN_FIELD = {"colour": "green"}  # no request of ours has it
 SOME_REQUEST = "0f6a2c1e-8b0d-4c55-9a57-3d1be0c8f1aa"
 
@@ -67,6 +77,11 @@ HEADERS: dict[str, Described] = {
         "description": "Of what has ended, and never changes again, for `If-None-Match`",
         "schema": {"type": "string"},
         "example": '"bdfe1ad4a5ee8a3bd2ad0f4b1a3d0f5a0e4d9d27"',
+    },
+    AUTHENTICATE: {
+        "description": "What is wrong with the token, and which scope it lacks (RFC 6750)",
+        "schema": {"type": "string"},
+        "example": 'Bearer realm="api", error="invalid_token"',
     },
     PREFERENCE_APPLIED: {
         "description": "The wait that was applied, in seconds, if the request preferred one",
@@ -136,13 +151,15 @@ def problems(route: Route) -> dict[int, list[str]]:
     def add(status: int, *names: str) -> None:
         found.setdefault(status, []).extend(names)
 
+    for status, names in of_tokens(route).items():
+        add(status, *names)
     if "<" in route.path:
         add(404, "no-such-path")
     if route.body:
         add(400, "malformed-json", "malformed-body")
         for name in ("request-timeout", "body-too-long", "unsupported-media-type"):
             add(COMMON[name].status, name)
-    if route.method == "POST" or route.query:
+    if route.needs is Rule.OPEN and (route.method == "POST" or route.query):
         add(400, "invalid-request")
     if route.body or route.query:
         add(422, "invalid-request")
@@ -153,12 +170,24 @@ def problems(route: Route) -> dict[int, list[str]]:
     return found
 
 
+def of_tokens(route: Route) -> dict[int, list[str]]:
+    """Return the names of the problems of a request whose sender may not send it."""
+    if route.needs is Rule.OPEN:
+        return {}
+    found = {400: ["invalid-request"], 401: ["unauthorized", "invalid-token"]}
+    if isinstance(route.needs, Needs):
+        found[403] = ["insufficient-scope"]
+        if route.needs.missing and 404 not in route.answers:
+            found[404] = [route.needs.missing().view.type]
+    return found
+
+
 def problem(status: int, names: list[str], route: Route, refs: dict[Any, Any]) -> Described:
     """Describe an answer that is one of several problems, with an example of each."""
     meanings = {name: {**COMMON, **SHOP.meanings}[name].text for name in names}
     several = "\n".join(f"- `{name}`: {text}" for name, text in meanings.items())
     is_own = route.method == "POST" and isinstance(route.answers.get(status), str) and status < 500
-    extra = {REPLAYED: is_own, "Retry-After": status == 503}
+    extra = {REPLAYED: is_own, "Retry-After": status == 503, AUTHENTICATE: status in (401, 403)}
     examples = {name: example_of_problem(status, name, route) for name in names}
     return {
         "description": several if len(names) > 1 else meanings[names[0]],
@@ -174,8 +203,12 @@ def example_of_problem(status: int, name: str, route: Route) -> Any:
         made = from_exception(KeyReused(), {})
     elif name == "invalid-request" and status == 422:
         made = refusal(route.body or route.query)
+    elif name in REFUSALS:
+        made = REFUSALS[name](route.needs)
     elif name == "invalid-request" and route.method == "POST":
         made = bad_field(IDEMPOTENCY_KEY, "malformed", "should be 1 to 255 printable ASCII characters", status)
+    elif name == "invalid-request" and not route.query:
+        made = two_tokens()
     elif name == "invalid-request":
         made = bad_field("limit", "repeated", "is given twice", status)
     with identified(SOME_REQUEST):

@@ -19,6 +19,7 @@ from services.kit.recovery import NotYet, Recovery
 from services.kit.timers import every
 from services.kit.tracing import note, traceparent
 from services.kit.waiting import Ends
+from services.kit.web.auth.rules import Needs, Owner
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page
 from services.kit.web.problems import RETRY_AFTER
@@ -48,6 +49,7 @@ class Orders:
     @http(
         "POST",
         "/orders",
+        needs=Needs("orders:write", Owner.BODY, partial(not_found, "account")),
         body=NewOrder,
         answers={201: OrderView, 202: OrderView, 404: "account-not-found"},
         summary="Place an order",
@@ -113,6 +115,7 @@ class Orders:
     @http(
         "GET",
         "/orders/<uuid:order_id>",
+        needs=Needs("orders:read", Owner.ANSWER, partial(not_found, "order")),
         answers={200: OrderView, 404: "order-not-found"},
         summary="Show an order",
         waits=True,
@@ -126,7 +129,14 @@ class Orders:
             raise not_found("order")
         return self.ends.show(OrderView.model_validate(order))
 
-    @http("GET", "/orders", query=OrdersQuery, answers={200: Page[OrderView]}, summary="List orders, newest first")
+    @http(
+        "GET",
+        "/orders",
+        needs=Needs("orders:read", Owner.QUERY),
+        query=OrdersQuery,
+        answers={200: Page[OrderView]},
+        summary="List orders, newest first",
+    )
     def list_orders(self, query: OrdersQuery) -> Reply:
         """List the orders of a user or of everybody, of one status or of any; without those that were answered 404."""
         with self.db.get_session() as session:

@@ -9,6 +9,7 @@ from services.kit.errors import CallFailed
 from services.kit.outbox.provider import Outbox
 from services.kit.outbox.table import OutgoingEvent
 from services.kit.recovery import one_by_one
+from services.kit.web.auth.rules import Rule
 from services.kit.web.client import HttpProxy
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.transport import HttpTransport
@@ -41,7 +42,13 @@ class UsersService(service.AskingUsers):
     def _register_due(self, users: Sequence[UserView]) -> Sequence[UserView | Exception]:
         return one_by_one(users, lambda user: self._register(user, events=[]))
 
-    @http("GET", "/internal/users/<uuid:user_id>", answers={200: UserKnown}, summary="Say whether there is such a user")
+    @http(
+        "GET",
+        "/internal/users/<uuid:user_id>",
+        needs=Rule.SERVICES,
+        answers={200: UserKnown},
+        summary="Say whether there is such a user",
+    )
     def get_known(self, user_id: UUID) -> Reply:
         """A user is one from the moment at which it is stored."""
         with self.db.autocommit() as connection:

@@ -15,6 +15,7 @@ from services.kit.recovery import Recovery
 from services.kit.timers import every
 from services.kit.tracing import traceparent
 from services.kit.waiting import Ends
+from services.kit.web.auth.rules import Needs, Owner
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.pages import Page
 from services.kit.web.problems import FieldError, Problem
@@ -35,7 +36,13 @@ class Users:
     ends = Ends(models.User, UserView, ended=(UserStatus.ACTIVE,))
 
     @http(
-        "POST", "/users", body=NewUser, answers={201: UserView, 409: "email-taken"}, summary="Create a user", waits=True
+        "POST",
+        "/users",
+        needs=Needs("users:register"),
+        body=NewUser,
+        answers={201: UserView, 409: "email-taken"},
+        summary="Create a user",
+        waits=True,
     )
     def create_user(self, key: str | None, body: NewUser, wait_s: float | None) -> Reply:
         """Store the user and its event, then have the account opened; `pending` until billing has it."""
@@ -75,6 +82,7 @@ class Users:
     @http(
         "GET",
         "/users/<uuid:user_id>",
+        needs=Needs("users:read", Owner.PATH, partial(not_found, "user")),
         answers={200: UserView, 404: "user-not-found"},
         summary="Show a user",
         waits=True,
@@ -88,11 +96,18 @@ class Users:
             raise not_found("user")
         return self.ends.show(UserView.model_validate(user))
 
-    @http("GET", "/users", query=UsersQuery, answers={200: Page[UserView]}, summary="List users, newest first")
-    def list_users(self, query: UsersQuery) -> Reply:
+    @http(
+        "GET",
+        "/users",
+        needs=Needs("users:read", Owner.ONLY),
+        query=UsersQuery,
+        answers={200: Page[UserView]},
+        summary="List users, newest first",
+    )
+    def list_users(self, query: UsersQuery, only: UUID | None) -> Reply:
         """List everybody, or the one user with an address: also whom a `POST` has created whose answer was lost."""
         with self.db.get_session() as session:
-            users, next_ = store.newest(session, query)
+            users, next_ = store.newest(session, query, only)
         return Reply(200, Page[UserView](items=[UserView.model_validate(user) for user in users], next=next_))
 
 

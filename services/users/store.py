@@ -149,9 +149,11 @@ def get(session: Session, user_id: UUID) -> User | None:
     return session.get(User, user_id)
 
 
-def newest(session: Session, page: UsersQuery) -> tuple[Sequence[User], str | None]:
-    """Return a page of users, newest first."""
+def newest(session: Session, page: UsersQuery, only: UUID | None = None) -> tuple[Sequence[User], str | None]:
+    """Return a page of users, newest first: of all, or of no other than `only`."""
     users = select(User)
+    if only is not None:
+        users = users.where(User.id == only)
     if page.email is not None:
         users = users.where(func.lower(User.email) == func.lower(page.email))  # as `users_email` compares
     return newest_first(session, users, page, User.created_at, User.id)

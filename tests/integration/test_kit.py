@@ -31,7 +31,8 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Postg
     (folder / "notes.py").write_text(code)
     with Postgres(folder / "postgres") as postgres:
         postgres.ensure_databases(["notes"])
-        config = yaml.safe_load(re.sub(r"\$\{\w+:([^}]*)\}", r"\1", (ROOT / "config.yaml").read_text())) | {
+        defaults = re.sub(r"(?:!raw_env_var )?\$\{\w+:([^}]*)\}", r"\1", (ROOT / "config.yaml").read_text())
+        config = yaml.safe_load(defaults) | {
             "AMQP_URI": broker.URI,
             "WEB_SERVER_ADDRESS": f"127.0.0.1:{port}",
             "SERVICE_CONTAINER_CLS": "notes.NotesContainer",

@@ -70,7 +70,7 @@ CHANGES = [
     Change(
         "body-of-the-limit-refused",
         "a body of BODY_LIMIT_BYTES is refused",
-        "kit/web/entrypoint.py",
+        "kit/web/reading.py",
         "    if len(body) > limit:",
         "    if len(body) >= limit:",
         ("unit/kit/test_http.py",),
@@ -78,7 +78,7 @@ CHANGES = [
     Change(
         "length-of-the-limit-refused",
         "a body that says that it has BODY_LIMIT_BYTES is refused",
-        "kit/web/entrypoint.py",
+        "kit/web/reading.py",
         "(request.content_length or 0) > limit",
         "(request.content_length or 0) >= limit",
         ("unit/kit/test_http.py",),
@@ -86,7 +86,7 @@ CHANGES = [
     Change(
         "chunks-without-limit",
         "a body in chunks that is one byte too long is taken",
-        "kit/web/entrypoint.py",
+        "kit/web/reading.py",
         "    if len(body) > limit:",
         "    if len(body) > limit + 1:",
         ("unit/kit/test_http.py",),
@@ -94,7 +94,7 @@ CHANGES = [
     Change(
         "short-key-limit",
         "a key of 255 characters is refused",
-        "kit/web/entrypoint.py",
+        "kit/web/reading.py",
         r"([\x20-\x7e]{0,253}[\x21-\x7e])?",
         r"([\x20-\x7e]{0,252}[\x21-\x7e])?",
         ("unit/kit/test_http.py",),
@@ -102,7 +102,7 @@ CHANGES = [
     Change(
         "long-key-limit",
         "a key of 256 characters is taken",
-        "kit/web/entrypoint.py",
+        "kit/web/reading.py",
         r"([\x20-\x7e]{0,253}[\x21-\x7e])?",
         r"([\x20-\x7e]{0,254}[\x21-\x7e])?",
         ("unit/kit/test_http.py",),

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
+from services.kit.web.auth.rules import Needs, Rule
 from services.local.stack import ROOT
-from services.ops.openapi import document
-from services.shop import SERVICES
+from services.ops.openapi import document, routes
+from services.shop import SERVICES, STYLES
 
 #: For each role in a service, the modules of the service itself that it may import.
 MAY_IMPORT = {
@@ -98,8 +99,15 @@ def test_the_committed_openapi_is_that_of_the_code():
     assert committed == document(), "write it anew with `make openapi`"
     validate(json.loads(committed))
     components = json.loads(committed)["components"]
+    components.pop("securitySchemes")  # which are named, and not referred to
     there = {f"#/components/{kind}/{name}" for kind, named in components.items() for name in named}
     assert there == set(re.findall(r'"\$ref": "([^"]+)"', committed))
+
+
+def test_what_services_call_is_for_services_and_nothing_that_clients_call_is_open():
+    for style in STYLES.values():
+        assert all(route.needs is Rule.SERVICES for _, route in routes(style, internal=True))
+        assert all(isinstance(route.needs, Needs) for _, route in routes(style))
 
 
 def test_no_statement_returns_whatever_columns_its_table_has():

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from services.kit.web.auth.rules import Rule
 from services.kit.web.entrypoint import Route
 from services.kit.web.problems import ProblemView
 from services.ops.openapi import operation
@@ -22,7 +23,7 @@ REFS: dict[Any, Any] = {(View, "serialization"): {}, (ProblemView, "serializatio
 
 def described(waits: bool) -> tuple[list[str], dict[str, bool]]:
     """Return the names of the parameters, and which answers say what was applied."""
-    route = Route("POST", "/things", answers={201: View, 202: View, 404: "order-not-found"}, waits=waits)
+    route = Route("POST", "/things", Rule.OPEN, answers={201: View, 202: View, 404: "order-not-found"}, waits=waits)
     found = operation(add_thing, route, REFS)
     answers = {one: "Preference-Applied" in answer.get("headers", {}) for one, answer in found["responses"].items()}
     return [one["name"] for one in found["parameters"]], answers

@@ -36,6 +36,7 @@ from services.kit.errors import CallFailed, Unavailable
 from services.kit.outage import Outage, next_pause_s
 from services.kit.seams import Container
 from services.kit.tracing import Kind
+from services.kit.web.auth.internal import check_internal
 
 log = logging.getLogger(__name__)
 
@@ -115,12 +116,13 @@ class HttpClient(SharedExtension):
         return type(self), self.target
 
     def check(self, settings: Settings) -> None:
-        """Raise BadConfiguration if the address of the service is not known."""
+        """Raise BadConfiguration if the address of the service is not known, or what it asks us for."""
         if not settings.SERVICE_URLS.get(self.target):
             raise BadConfiguration(
                 f"config.yaml: SERVICE_URLS.{self.target}: should be the address of {self.target}, "
                 f"like http://{self.target}:8000; set {self.target.upper()}_URL"
             )
+        check_internal(settings)
 
     def setup(self) -> None:
         settings = self.container.settings
@@ -129,6 +131,8 @@ class HttpClient(SharedExtension):
         self._limit = max(1, min(settings.MAX_CALLS, settings.max_workers - 1))  # some workers are left for the rest
         self._slots = Semaphore(self._limit)
         self._circuit = Circuit(self.target)
+        secret = settings.INTERNAL_TOKEN
+        self._authorization = {"Authorization": f"Bearer {secret.get_secret_value()}"} if secret else {}
         self._pool = connection_from_url(url, maxsize=self._limit, timeout=None)
 
     def stop(self) -> None:
@@ -190,7 +194,7 @@ class HttpClient(SharedExtension):
             return self._send(method, path, body)
 
     def _send(self, method: str, path: str, body: BaseModel | None) -> tuple[int, bytes]:
-        headers = {"Accept": "application/json", **tracing.headers()}
+        headers = {"Accept": "application/json", **self._authorization, **tracing.headers()}
         headers |= {"Content-Type": "application/json"} if body else {}
         content = body.model_dump_json().encode() if body else None
         path = self._prefix + path

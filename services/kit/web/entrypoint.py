@@ -1,7 +1,15 @@
 """The `http` entrypoint: it checks what comes in, returns a Reply, and turns every error into a problem.
 
-    @http("POST", "/orders", body=NewOrder, answers={201: OrderView, 404: "account-not-found"})
+    @http(
+        "POST",
+        "/orders",
+        needs=Needs("orders:write", Owner.BODY, missing=no_account),
+        body=NewOrder,
+        answers={201: OrderView, 404: "account-not-found"},
+    )
     def create_order(self, key, body): ...
+
+Each route says what it `needs`, see `auth.rules`. A token is asked for if AUTH is on.
 
 The method gets by name: the values in the path, `key` (the Idempotency-Key of a POST, or None), `body` and `query`.
 It runs in a Nameko worker. A request that finds no free worker in time is answered 503.
@@ -13,43 +21,36 @@ that ends what it waits for.
 A route that `streams` is answered with server-sent events where the client asks for them: see `Stream`.
 """
 
-import json
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial, wraps
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from eventlet import Timeout
 from eventlet.event import Event as Signal
 from nameko.exceptions import ContainerBeingKilled
 from nameko.web.handlers import HttpRequestHandler
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from werkzeug.wrappers import Request, Response
 
-from services.kit.db.commits import Position
+from services.kit.config import Settings
 from services.kit.errors import Unavailable
 from services.kit.seams import Container
 from services.kit.tracing import TRACEPARENT, Kind
 from services.kit.web.answers import JsonResponse
+from services.kit.web.auth.internal import check_internal
+from services.kit.web.auth.rules import Needs, Rule
 from services.kit.web.prefer import PREFER, applied, preferred_wait_s
-from services.kit.web.problems import NO_STORE, REPLAYED, Problem, bad_field, from_exception, invalid
+from services.kit.web.problems import NO_STORE, REPLAYED, Problem, from_exception
+from services.kit.web.reading import CLOSE, body_of, checked, key_of, last_of, query_of
 from services.kit.web.server import PATH_VALUES, Server
-from services.kit.web.sse import LAST_EVENT_ID, wants_stream
+from services.kit.web.sse import wants_stream
 
 log = logging.getLogger(__name__)
 
-CLOSE = {"Connection": "close"}
 LAST_S = 1.0  # for what an answer still has to do when its wait is over
-IDEMPOTENCY_KEY = "Idempotency-Key"
-#: A key of 1 to 255 printable ASCII characters, bare, or as a String of RFC 9651.
-KEY_PATTERN = (
-    r"[\x21\x23-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?"
-    r'|"([\x21\x23-\x5b\x5d-\x7e]|\\["\\])'
-    r'(([\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){0,253}([\x21\x23-\x5b\x5d-\x7e]|\\["\\]))?"'
-)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ Answer = TypeVar("Answer", Reply, Reply | Stream)
 class Route:
     """What an entrypoint takes and answers. It is checked for each request, and described in the OpenAPI.
 
-    `answers` are models by their status, and names of problems.
+    `needs` is what its sender has to show. `answers` are models by their status, and names of problems.
 
     `waits`: the answer of this route may be pending, and waits as long as the client prefers. The method gets `wait_s`:
     how many seconds that is, counted from when the request has arrived, or None without a usable preference.
@@ -107,6 +108,7 @@ class Route:
 
     method: str
     path: str
+    needs: Needs | Rule
     answers: dict[int, type[BaseModel] | str]
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
@@ -127,6 +129,11 @@ class Http(HttpRequestHandler):
         self._name = f"{route.method} {route.path}"  # of the span of a request, as are:
         self._attributes = {"http.request.method": route.method, "http.route": route.path, "url.scheme": "http"}
         super().__init__(route.method, route.path)
+
+    def check(self, settings: Settings) -> None:
+        """Raise BadConfiguration if services have no secret to know each other by, and users have tokens."""
+        if self.route.needs is Rule.SERVICES:
+            check_internal(settings)
 
     def stop(self) -> None:
         self.server.drain()
@@ -154,7 +161,11 @@ class Http(HttpRequestHandler):
         return response
 
     def _answer(self, request: Request) -> Response:
+        needs = self.route.needs
+        caller = self.container.guard.admit(request, needs)
         arguments = self._arguments(request)
+        if isinstance(needs, Needs):
+            needs.narrow(caller, arguments)
         arrived = time.monotonic()
         wait_s: float | None = None
         if self.route.waits:
@@ -164,7 +175,9 @@ class Http(HttpRequestHandler):
             left_s = max(0.0, arrived + self.container.settings.REQUEST_TIMEOUT_S - time.monotonic())
             with Timeout(left_s, Unavailable("the stream did not begin in time")):
                 blocks = reply.begin()
-            return self.server.streams.answer(request, blocks)
+            return self.server.streams.answer(request, caller.while_good(blocks))
+        if isinstance(needs, Needs):
+            needs.show(caller, reply.body)
         if reply.later:
             left_s = max(0.0, arrived + (wait_s or 0.0) - time.monotonic())
             with Timeout(left_s + LAST_S, Unavailable("the answer did not come in time")):
@@ -202,18 +215,20 @@ class Http(HttpRequestHandler):
     def _read(self, request: Request) -> dict[str, Any]:
         arguments = dict(request.environ[PATH_VALUES])
         if self.route.method == "POST":
-            arguments["key"] = _key(request)
+            arguments["key"] = key_of(request)
         if self.route.streams:
             arguments["as_stream"] = wants_stream(request)
-            arguments["last"] = _last(request)
+            arguments["last"] = last_of(request)
         if self.route.query:
-            arguments["query"] = _checked(self.route.query, _query(request))
+            arguments["query"] = checked(self.route.query, query_of(request))
         if self.route.body:
-            arguments["body"] = _checked(self.route.body, _body(request, self.container.settings.BODY_LIMIT_BYTES))
+            arguments["body"] = checked(self.route.body, body_of(request, self.container.settings.BODY_LIMIT_BYTES))
         return arguments
 
 
-def http(method: str, path: str, **route: Any) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+def http(
+    method: str, path: str, *, needs: Needs | Rule, **route: Any
+) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
     """Serve `method` and `path` by the decorated method of a service. See Route for the rest."""
 
     def decorate(function: Callable[..., Answer]) -> Callable[..., Answer]:
@@ -222,89 +237,6 @@ def http(method: str, path: str, **route: Any) -> Callable[[Callable[..., Answer
             with Timeout(timeout_s, Unavailable("the request ran out of time")):
                 return function(service, **arguments)
 
-        return Http.decorator(Route(method, path, **route))(answer)
+        return Http.decorator(Route(method, path, needs, **route))(answer)
 
     return decorate
-
-
-def _key(request: Request) -> str | None:
-    """Return the Idempotency-Key, bare or quoted as in draft-ietf-httpapi-idempotency-key-header; None without one."""
-    key = request.headers.get(IDEMPOTENCY_KEY)
-    if key is None:
-        return None
-    sent = [name for name, _ in request.environ.get("headers_raw", ()) if name.lower() == IDEMPOTENCY_KEY.lower()]
-    if len(sent) > 1:  # which WSGI has joined to one, by a comma
-        raise bad_field(IDEMPOTENCY_KEY, "repeated", "is given twice", 400)
-    if not re.fullmatch(KEY_PATTERN, key):
-        raise bad_field(
-            IDEMPOTENCY_KEY, "malformed", "should be 1 to 255 printable ASCII characters, which may be quoted", 400
-        )
-    if key.startswith('"'):
-        return re.sub(r"\\(.)", r"\1", key[1:-1])
-    return key
-
-
-def _last(request: Request) -> Position | None:
-    """Return the position of the last event that the client has got, None if it does not say."""
-    last = request.headers.get(LAST_EVENT_ID)
-    try:
-        return Position.of(last) if last else None
-    except ValueError:
-        raise bad_field(LAST_EVENT_ID, "malformed", "should be the id of an event", 400) from None
-
-
-def _query(request: Request) -> dict[str, str]:
-    for name, values in request.args.lists():
-        if len(values) > 1:
-            raise bad_field(name, "repeated", "is given twice", 400)
-    return request.args.to_dict()
-
-
-def _checked(model: type[BaseModel], values: Any) -> BaseModel:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise invalid(error) from None
-
-
-def _body(request: Request, limit: int) -> Any:
-    """Return the parsed JSON body, of up to `limit` bytes, with a Content-Length or in chunks."""
-    if request.mimetype != "application/json":
-        raise Problem(415, "unsupported-media-type", "Content-Type: should be application/json.")
-    try:
-        return BODY.decode(_read(request, limit).decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise Problem(400, "malformed-json", "body: is not well-formed JSON in UTF-8.") from None
-
-
-def _read(request: Request, limit: int) -> bytes:
-    too_long = Problem(413, "body-too-long", f"body: should not be longer than {limit} bytes.", headers=CLOSE)
-    if (request.content_length or 0) > limit:
-        raise too_long
-    try:
-        # eventlet's stream ends where the body does, also if it comes in chunks, which Werkzeug's does not read
-        body = request.environ["wsgi.input"].read(limit + 1)
-    except (OSError, ValueError):
-        raise Problem(400, "malformed-body", "body: could not be read to its end.", headers=CLOSE) from None
-    if len(body) > limit:
-        raise too_long
-    if len(body) < (request.content_length or 0):
-        raise Problem(400, "malformed-body", "body: is shorter than its Content-Length.", headers=CLOSE)
-    return body
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in values:
-            shown = name.encode("ascii", "backslashreplace").decode("ascii")[:100]
-            raise bad_field(shown, "repeated", "is given twice", 400)
-        values[name] = value
-    return values
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-BODY = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)

@@ -166,6 +166,29 @@ def test_a_service_that_calls_others_does_not_start_without_their_addresses(serv
     )
 
 
+@pytest.mark.parametrize("service", ["orders", "notifications"])  # of which one only calls, and one is only called
+def test_services_that_speak_http_have_a_secret_if_users_have_tokens(service):
+    started = subprocess.run(
+        [sys.executable, "-m", "nameko", "run", "--config", "config.yaml", f"services.{service}.http"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={
+            **os.environ,
+            "USERS_URL": "http://127.0.0.1:1",
+            "BILLING_URL": "http://127.0.0.1:1",
+            "NOTIFICATIONS_URL": "http://127.0.0.1:1",
+            **JWT,
+            "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands",
+        },
+    )
+    assert started.returncode != 0
+    assert started.stderr.strip() == (
+        "config.yaml: INTERNAL_TOKEN: should be given, as AUTH is jwt and services speak HTTP"
+    )
+
+
 @pytest.mark.parametrize("command", ["run", "stack", "demo", "migrate", "asyncapi"])
 def test_a_style_that_is_none_stops_the_start_with_one_line(command, tmp_path: Path):
     started = subprocess.run(

@@ -11,7 +11,8 @@ from nameko.exceptions import ContainerBeingKilled
 from werkzeug.wrappers import Request
 
 from services.kit.errors import Unavailable
-from services.kit.web import entrypoint as module
+from services.kit.web import reading
+from services.kit.web.auth.rules import Rule
 from services.kit.web.entrypoint import Http, Route, http
 from services.kit.web.problems import Problem
 
@@ -24,7 +25,7 @@ class Late(Exception):
 
 
 def test_an_answer_that_takes_too_long_is_given_up():
-    @http("GET", "/", answers={})
+    @http("GET", "/", needs=Rule.OPEN, answers={})
     def answer(service: Any) -> Any:
         eventlet.sleep(2 * LONG_S)
 
@@ -40,7 +41,7 @@ def test_an_answer_that_takes_too_long_is_given_up():
     ],
 )
 def test_a_request_that_gets_no_worker_is_refused(spawn_worker):
-    entrypoint: Any = Http(Route("GET", "/", {}))
+    entrypoint: Any = Http(Route("GET", "/", Rule.OPEN, {}))
     entrypoint.container = SimpleNamespace(
         settings=SimpleNamespace(WORKER_WAIT_S=SHORT_S, REQUEST_TIMEOUT_S=LONG_S), spawn_worker=spawn_worker
     )
@@ -53,18 +54,18 @@ def test_a_request_that_gets_no_worker_is_refused(spawn_worker):
 def test_a_key_has_1_to_255_characters(quote: str, length: int, is_taken: bool):
     request = Request({"HTTP_IDEMPOTENCY_KEY": quote + "k" * length + quote})
     if is_taken:
-        assert module._key(request) == "k" * length
+        assert reading.key_of(request) == "k" * length
     else:
         with pytest.raises(Problem, match="1 to 255"):
-            module._key(request)
+            reading.key_of(request)
 
 
 def test_two_keys_are_no_key_with_a_comma():
     both = {"HTTP_IDEMPOTENCY_KEY": "k,l", "headers_raw": (("idempotency-key", "k"), ("Idempotency-Key", "l"))}
     with pytest.raises(Problem, match="twice"):
-        module._key(Request(both))
+        reading.key_of(Request(both))
     one = {"HTTP_IDEMPOTENCY_KEY": "k,l", "headers_raw": (("Idempotency-Key", "k,l"),)}
-    assert module._key(Request(one)) == "k,l"
+    assert reading.key_of(Request(one)) == "k,l"
 
 
 @pytest.mark.parametrize("says_its_length", [True, False])
@@ -74,9 +75,9 @@ def test_a_body_has_no_more_bytes_than_the_limit(says_its_length: bool, length: 
     body = BytesIO(b"x" * length)
     request = Request({"wsgi.input": body, **({"CONTENT_LENGTH": str(length)} if says_its_length else {})})
     if status == 200:
-        assert len(module._read(request, LIMIT)) == length
+        assert len(reading.read(request, LIMIT)) == length
     else:
         with pytest.raises(Problem) as caught:
-            module._read(request, LIMIT)
+            reading.read(request, LIMIT)
         assert caught.value.view.status == status
         assert body.tell() <= LIMIT + 1, "no more is read"

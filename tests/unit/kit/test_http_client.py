@@ -117,6 +117,14 @@ def counted(operation: str, outcome: str) -> float:
     return REGISTRY.get_sample_value("shop_rpc_seconds_count", labels) or 0
 
 
+def test_a_call_carries_the_secret_of_the_services_if_there_is_one(run):
+    for further, sent in (({"INTERNAL_TOKEN": "s" * 32}, "Bearer " + "s" * 32), ({}, None)):
+        it = run(answer(OK), **further)
+        it.put()
+        [(_, headers, _)] = it.peer.requests
+        assert headers.get("Authorization") == sent
+
+
 def test_a_put_and_a_get_are_answered_on_one_connection(run):
     it = run(answer({"name": "Ada ☺"}))
     before = counted("put_payment", "replied")

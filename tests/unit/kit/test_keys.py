@@ -105,7 +105,7 @@ def test_keys_are_fetched_once_for_all_who_wait_for_them(published):
         answer({"keys": [{"kty": "oct", "k": "AAAA", "kid": "one"}]}),
         answer({"keys": [{**Provider(algorithm="RS256", bits=1024).jwk}]}),
         answer({"keys": [{**ONE.jwk, "use": "enc"}]}),
-        answer(b" " * (module.SET_LIMIT_BYTES + 1)),
+        answer(json.dumps(ONE.jwks()).encode() + b" " * module.SET_LIMIT_BYTES),
     ],
 )
 def test_without_keys_nobody_is_let_in_and_nobody_waits_for_long(published, behaviour):

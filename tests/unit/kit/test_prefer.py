@@ -13,15 +13,19 @@ from nameko.containers import ServiceContainer
 from pydantic import BaseModel
 from werkzeug.wrappers import Request, Response
 
+from services.kit.config import check
 from services.kit.errors import Unavailable
 from services.kit.metrics import metrics_of
 from services.kit.product import Product
 from services.kit.tracing import Tracer
 from services.kit.web import entrypoint as module
+from services.kit.web.auth.guard import Guard
+from services.kit.web.auth.rules import Rule
 from services.kit.web.entrypoint import Reply, http
 from services.kit.web.prefer import preferred_wait_s
 from services.kit.web.problems import nothing_here
 from services.kit.web.server import PATH_VALUES
+from tests.unit.kit.test_config import config
 
 LONG_S, SHORT_S = 5, 0.05
 APPLIED = "Preference-Applied"
@@ -87,17 +91,18 @@ def service(first: Callable[..., Reply], timeout_s: float = LONG_S) -> Callable[
     class Service:
         name = "unit"
 
-        @http("POST", "/", answers={201: View, 202: View}, waits=True)
+        @http("POST", "/", needs=Rule.OPEN, answers={201: View, 202: View}, waits=True)
         def first(self, key: str | None, wait_s: float | None) -> Reply:
             return first(wait_s)
 
-        @http("GET", "/other", answers={201: View})
+        @http("GET", "/other", needs=Rule.OPEN, answers={201: View})
         def other(self) -> Reply:
             return FINAL
 
     container: Any = ServiceContainer(Service, {"max_workers": 1, "WEB_SERVER_ADDRESS": None})
     container.settings = SimpleNamespace(WORKER_WAIT_S=SHORT_S, REQUEST_TIMEOUT_S=timeout_s)
     container.tracer = Tracer()
+    container.guard = Guard(check(config()))
     container.metrics, container.product = metrics_of("unit"), Product("unit")
 
     def send(prefer: str | None = None, path: str = "/") -> Response:

@@ -9,6 +9,7 @@ from services.kit.config import Settings
 from services.kit.web.auth.caller import ANYBODY, Caller
 from services.kit.web.auth.refusals import insufficient_scope, invalid_token, no_token, two_tokens
 from services.kit.web.auth.rules import Needs, Rule
+from services.kit.web.reading import is_repeated
 
 if TYPE_CHECKING:
     from services.kit.web.auth.verifier import Verifier
@@ -53,8 +54,7 @@ def _token(request: Request) -> str:
     given = request.headers.get(AUTHORIZATION)
     if given is None:
         raise no_token()
-    sent = [name for name, _ in request.environ.get("headers_raw", ()) if name.lower() == AUTHORIZATION.lower()]
-    if len(sent) > 1:  # which WSGI has joined to one, by a comma
+    if is_repeated(request, AUTHORIZATION):
         raise two_tokens()
     scheme, _, token = given.partition(" ")
     token = token.strip(" ")

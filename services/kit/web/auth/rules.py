@@ -30,7 +30,7 @@ class Owner(StrEnum):
     BODY = "user_id in the body"
     QUERY = "user_id in the query"  # without it, or with somebody else's, the list is that of the sender, or empty
     ANSWER = "user_id in the answer"  # of a route that only reads
-    ONLY = "the list"  # the method gets `only`: the user whose things it may show, None for everybody's
+    ONLY = "id in the answer"  # the method gets `only`: the user whose things it may show, None for everybody's
 
 
 @dataclass(frozen=True)
