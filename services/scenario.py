@@ -4,6 +4,8 @@
 
     python -m services.scenario http://127.0.0.1:8000    # one base URL for all services
     ADDRESSES='{"users": "http://...", ...}' python -m services.scenario    # an address for each service
+
+With AUTH=jwt, the environment variable TOKEN is the token of an admin.
 """
 
 import argparse
@@ -38,11 +40,17 @@ class Unexpected(Exception):
 class Scenario:
     """The steps, in order, as a client of the running system takes them."""
 
-    def __init__(self, where: str | Mapping[str, str], say: Callable[[str], object] = flushed) -> None:
-        """`where` is the base URL of all services, or the address of each; `say` takes each line of the output."""
+    def __init__(
+        self, where: str | Mapping[str, str], say: Callable[[str], object] = flushed, token: str | None = None
+    ) -> None:
+        """`where` is the base URL of all services, or the address of each; `say` takes each line of the output.
+
+        `token` is sent with each request: that of an admin, as the user whom the scenario creates has none.
+        """
         self.addresses = dict.fromkeys(SERVICES, where) if isinstance(where, str) else where
         self.say = say
         self.session = requests.Session()
+        self.session.headers.update({"Authorization": f"Bearer {token}"} if token else {})
         self.user: Json = {}
         self.order: Json = {}
 
@@ -163,7 +171,7 @@ def main() -> None:
     if not url and not addresses:
         parser.error("neither a base URL nor ADDRESSES is given")
     try:
-        sys.exit(Scenario(url or json.loads(addresses or "")).play())
+        sys.exit(Scenario(url or json.loads(addresses or ""), token=os.environ.get("TOKEN")).play())
     except requests.RequestException as error:
         sys.exit(f"nameko-hw: {error}")
 

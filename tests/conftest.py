@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _own_servers() -> None:
     """Tests start their own servers, whatever the environment names."""
     for name in list(os.environ):
-        if name == "AMQP_URI" or name.endswith("_DATABASE_URL"):
+        if name in ("AMQP_URI", "INTERNAL_TOKEN") or name.startswith("AUTH") or name.endswith("_DATABASE_URL"):
             del os.environ[name]
 
 

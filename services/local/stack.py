@@ -190,6 +190,7 @@ class Stack:
         self._add_gateway(GATEWAY, self.port)
         if self.internal_port:
             self._add_gateway(INTERNAL, self.internal_port, "--internal")
+        self.environment_file.touch(0o600)  # there may be a secret in it
         self.environment_file.write_text(json.dumps(self.environment(), indent=2))
         self.supervisor.start()
         wait_for(self.is_ready, READY_S, f"the services to be ready; their logs are in {self.folder / 'logs'}")

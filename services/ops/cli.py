@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from services.ops import running
-from services.ops.arguments import odd_number, port_number
+from services.ops.arguments import odd_number, port_number, seconds
 from services.ops.database_commands import add_database_commands
 from services.ops.errors import CommandError
 
@@ -69,6 +69,12 @@ def parser() -> argparse.ArgumentParser:
     gateway_.add_argument("--internal", action="store_true", help="forward what services call, and nothing else")
     gateway_.add_argument("target", nargs="+", help="service=port, several of one service are replicas")
     add("promote", promote, "make the standby of the running stack its primary; the old one never takes writes again")
+    one = add("token", token, "print a token for what runs on this machine with AUTH=jwt")
+    one.add_argument(
+        "--sub", required=True, metavar="ID", help="whose it is: the id of a user, or the name of a program"
+    )
+    one.add_argument("--scope", required=True, help="what it may do, with spaces between: `orders:read orders:write`")
+    one.add_argument("--seconds", type=seconds, default=3600, help="for how long it is good (default: 3600)")
     add("shell", shell, "open `nameko shell` against the running stack")
     add_database_commands(add)
     one = add(
@@ -96,11 +102,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     import logging.config
 
+    from services.local import tokens
     from services.local.embedded import serve
     from services.local.page.settings import new_token
     from services.ops.configuration import configuration
     from services.shop import chosen_style
 
+    os.environ.update(tokens.settings())
     config = configuration()
     style = chosen_style()
     logging.config.dictConfig(config["LOGGING"])
@@ -116,7 +124,16 @@ def folder(name: str) -> Path:
 
 def welcome(port: int, token: str) -> None:
     """Print where the page and the API are, with a request to try."""
+    from services.local import tokens
     from services.local.page.settings import address
+
+    admin = """-H "Authorization: Bearer $(.venv/bin/nameko-hw token --sub me --scope admin)" """
+    with_token = (
+        f"""\\
+                                  {admin}"""
+        if tokens.admins_token()
+        else ""
+    )
 
     base = f"http://127.0.0.1:{port}"
     print(
@@ -124,7 +141,7 @@ def welcome(port: int, token: str) -> None:
 Serving on {base}
   watch it, and break it        {address(port, token)}
   the API, to read and to try   {base}/docs
-  a first request               curl -s {base}/users -H 'Content-Type: application/json' \\
+  a first request               curl -s {base}/users -H 'Content-Type: application/json' {with_token}\\
                                   -d '{{"name": "Ada", "email": "ada@example.com"}}'
 Ctrl-C stops everything.
 """,
@@ -133,20 +150,30 @@ Ctrl-C stops everything.
 
 
 def stack(arguments: argparse.Namespace) -> None:
+    from services.local import tokens
     from services.local.net import free_port
     from services.local.page.settings import new_token
     from services.local.stack import serve
 
     port = arguments.port or free_port()
     token = new_token()
+    own = tokens.settings()
+    os.environ.update(own)
     serve(
         running.FOLDER,
         port,
         token,
         on_ready=lambda: welcome(port, token),
+        settings=own,
         standby=arguments.standby,
         brokers=arguments.brokers,
     )
+
+
+def token(arguments: argparse.Namespace) -> None:
+    from services.local import tokens
+
+    print(tokens.token(arguments.sub, arguments.scope, arguments.seconds))
 
 
 def promote(arguments: argparse.Namespace) -> None:

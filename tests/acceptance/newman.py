@@ -92,13 +92,17 @@ def saved(request: Json, answer: Json) -> Json:
 
 def save(collection: Json, report: Json) -> None:
     """Replace the saved responses of a collection by those of a run."""
-    answers = {one["item"]["id"]: one["response"] for one in report["run"]["executions"]}  # the last of each request
-    by_name = {one["name"]: answers[one["id"]] for one in requests_of(report["collection"])}
+    # the last of each request; one that was left out has none
+    answers = {one["item"]["id"]: one["response"] for one in report["run"]["executions"] if "response" in one}
+    by_name = {one["name"]: answers[one["id"]] for one in requests_of(report["collection"]) if one["id"] in answers}
     scenario, edges = collection["item"]
     for request in requests_of(scenario):
         request["response"] = [saved(request["request"], by_name[request["name"]])]
     seen = set()
     for request in requests_of(edges):
+        if request["name"] not in by_name:
+            request["response"] = []
+            continue
         one = saved(request["request"], by_name[request["name"]])
         telling = {header["key"] for header in one["header"]} & TELLING
         answer = (

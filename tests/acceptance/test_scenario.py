@@ -4,14 +4,17 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from services import scenario
+from services.local import tokens
 from services.local.stack import ROOT, Stack
 from services.scenario import Scenario
 from tests.acceptance.later import Later
 from tests.acceptance.newman import COLLECTION, newman
+from tests.conftest import QUICK, Embedded
 
 FOR_EVER = 1_000_000
 
@@ -58,6 +61,23 @@ def test_the_postman_suite_passes_and_prints_what_it_sends_and_gets(url: str, tm
     assert report["failures"] == []
     assert "insufficient_funds" in run.stdout and "/billing/accounts/" in run.stdout
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.long  # test_auth.py asks every route, in a tenth of the time
+def test_the_scenario_and_the_postman_suite_pass_with_tokens(tmp_path: Path):
+    """Of the local key, which what runs here takes by itself."""
+    with Embedded(tmp_path, {**QUICK, "AUTH": "jwt"}) as running:
+        here = {"AUTH": "jwt", "AUTH_ISSUER": tokens.ISSUER, "NAMEKO_HW_FOLDER": str(tmp_path)}
+        admins = tokens.admins_token(here)
+        assert Scenario(running.url, say=lambda line: None).play() == 1, "there is no token"
+        assert Scenario(running.url, say=lambda line: None, token=admins).play() == 0
+        users = tokens.token(str(uuid4()), "orders:read orders:write", environ=here)
+        run = newman(running.url, tmp_path, "--env-var", f"token={admins}", "--env-var", f"userToken={users}")
+    assert run.returncode == 0, run.stdout[-5000:]
+    report = json.loads((tmp_path / "report.json").read_text())["run"]
+    assert {403, 401} <= {one["response"]["code"] for one in report["executions"]}
+    assert report["failures"] == []
+    assert str(admins) not in run.stdout and users not in run.stdout, "the token is printed"
 
 
 def test_the_postman_suite_asks_for_what_is_pending(embedded: str, tmp_path: Path):

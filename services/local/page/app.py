@@ -20,6 +20,7 @@ from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Request, Response
 
 from services.kit.web.problems import Problem, bad_field, nothing_here, routing_problem
+from services.local import tokens
 from services.local.page import receiver
 from services.local.page.audits import Audits
 from services.local.page.burst import Burst
@@ -132,6 +133,7 @@ class Page:
             "style": where.style.name,
             "has_broker": where.style.has_broker,
             "may_change": self._may_change(request),
+            "token": tokens.admins_token() if self._may_change(request) else None,  # for the shop, with AUTH=jwt
             "collector": where.collector,
             "spans": {"received": self.ring.received, "dropped": dict(self.ring.dropped)},
             "parts": where.control and where.control.parts(),

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import eventlet
 
+from services.local import tokens
 from services.local.net import HOST
 
 ORDERS = 100
@@ -41,6 +42,8 @@ class Burst:
         self.ended: Counter[str] = Counter()  # orders, by how they ended
         self.orders: dict[str, set[str]] = {}  # the ids that were answered under each key
         self.failed = ""
+        token = tokens.admins_token()
+        self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
 
     def start(self) -> None:
         """Start a burst, unless one is under way."""
@@ -90,7 +93,7 @@ class Burst:
         """Return what is at `path` once it is no longer pending."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
-            status, body = self._send("GET", path, None, WAIT)
+            status, body = self._send("GET", path, None, {**WAIT, **self._authorization})
             if status == 200 and body["status"] != "pending":
                 return body
             eventlet.sleep(AGAIN_S)
@@ -98,7 +101,7 @@ class Burst:
 
     def _until_done(self, method: str, path: str, body: Json, key: str | None = None) -> Json:
         """Send a request until its answer says what became of it, always under the same key."""
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key or str(uuid4())}
+        headers = {"Content-Type": "application/json", **self._authorization, "Idempotency-Key": key or str(uuid4())}
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             status, answer = self._send(method, path, body, headers)

@@ -45,6 +45,7 @@ QUICK = {
     "INBOX_LEASE_S": "1.5",
     "LOG_LEVEL": "WARNING",
     "OTEL_SDK_DISABLED": "true",
+    "AUTH": "off",  # whose requests these are is not the lesson
 }
 
 

@@ -21,6 +21,13 @@ export async function ask (path, method = 'GET') {
   return body
 }
 
+let shopsToken = null
+
+/** Send this token with requests to the shop from now on; none if it asks for none. */
+export function actWith (token) {
+  shopsToken = token
+}
+
 const hex = (octets) => [...crypto.getRandomValues(new Uint8Array(octets))].map((one) => one.toString(16).padStart(2, '0')).join('')
 
 /** A new Idempotency-Key. */
@@ -37,11 +44,11 @@ export async function send (method, path, body, key) {
     headers['Content-Type'] = 'application/json'
     headers['Idempotency-Key'] = key ?? newKey()
   }
-  const exchange = { method, path, headers: { ...headers }, body, trace, status: 0, answer: null, answerHeaders: {} }
+  const exchange = { method, path, headers: { ...headers }, hasToken: Boolean(shopsToken), body, trace, status: 0, answer: null, answerHeaders: {} }
   try {
     const answer = await fetch(path, {
       method,
-      headers: { ...headers, traceparent: `00-${trace}-${hex(8)}-01` },
+      headers: { ...headers, ...(shopsToken && { Authorization: `Bearer ${shopsToken}` }), traceparent: `00-${trace}-${hex(8)}-01` },
       body: body && JSON.stringify(body)
     })
     exchange.status = answer.status
@@ -59,10 +66,11 @@ export async function send (method, path, body, key) {
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`
 
 /** Return the line by which a shell sends the same. */
-export function curl ({ method, path, headers, body }) {
+export function curl ({ method, path, headers, hasToken, body }) {
   const parts = ['curl', '-s', quoted(location.origin + path)]
   if (method !== 'GET' && !(method === 'POST' && body)) parts.push('-X', method)
   for (const [name, value] of Object.entries(headers)) parts.push('-H', quoted(`${name}: ${value}`))
+  if (hasToken) parts.push('-H', '"Authorization: Bearer $(.venv/bin/nameko-hw token --sub me --scope admin)"')
   if (body) parts.push('-d', quoted(JSON.stringify(body)))
   return parts.join(' ')
 }

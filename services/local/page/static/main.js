@@ -1,7 +1,7 @@
 // The page: what its parts are told, and when.
 
 import { announce, byId, h, soon } from './dom.js'
-import { ask, takeToken } from './api.js'
+import { actWith, ask, takeToken } from './api.js'
 import { drawParts } from './breaking.js'
 import { markLanes } from './diagram.js'
 import { Lessons } from './lessons.js'
@@ -58,6 +58,7 @@ async function lookAtStatus () {
   isAsking = true
   try {
     status = await ask('status')
+    actWith(status.token)
     watch.lanes = status.has_broker ? LANES : LANES.filter((lane) => lane !== 'broker')
   } catch {
     status = null
