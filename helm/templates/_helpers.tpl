@@ -220,6 +220,51 @@ affinity:
 {{- end }}
 {{- end }}
 
+{{/* The Secret of what services need to know who sends a request. */}}
+{{- define "nameko-hw.authSecret" -}}
+{{ default (printf "%s-auth" (include "nameko-hw.fullname" .)) .Values.auth.existingSecret }}
+{{- end }}
+
+{{/* "true" if services need a secret by which they know each other: they speak HTTP, and users have tokens. */}}
+{{- define "nameko-hw.hasInternalToken" -}}
+{{- if and (eq .Values.auth.mode "jwt") (eq .Values.style "http") }}true{{ end -}}
+{{- end }}
+
+{{- define "nameko-hw.authPasswords" -}}
+{{- include "nameko-hw.passwords" (dict "root" . "secret" (include "nameko-hw.authSecret" .) "users" (list "internal")) -}}
+{{- end }}
+
+{{/* Changes when the secret between services does, so that all pods get the new one. */}}
+{{- define "nameko-hw.authChecksum" -}}
+{{- if .Values.auth.existingSecret -}}
+{{ dig "metadata" "resourceVersion" "unknown" (lookup "v1" "Secret" .Release.Namespace .Values.auth.existingSecret) | quote }}
+{{- else if include "nameko-hw.hasInternalToken" . -}}
+{{ include "nameko-hw.authPasswords" . | sha256sum }}
+{{- end -}}
+{{- end }}
+
+{{/* Environment with whose tokens are taken; empty if none are asked for. */}}
+{{- define "nameko-hw.authEnv" -}}
+{{- if eq .Values.auth.mode "jwt" }}
+- {name: AUTH, value: jwt}
+- {name: AUTH_ISSUER, value: {{ required "auth.issuer: say who signs the tokens, as auth.mode is jwt" .Values.auth.issuer | quote }}}
+- {name: AUTH_AUDIENCE, value: {{ required "auth.audience: say for whom the tokens are, as auth.mode is jwt" .Values.auth.audience | quote }}}
+- {name: AUTH_ALGORITHMS, value: {{ toJson .Values.auth.algorithms | quote }}}
+{{- if .Values.auth.jwks }}
+- {name: AUTH_JWKS, value: {{ .Values.auth.jwks | quote }}}
+{{- else }}
+- name: AUTH_KEY
+  valueFrom:
+    secretKeyRef: {name: {{ required "auth.jwks: say where the keys are, or name a Secret with the key in auth.existingSecret" .Values.auth.existingSecret }}, key: auth-key}
+{{- end }}
+{{- if include "nameko-hw.hasInternalToken" . }}
+- name: INTERNAL_TOKEN
+  valueFrom:
+    secretKeyRef: {name: {{ include "nameko-hw.authSecret" . }}, key: internal-password}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Environment with where the spans of a service go; empty if they go nowhere. */}}
 {{- define "nameko-hw.tracingEnv" -}}
 {{- if .Values.tracing.endpoint }}

@@ -16,6 +16,7 @@ RELEASE = NAMESPACE = "nameko-hw"
 Values = dict[str, Any]
 Object = dict[str, Any]
 
+PROVIDER = {"jwks": "https://login.example.com/jwks", "issuer": "https://login.example.com/", "audience": "shop"}
 #: What people set, by what it is about. `{}` is the default.
 MATRIX: dict[str, Values] = {
     "default": {},
@@ -41,6 +42,12 @@ MATRIX: dict[str, Values] = {
         "style": "http",
         "postgres": {"enabled": False},
         "externalDatabase": {"existingSecret": "databases"},
+    },
+    "tokens": {"auth": {"mode": "jwt", **PROVIDER}},
+    "tokens, style http": {"style": "http", "auth": {"mode": "jwt", **PROVIDER}},
+    "tokens by a key": {
+        "style": "http",
+        "auth": {"mode": "jwt", "issuer": "x", "audience": "y", "existingSecret": "given"},
     },
     "ingress off": {"ingress": {"enabled": False}},
     "gateway": {"ingress": {"enabled": False}, "gateway": {"enabled": True, "parentRefs": [{"name": "public"}]}},

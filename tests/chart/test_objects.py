@@ -237,6 +237,48 @@ def test_services_may_go_out_to_the_collector_only_when_it_is_given():
     assert peers(MATRIX["tracing"] | {"networkPolicy": {"collector": []}}) == []  # and not everywhere
 
 
+OF_TOKENS = [name for name in MATRIX if name.startswith("tokens")]
+
+
+@pytest.mark.parametrize("values", OF_TOKENS)
+def test_services_take_the_tokens_that_the_chart_says(values: str, monkeypatch: pytest.MonkeyPatch):
+    objects = render(MATRIX[values])
+    for service in SERVICES:
+        for one in objects.pod(f"{RELEASE}-{service}").spec["containers"][0]["env"]:
+            if one["name"].startswith("AUTH") or one["name"] == "INTERNAL_TOKEN":
+                monkeypatch.setenv(one["name"], one.get("value", "s" * 32))
+        setup_yaml_parser()
+        settings = check(yaml.safe_load((ROOT / "config.yaml").read_text()))
+        assert settings.AUTH == "jwt" and bool(settings.AUTH_KEY) == (values == "tokens by a key")
+        assert bool(settings.INTERNAL_TOKEN) == (values != "tokens")
+
+
+def test_the_secret_between_services_is_one_for_all_and_made_only_where_it_is_needed():
+    [secret] = [
+        one for one in render(MATRIX["tokens, style http"]).kind("Secret") if one["metadata"]["name"].endswith("-auth")
+    ]
+    assert re.fullmatch(rb"[A-Za-z0-9]{32}", base64.b64decode(secret["data"]["internal-password"]))
+    for values in ("default", "style http", "tokens", "tokens by a key"):
+        names = {one["metadata"]["name"] for one in render(MATRIX[values]).kind("Secret")}
+        assert not any(name.endswith("-auth") for name in names), values
+
+
+def test_services_may_fetch_the_keys_of_tokens_only_where_they_are_published():
+    def ways(values: dict) -> list[dict]:
+        egress = render(values).one("NetworkPolicy", f"{RELEASE}-services")["spec"]["egress"]
+        to_keys: list[dict] = [{"namespaceSelector": {}}]
+        return [
+            rule
+            for rule in egress
+            if rule.get("to") == to_keys or {"port": 443, "protocol": "TCP"} in rule.get("ports", [])
+        ]
+
+    assert ways({}) == ways(MATRIX["tokens by a key"]) == []
+    assert ways(MATRIX["tokens"]) == [{"ports": [{"port": 443, "protocol": "TCP"}]}]
+    there = MATRIX["tokens"] | {"networkPolicy": {"provider": [{"namespaceSelector": {}}]}}
+    assert ways(there) == [{"to": [{"namespaceSelector": {}}]}]
+
+
 def test_services_read_every_variable_that_they_get(objects: Objects):
     for service in SERVICES:
         [pod] = [pod for pod in objects.pods() if pod.labels["app.kubernetes.io/component"] == service]

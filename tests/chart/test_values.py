@@ -22,8 +22,7 @@ OWN = {
     "WEB_SERVER_ADDRESS",
     "DRAIN_TIMEOUT_S",
     "DB_BEHIND_POOLER",
-    "AUTH_KEY",
-    "INTERNAL_TOKEN",
+    *("AUTH", "AUTH_JWKS", "AUTH_KEY", "AUTH_ALGORITHMS", "AUTH_ISSUER", "AUTH_AUDIENCE", "INTERNAL_TOKEN"),
     *(f"{service.upper()}_URL" for service in SERVICES if service != "orders"),
     *(database_variable(service) for service in SERVICES),
 }
@@ -71,6 +70,10 @@ OWN = {
         ({"tracing": {"samplerArg": 1.5}}, "/tracing/samplerArg"),
         ({"networkPolicy": {"collector": ["jaeger"]}}, "/networkPolicy/collector/0"),
         ({"alerts": {"enabled": "yes"}}, "/alerts/enabled"),
+        ({"auth": {"mode": "on"}}, "/auth/mode"),
+        ({"auth": {"jwks": "http://login.example.com/jwks"}}, "/auth/jwks"),
+        ({"auth": {"algorithms": ["none"]}}, "/auth/algorithms/0"),
+        ({"auth": {"key": "hunter2"}}, "key"),
         ({"fullnameOverride": "Shop_1"}, "/fullnameOverride"),
     ],
 )
@@ -95,6 +98,12 @@ def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], named: str
             {"config": {"MAX_WORKERS": 21}, "postgres": {"maxConnections": 300}},
             "postgres.maxConnections: 300 is too low, the services may open 312",
         ),
+        ({"auth": {"mode": "jwt", "jwks": "https://x/jwks", "audience": "y"}}, "auth.issuer: say who signs the tokens"),
+        (
+            {"auth": {"mode": "jwt", "jwks": "https://x/jwks", "issuer": "x"}},
+            "auth.audience: say for whom the tokens are",
+        ),
+        ({"auth": {"mode": "jwt", "audience": "y", "issuer": "x"}}, "auth.jwks: say where the keys are"),
         ({"gateway": {"enabled": True}}, "gateway.parentRefs: name the Gateway"),
         (
             {
