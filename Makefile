@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 export PORT STYLE STANDBY BROKERS
 
 .DEFAULT_GOAL := help
-.PHONY: help needs-stack needs-test needs-model needs-bench needs-screenshots demo run stack shell check test test-long test-styles faults mutants model bench compare lint style types postman openapi asyncapi idl diagrams screenshots docs clean
+.PHONY: help needs-stack needs-test needs-model needs-bench needs-screenshots demo run stack shell check test test-long test-styles faults mutants model bench compare scale lint style types postman openapi asyncapi idl diagrams screenshots docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,11 +60,14 @@ mutants: needs-stack $(VENV)/test  ## do small harm to a copy of the code, one c
 model: needs-model $(VENV)/run  ## check the protocol of an order in all its states (BROKEN=inbox: without that safeguard)
 	@$(BIN)/python -m tests.model.spin --broken="$(BROKEN)"
 
-bench: needs-bench $(VENV)/bench  ## measure it, and peers on other frameworks, for 20 minutes (PAIRS=5 SECONDS=6)
+bench: needs-bench $(VENV)/bench  ## measure it, and peers on other frameworks, for half an hour (PAIRS=5 SECONDS=6)
 	@$(BIN)/python -m bench --pairs $(PAIRS) --seconds $(SECONDS)
 
 compare: needs-bench $(VENV)/bench  ## measure the three styles against each other for half an hour, for docs/comparison.md
 	@$(BIN)/python -m bench.compare
+
+scale: needs-bench $(VENV)/bench  ## measure one process of each service, and compute larger deployments, for docs/scale.md
+	@$(BIN)/python -m bench.scale
 
 lint: style types  ## ruff and mypy
 

@@ -78,6 +78,10 @@ class Servers:
             row = cursor.fetchone() if cursor.description else None
             return row and row[0]
 
+    def wal(self) -> int:
+        """Return how many bytes PostgreSQL has written to its log so far."""
+        return int(self.ask("postgres", "select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"))
+
     def asking_s(self) -> float:
         """Return the seconds of CPU that `ask` has cost so far."""
         return sum(seconds_of(connection.info.backend_pid) for connection in self._counters.values())

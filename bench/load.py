@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.contenders import Contender, seconds_of
+from bench.contenders import Contender, Finished, seconds_of
 from services.local import needs
 from services.local.net import wait_for
 
@@ -31,6 +31,7 @@ class Run:
     application_ms: float
     broker_ms: float
     database_ms: float
+    wal_kb: float = 0.0  # what PostgreSQL has written to its log, an order
 
     @property
     def cpu_ms(self) -> float:
@@ -58,18 +59,39 @@ def in_turns(
     return runs
 
 
+def users_in_turns(
+    contender: Contender, users: Mapping[str, Sequence[str]], clients: Iterable[int], pairs: int, seconds: float
+) -> list[Run]:
+    """Load one contender with the orders of these and those users in turns; a run is named after its users."""
+    for some in users.values():
+        run(contender, some, WARM_UP_CLIENTS, min(WARM_UP_S, seconds))
+    runs = []
+    for number in clients:
+        for _ in range(pairs):
+            for name, some in users.items():
+                runs.append(replace(run(contender, some, number, seconds), contender=name))
+                print(runs[-1].line(), flush=True)
+    return runs
+
+
 def run(contender: Contender, users: Sequence[str], clients: int, seconds: float) -> Run:
     """Load `contender`, wait for the last letter, and check that nothing was lost."""
-    before, cpu_before, started_at = contender.finished(), cpu(contender), time.time()
+    before, cpu_before, wal_before = contender.finished(), cpu(contender), contender.servers.wal()
+    started_at = time.time()
     figures = wrk(contender.url, users, clients, seconds, contender.servers.folder)
 
-    def is_finished() -> bool:
-        done = contender.finished() - before
-        return done.agree and done.paid >= figures["orders"] and not contender.unrecorded()
+    seen: list[Finished] = []
 
-    wait_for(is_finished, SETTLED_S, "every paid order to have its letter")
-    cpu_after = cpu(contender)
-    done = contender.finished() - before
+    def all_finished() -> Finished | None:
+        """Return what is finished, once all is, and no more came: wrk leaves an order of each client under way."""
+        seen.append(contender.finished() - before)
+        done = seen[-1]
+        is_all = done.agree and done.paid >= figures["orders"] and not contender.unrecorded()
+        return done if is_all and seen[-2:] == [done, done] else None
+
+    done = wait_for(all_finished, SETTLED_S, "every paid order to have its letter")
+    assert done  # else that would have raised
+    cpu_after, wal = cpu(contender), contender.servers.wal() - wal_before
     # An order whose answer came too late for wrk is finished too; that is at most one for each client.
     if figures["failed"] or not done.agree or not figures["orders"] <= done.paid <= figures["orders"] + clients:
         raise AssertionError(f"{contender.name}: wrk counted {figures}, but there are {done}")
@@ -87,6 +109,7 @@ def run(contender: Contender, users: Sequence[str], clients: int, seconds: float
         application,
         broker,
         database,
+        wal / 1000 / done.paid,
     )
 
 
