@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import growth, limits, machine, memory, peers, replicas, report, traces
+from bench import backlog, growth, limits, machine, memory, peers, replicas, report, traces
 from bench.contenders import Contender, Ours, Servers, running
 from bench.load import ensure_wrk, in_turns
 from services.local.stack import ROOT
 from services.ops.errors import CommandError
 
-PARTS = ("compare", "limits", "growth", "replicas", "traces", "memory")
+PARTS = ("compare", "limits", "growth", "accounts", "backlog", "replicas", "traces", "memory")
 SCRATCH = ROOT / ".run" / "bench"  # on the disk of the checkout, as /tmp may be none
 
 
@@ -48,7 +48,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--pairs", type=positive, default=5, help="runs of each contender (default: 5)")
     one.add_argument("--seconds", type=positive, default=6, help="of each run (default: 6)")
     one.add_argument("--clients", type=positive, nargs="+", default=[1, 16, 64], help="default: 1 16 64")
-    one.add_argument("--rows", type=positive, default=10**6, help="of each table, for growth (default: 1000000)")
+    one.add_argument(
+        "--rows",
+        type=positive,
+        nargs="+",
+        default=[10**6],
+        help="of each table, for growth; several are measured in turns (default: 1000000)",
+    )
     one.add_argument(
         "--orders",
         type=positive,
@@ -108,6 +114,10 @@ def measure(
             return limits.measure(folder, clients, seconds)
         case "growth":
             return growth.measure(folder, some, pairs, seconds, arguments.rows)
+        case "accounts":
+            return growth.accounts(folder, some, pairs, seconds)
+        case "backlog":
+            return backlog.measure(folder, some, seconds)
         case "replicas":
             return replicas.measure(folder, [number for number in clients if number > 1] or clients, pairs, seconds)
         case "traces":

@@ -1,65 +1,53 @@
-"""Whether an order costs more when there are a million others."""
+"""Whether an order costs more when there are millions of others, or when it is for one of very many accounts."""
 
-import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.contenders import Ours, Servers, connect, running
-from bench.load import in_turns
+from bench.contenders import USERS, Ours, Servers, running
+from bench.filling import fill, open_accounts
+from bench.load import in_turns, users_in_turns
 
-EMPTY, FULL = "empty", "full"
-
-#: Row n of each table belongs to order n: paid, in the last hour, by one of the users of the load. The relay would
-#: remove what was published longer than OUTBOX_KEEP_S ago, which is not to be measured here.
-NUMBERED = """
-    from (select n, md5('order ' || n)::uuid as order_id, md5('event ' || n)::uuid as event_id,
-                 (%(users)s::uuid[])[1 + n %% cardinality(%(users)s::uuid[])] as user_id,
-                 now() - (%(rows)s - n) * interval '1 hour' / %(rows)s as at
-          from generate_series(1, %(rows)s) as n) as one"""
-FILL = {
-    "orders": {
-        "orders": "insert into orders (id, user_id, price, status, created_at, retry_at) "
-        "select order_id, user_id, 1, 'paid', at, at" + NUMBERED,
-        "outbox": "insert into outbox (event_id, type, body, created_at, claimed_until, published_at) "
-        "select event_id, 'order_paid', jsonb_build_object('event_id', event_id, 'order_id', order_id, "
-        "'user_id', user_id, 'price', 1), at, at, at" + NUMBERED,
-    },
-    "billing": {
-        "operations": "insert into operations (id, kind, user_id, amount, debit, credit, outcome, balance, created_at) "
-        "select order_id, 'payment', user_id, 1, user_id::text, 'revenue', 'accepted', 1, at" + NUMBERED,
-    },
-    "notifications": {
-        "letters": "insert into letters (id, event_id, user_id, order_id, kind, subject, body, created_at) "
-        "select md5('letter ' || n)::uuid, event_id, user_id, order_id, 'order_paid', 'Your order is paid', "
-        "'Order ' || order_id || ' for 0.01 is paid. Thank you!', at" + NUMBERED,
-    },
-}
+EMPTY = "empty"
+ACCOUNTS = 100_000
+FEW, MANY = f"{USERS} accounts", f"{ACCOUNTS:,} accounts"
 
 
-def measure(folder: Path, clients: int, pairs: int, seconds: float, rows: int) -> dict[str, Any]:
-    """Load an empty and a full installation in turns, each with servers of its own."""
-    with Servers(folder / EMPTY) as one, Servers(folder / FULL) as other:
-        empty, full = Ours(one, EMPTY), Ours(other, FULL)
-        with running(empty, full) as users:
-            fill(other, users[FULL], rows)
-            runs = in_turns([empty, full], users, [clients], pairs, seconds)
-    return {"rows": rows, "runs": [vars(run) for run in runs]}
+def full(rows: int) -> str:
+    """Return the name of an installation that has so many rows."""
+    return f"{rows:,} rows"
 
 
-def fill(servers: Servers, users: list[str], rows: int) -> None:
-    """Add `rows` rows to every table of orders, and have PostgreSQL tidy up before anything is measured."""
-    for database, tables in FILL.items():
-        connection = connect(servers.postgres.url(database))
-        with connection.cursor() as cursor:
-            for table, insert in tables.items():
-                started = time.monotonic()
-                cursor.execute(insert, {"users": users, "rows": rows})
-                cursor.execute(f"vacuum (analyze) {table}")
-                print(f"{cursor_rows(cursor, table)} {table} in {time.monotonic() - started:.0f} s", flush=True)
-            cursor.execute("checkpoint")
-        connection.close()
+def measure(folder: Path, clients: int, pairs: int, seconds: float, rows: Sequence[int]) -> dict[str, Any]:
+    """Load an empty and the full installations in turns, each with servers of its own."""
+    with ExitStack() as stack:
+        there = {EMPTY: 0} | {full(count): count for count in sorted(rows)}
+        servers = {name: stack.enter_context(Servers(folder / name.replace(",", "").split()[0])) for name in there}
+        users = {}
+        for name, count in there.items():
+            users[name] = filled(servers[name], name, count)
+        contenders = [Ours(servers[name], name) for name in there]
+        with running(*contenders):
+            runs = in_turns(contenders, users, [clients], pairs, seconds)
+    return {"rows": sorted(rows), "runs": [vars(run) for run in runs]}
 
 
-def cursor_rows(cursor: Any, table: str) -> int:
-    cursor.execute(f"select count(*) from {table}")
-    return int(cursor.fetchone()[0])
+def filled(servers: Servers, name: str, rows: int) -> list[str]:
+    """Create users by the API, and fill the databases while no service runs; return the users."""
+    ours = Ours(servers, name)
+    with running(ours) as users:
+        pass
+    if rows:
+        fill(servers, users[name], rows)
+    return users[name]
+
+
+def accounts(folder: Path, clients: int, pairs: int, seconds: float) -> dict[str, Any]:
+    """Place orders for few accounts and for many, at random, in turns, at the same installation."""
+    with Servers(folder) as servers:
+        ours = Ours(servers)
+        with running(ours) as users:
+            both = {FEW: users[ours.name], MANY: open_accounts(servers, ACCOUNTS)}
+            runs = users_in_turns(ours, both, [clients], pairs, seconds)
+    return {"runs": [vars(run) for run in runs]}

@@ -124,9 +124,37 @@ def test_growth_is_judged_by_cost_and_rate(cpu_factor: float, rate_factor: float
         replace(
             RUN, contender=name, per_second=400 * rate, application_ms=4 * cpu, broker_ms=1 * cpu, database_ms=2 * cpu
         )
-        for name, rate, cpu in [(report.EMPTY, 1, 1), (report.FULL, rate_factor, cpu_factor)]
+        for name, rate, cpu in [(report.EMPTY, 1, 1), (report.full(10**6), rate_factor, cpu_factor)]
     ]
-    assert verdict in report.growth(10**6, pairs)
+    assert verdict in report.growth([10**6], pairs)
+
+
+def test_every_full_installation_is_judged_against_the_empty_one():
+    runs_ = [
+        replace(RUN, contender=name, per_second=rate)
+        for name, rate in [("empty", 400), ("1,000,000 rows", 388), ("10,000,000 rows", 300)]
+    ]
+    text = report.growth([10**6, 10**7], runs_)
+    assert "1,000,000 rows: at 16 clients an order costs +0% CPU and the rate is -3%: within 10%." in text
+    assert "10,000,000 rows: at 16 clients an order costs +0% CPU and the rate is -25%: **not** within 10%." in text
+    assert "WAL" not in text
+    text = report.growth([10**6, 10**7], [replace(run, wal_kb=run.per_second / 10) for run in runs_])
+    assert "WAL an order: empty: 40.0 kB, 1,000,000 rows: 38.8 kB, 10,000,000 rows: 30.0 kB." in text
+
+
+def test_many_accounts_are_judged_against_few():
+    text = report.accounts([replace(RUN, contender=name) for name in (report.FEW, report.MANY)])
+    assert text.startswith("100,000 accounts: at 16 clients an order costs +0% CPU")
+
+
+def test_a_backlog_has_a_rate_and_the_orders_meanwhile_have_theirs():
+    load = {"orders": 4000, "per_second": 800.0, "p50_ms": 20.0, "p99_ms": 60.0, "cpu_ms": 1.25}
+    drained = {"backlog": "in the queue", "events": 100_000, "drained_s": 25.0}
+    text = report.backlog(16, [load | {"backlog": "no backlog"}, drained, load | drained])
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert rows[0] == "| no backlog |  |  | 800 | 20.0 | 60.0 | 1.25 |"
+    assert rows[1] == "| in the queue | 25 | 4000 |  |  |  |  |"
+    assert rows[2] == "| in the queue | 25 | 4000 | 800 | 20.0 | 60.0 | 1.25 |"
 
 
 def test_memory_is_judged_by_the_largest_and_by_what_it_grew():
