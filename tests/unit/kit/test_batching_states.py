@@ -145,8 +145,7 @@ def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ENOUGH", 2)
 
 
-@pytest.mark.usefixtures("few_are_enough")
-class TestBatches(Batches.TestCase):
-    settings = settings(
-        max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-    )
+TestBatches = Batches.TestCase
+TestBatches.settings = settings(
+    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
