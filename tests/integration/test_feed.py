@@ -49,10 +49,16 @@ def test_who_comes_back_gets_each_letter_once(stack: Stack, api: Api):
     assert subjects == ["0", "1", "2", "0", "1", "0"]
 
 
-def test_a_back_end_reads_page_by_page(stack: Stack, api: Api):
-    user_id = api.new_user()["id"]
-    address = "select from contacts where user_id = :id"  # which would change what a letter shows
+def known_user(stack: Stack, api: Api) -> str:
+    """Return a new user whose address is known to notifications: it would change what a letter shows."""
+    user_id: str = api.new_user()["id"]
+    address = "select from contacts where user_id = :id"
     wait_for(lambda: rows(stack, "notifications", address, id=user_id), KNOWN_S, "the user's address to be known")
+    return user_id
+
+
+def test_a_back_end_reads_page_by_page(stack: Stack, api: Api):
+    user_id = known_user(stack, api)
     now = page(api, user_id)
     assert now["items"] == []
     write(api, user_id, 5)
@@ -81,8 +87,8 @@ def test_a_transaction_that_began_first_and_commits_last_is_not_passed_over(stac
     assert [item["letter"]["subject"] for item in before["items"] + after["items"]] == ["early", "late"]
 
 
-def test_a_position_of_another_server_begins_at_the_beginning(api: Api):
-    user_id = api.new_user()["id"]
+def test_a_position_of_another_server_begins_at_the_beginning(stack: Stack, api: Api):
+    user_id = known_user(stack, api)
     write(api, user_id, 2)
     [whole, far] = [page(api, user_id, after="beginning"), page(api, user_id)["next"].split(".")]
     for restored in ("7.{1}.{2}", "{0}.9000000000000.{2}"):

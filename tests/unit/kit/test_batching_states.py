@@ -54,11 +54,13 @@ class Batches(RuleBasedStateMachine):
         self.callers: list[Caller] = []
         self.under_way: dict[Event, list[int]] = {}  # rounds, and what is done in them
         self.began: dict[int, float] = {}  # when the round of an item began
+        self.too_early: list[list[int]] = []
         self.batcher = Batcher(self.work, ROUND_S, eventlet.spawn)
 
     def work(self, items):
         if items[0] not in self.began:  # else they are done again one by one
-            assert len(self.under_way) < module.ROUNDS and (not self.under_way or len(items) >= module.ENOUGH)
+            if self.under_way and (len(self.under_way) >= module.ROUNDS or len(items) < module.ENOUGH):
+                self.too_early.append(list(items))  # an error here would be told to the callers only
             self.began |= dict.fromkeys(items, self.now())
             assert all(self.callers[item].ended is None for item in items)
         told = Event()
@@ -102,6 +104,10 @@ class Batches(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         eventlet.sleep(seconds)
         self.settle()
+
+    @invariant()
+    def a_second_round_is_large_and_there_is_no_third(self) -> None:
+        assert self.too_early == []
 
     @invariant()
     def a_round_ends(self) -> None:

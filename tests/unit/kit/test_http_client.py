@@ -204,10 +204,10 @@ def test_a_late_answer_is_not_taken_for_that_of_the_next_call(run, pause_in):
         whole = b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"late": 11}'
         sent = 5 if pause_in == "head" else -3
         connection.sendall(whole[:sent])
-        eventlet.sleep(DEADLINE_S * 1.5)
+        eventlet.sleep(DEADLINE_S * 1.2)
         connection.sendall(whole[sent:])
 
-    it = run(late, answer(OK, after_s=DEADLINE_S * 0.8), answer(OK))
+    it = run(late, answer(OK, after_s=DEADLINE_S * 0.5), answer(OK))
     with pytest.raises(NoAnswer):
         it.put()
     assert it.put() == OK
