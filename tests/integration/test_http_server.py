@@ -14,7 +14,7 @@ from services.kit.config import check
 from services.kit.metrics import metrics_of
 from services.kit.tracing import Tracer
 from services.kit.web.server import Server
-from services.local.net import free_port
+from services.local.net import free_port, wait_for
 from services.shop import SHOP
 from tests.unit.kit.test_config import config
 
@@ -153,6 +153,14 @@ def test_an_idle_connection_is_kept_and_each_request_has_its_own_time(server: Ru
         eventlet.sleep(REQUEST_S * 2)
         connection.sendall(GET)
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_does_not_read_its_answer_is_left(server: Running):
+    server._serv.app = lambda environ, start: start("200 OK", []) and [b"x" * 2**25]
+    with server.connect() as connection:
+        connection.sendall(GET)
+        wait_for(lambda: eventlet.sleep(0.05) or server._connections == 1, SLACK_S, "the connection")
+        wait_for(lambda: eventlet.sleep(0.05) or server._connections == 0, REQUEST_S + SLACK_S, "its end")
 
 
 def test_the_deadline_of_the_head_does_not_cut_the_answer(server: Running):

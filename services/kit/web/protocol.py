@@ -82,6 +82,7 @@ class Protocol(HttpOnlyProtocol):
             self.close_connection = True
             return b""
         self._deadline = Timeout(self.server.socket_timeout, self._slow)
+        self.connection.settimeout(self.server.socket_timeout)  # for what follows the head
         return self._read_head()
 
     def _read_head(self) -> bytes:
@@ -150,6 +151,7 @@ class Protocol(HttpOnlyProtocol):
 
     def send_problem(self, problem: Problem) -> None:
         """Answer in place of the application, and close the connection."""
+        self._in_time()
         self.close_connection = True
         with suppress(OSError):
             self.wfile.write(raw(problem, self.product))

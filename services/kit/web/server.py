@@ -94,7 +94,7 @@ class Server(WebServer):
         try:
             with Timeout(LINGER_S, TimeoutError()):
                 sock.sendall(raw(unavailable("The service has too many connections."), self.container.product.name))
-            linger(sock)
+                linger(sock)
         except OSError:
             pass  # the client is gone, or too slow
         finally:
