@@ -16,16 +16,16 @@ class Caller:
     scopes: frozenset[str]
     ends: float = float("inf")
 
-    def has(self, scope: str) -> bool:
-        return scope in self.scopes or ADMIN in self.scopes
-
-    def owns(self, user_id: UUID | None) -> bool:
-        """Return whether what belongs to this user, or to nobody, is the caller's to see and to change."""
-        return ADMIN in self.scopes or (user_id is not None and user_id == self.user_id)
-
     @property
     def sees_all(self) -> bool:
         return ADMIN in self.scopes
+
+    def has(self, scope: str) -> bool:
+        return self.sees_all or scope in self.scopes
+
+    def owns(self, user_id: UUID | None) -> bool:
+        """Return whether what belongs to this user, or to nobody, is the caller's to see and to change."""
+        return self.sees_all or (user_id is not None and user_id == self.user_id)
 
     def while_good(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """Return what a stream sends until the token ends; the client comes back with another one."""
