@@ -14,10 +14,12 @@ from bench.costs import Cost
 from bench.load import Run
 from bench.sizing import SERVER_CORES, SERVICES, WAL_MB_S
 from bench.styles_report import PLOTS, figure_of, machine, save
+from bench.written import Written
 from services.local.stack import ROOT
 
-PAGE = ROOT / "docs" / "scale.md"
-BEGIN, END = "<!-- measured: written by `make scale` -->", "<!-- end of what is measured -->"
+MEASURED = Written(
+    ROOT / "docs" / "scale.md", "<!-- measured: written by `make scale` -->", "<!-- end of what is measured -->"
+)
 DATABASES = {service: f"{service}_database" for service in SERVICES}
 FITTED = {
     **{service: service for service in SERVICES},
@@ -182,9 +184,7 @@ def runs_of(part: dict[str, Any]) -> list[Run]:
 
 def write(results: dict[str, Any]) -> None:
     """Write the measured part of the page, and the plots."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{markdown(results)}\n\n{END}{after}")
+    MEASURED.write(markdown(results))
     if "capacity" in results:
         plot_capacity([Taken(**one) for one in results["capacity"]["taken"]], results["computed"]["costs"])
         plot_sizes(results["computed"]["sizes"], PLOTS / "sizes.svg")

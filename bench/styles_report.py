@@ -10,12 +10,14 @@ from typing import Any
 
 from bench.outages import AFTER_S
 from bench.report import table
+from bench.written import Written
 from services.local.stack import ROOT
 
-PAGE = ROOT / "docs" / "comparison.md"
 DARK = ROOT / "docs" / "tools" / "dark.css"
 PLOTS = ROOT / "docs" / "measured"
-BEGIN, END = "<!-- measured: written by `make compare` -->", "<!-- end of what is measured -->"
+MEASURED = Written(
+    ROOT / "docs" / "comparison.md", "<!-- measured: written by `make compare` -->", "<!-- end of what is measured -->"
+)
 STYLES = ("http", "broker", "events")
 COLOURS = {"accepted": "#4477aa", "decided": "#228833", "letters": "#ee6677"}
 Run = dict[str, Any]
@@ -145,9 +147,7 @@ def outages(down_s: float, per_second: int, runs: Sequence[Run]) -> list[str]:
 
 def write(results: dict[str, Any]) -> None:
     """Write the measured part of the page, and the plots."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{markdown(results)}\n\n{END}{after}")
+    MEASURED.write(markdown(results))
     PLOTS.mkdir(exist_ok=True)
     if "speed" in results:
         plot_speed(results["speed"]["runs"], PLOTS / "speed.svg")

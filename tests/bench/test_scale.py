@@ -176,8 +176,7 @@ def test_the_limit_is_what_was_busy_all_the_time(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_page_shows_what_was_measured():
-    page = scale_report.PAGE.read_text()
-    measured = page.partition(scale_report.BEGIN)[2].partition(scale_report.END)[0].strip()
+    measured = scale_report.MEASURED.text()
     assert measured == scale_report.markdown(json.loads(RESULTS.read_text())), "run `python -m bench.scale report`"
 
 

@@ -2,14 +2,16 @@
 
 import re
 
+from bench.written import Written
 from services.kit.web.auth.rules import Needs, Owner
 from services.kit.web.entrypoint import Route
 from services.ops.openapi import routes
 from services.shop import DEFAULT_STYLE, STYLES
 from tests.docs.idl import DOCS
 
-PAGE = DOCS / "security.md"
-BEGIN, END = "<!-- the rules: written by `python -m tests.docs.rules` -->", "<!-- end of the rules -->"
+TABLE = Written(
+    DOCS / "security.md", "<!-- the rules: written by `python -m tests.docs.rules` -->", "<!-- end of the rules -->"
+)
 OTHERS = {
     None: "whoever has the scope",
     Owner.QUERY: "200, a list without them",
@@ -32,16 +34,5 @@ def table() -> str:
     return "\n".join([*head, *rows])
 
 
-def shown() -> str:
-    """Return the table that stands in the page."""
-    return PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip()
-
-
-def main() -> None:
-    before, begin, rest = PAGE.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    PAGE.write_text(f"{before}{begin}\n\n{table()}\n\n{end}{after}")
-
-
 if __name__ == "__main__":
-    main()
+    TABLE.write(table())

@@ -74,6 +74,7 @@ def test_a_wrong_value_is_named(key, value):
     assert "\n" not in str(caught.value)
 
 
+NOWHERE = "http://127.0.0.1:1"
 JWT = {"AUTH": "jwt", "AUTH_JWKS": "https://login.example.com/jwks", "AUTH_ISSUER": "x", "AUTH_AUDIENCE": "y"}
 LONG = "k" * 32
 
@@ -145,46 +146,31 @@ def test_every_setting_is_in_the_file_and_can_be_set_from_the_environment():
         assert re.search(rf"\n{name}: (!raw_env_var )?\$\{{{name.upper()}:", text), name
 
 
-@pytest.mark.parametrize("service", ["orders", "users"])
-def test_a_service_that_calls_others_does_not_start_without_their_addresses(service):
+def refusal_of(service: str, **environment: str) -> str:
+    """Start a service in the style `http`, which has to refuse; return what it says."""
     started = subprocess.run(
         [sys.executable, "-m", "nameko", "run", "--config", "config.yaml", f"services.{service}.http"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
-        env={
-            **os.environ,
-            "USERS_URL": "http://127.0.0.1:1",
-            "NOTIFICATIONS_URL": "http://127.0.0.1:1",
-            "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands",
-        },
+        env={**os.environ, **environment, "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands"},
     )
     assert started.returncode != 0
-    assert started.stderr.strip() == (
+    return started.stderr.strip()
+
+
+@pytest.mark.parametrize("service", ["orders", "users"])
+def test_a_service_that_calls_others_does_not_start_without_their_addresses(service):
+    assert refusal_of(service, USERS_URL=NOWHERE, NOTIFICATIONS_URL=NOWHERE) == (
         "config.yaml: SERVICE_URLS.billing: should be the address of billing, like http://billing:8000; set BILLING_URL"
     )
 
 
 @pytest.mark.parametrize("service", ["orders", "notifications"])  # of which one only calls, and one is only called
 def test_services_that_speak_http_have_a_secret_if_users_have_tokens(service):
-    started = subprocess.run(
-        [sys.executable, "-m", "nameko", "run", "--config", "config.yaml", f"services.{service}.http"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={
-            **os.environ,
-            "USERS_URL": "http://127.0.0.1:1",
-            "BILLING_URL": "http://127.0.0.1:1",
-            "NOTIFICATIONS_URL": "http://127.0.0.1:1",
-            **JWT,
-            "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands",
-        },
-    )
-    assert started.returncode != 0
-    assert started.stderr.strip() == (
+    urls = {f"{name.upper()}_URL": NOWHERE for name in ("users", "billing", "notifications")}
+    assert refusal_of(service, **urls, **JWT) == (
         "config.yaml: INTERNAL_TOKEN: should be given, as AUTH is jwt and services speak HTTP"
     )
 
