@@ -28,7 +28,8 @@ from bench.contenders import Servers
 from bench.filling import open_accounts
 from bench.load import SETTLED_S, wrk
 from services.contracts import OrderPaid, Outcome
-from services.kit.amqp.publisher import ConfirmedChannel, Message
+from services.kit.amqp.message import Message
+from services.kit.amqp.publisher import ConfirmedChannel
 from services.kit.amqp.transport import JSON
 from services.local.net import HOST, wait_for
 

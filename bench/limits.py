@@ -15,7 +15,8 @@ from bench.contenders import MONEY, USERS, Servers, connect, seconds_of
 from services.billing.domain import REVENUE, OperationKind
 from services.billing.store import MOVE
 from services.contracts import OrderPaid, Outcome
-from services.kit.amqp.publisher import ConfirmedChannel, Message
+from services.kit.amqp.message import Message
+from services.kit.amqp.publisher import ConfirmedChannel
 from services.kit.amqp.transport import JSON
 from services.kit.db.session import BY_INDEX, as_options
 from services.kit.db.statements import PreparedStatement

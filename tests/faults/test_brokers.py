@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from kombu import Connection, Exchange, Queue
 
+from services.kit.amqp.message import Message
 from services.kit.amqp.nodes import BROKER_DOWN, Nodes
-from services.kit.amqp.publisher import ConfirmedChannel, Message
+from services.kit.amqp.publisher import ConfirmedChannel
 from services.kit.amqp.queues import arguments_of
 from services.kit.errors import Unavailable
 from services.local.net import free_port, wait_for

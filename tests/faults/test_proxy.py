@@ -11,7 +11,8 @@ import psycopg2
 import pytest
 from kombu import Connection, Queue
 
-from services.kit.amqp.publisher import BROKER_DOWN, ConfirmedChannel, Message
+from services.kit.amqp.message import Message
+from services.kit.amqp.publisher import BROKER_DOWN, ConfirmedChannel
 from services.local.net import HOST, free_port, wait_for
 from services.local.stack import Stack
 from tests.broker import channel

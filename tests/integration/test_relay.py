@@ -11,7 +11,8 @@ import pytest
 from kombu import Connection, Exchange, Queue
 from sqlalchemy import Engine, create_engine, text
 
-from services.kit.amqp.publisher import Message, PipelinedPublisher, Publisher, RefusedByBroker
+from services.kit.amqp.message import Message
+from services.kit.amqp.publisher import PipelinedPublisher, Publisher, RefusedByBroker
 from services.kit.amqp.transport import AmqpTransport
 from services.kit.db.database import Autocommit
 from services.kit.metrics import metrics_of

@@ -11,7 +11,8 @@ from typing import Any
 from amqp.exceptions import NotFound, PreconditionFailed
 from kombu import Connection, Queue
 
-from services.kit.amqp.publisher import ConfirmedChannel, Message
+from services.kit.amqp.message import Message
+from services.kit.amqp.publisher import ConfirmedChannel
 
 SUFFIX = ".moving"  # of the other name
 BATCH = 200

@@ -14,7 +14,6 @@ import struct
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -23,9 +22,9 @@ from amqp.exceptions import ContentTooLarge, FrameSyntaxError, IrrecoverableChan
 from eventlet import Timeout
 from eventlet.semaphore import Semaphore
 from kombu import Exchange, Queue
-from kombu.serialization import dumps
 from nameko.extensions import SharedExtension
 
+from services.kit.amqp.message import Message, Unencodable, encode
 from services.kit.amqp.nodes import BROKER_DOWN, Nodes, nodes_of
 from services.kit.amqp.sockets import written_together
 from services.kit.errors import Refused, Unavailable
@@ -38,31 +37,12 @@ LOG_AGAIN_S = 60.0  # the same refusal is logged once in this time
 T = TypeVar("T")
 
 
-class Unencodable(Exception):
-    """A message cannot be written as JSON, or does not fit into AMQP."""
-
-
 #: 403 ACCESS_REFUSED, 404 NOT_FOUND, 406 PRECONDITION_FAILED, 311 CONTENT_TOO_LARGE, 530 NOT_ALLOWED, 502 SYNTAX_ERROR.
 REFUSALS = (IrrecoverableChannelError, ContentTooLarge, NotAllowed, FrameSyntaxError, Unencodable)
 
 
 class RefusedByBroker(Refused):
     """The broker refuses a message for good, or it cannot be encoded; others in the pipeline may have been sent."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message and its destination: an exchange and a routing key, or a queue. The destination is declared first.
-
-    `properties` are those of AMQP. By default a message is persistent and gets an id of its own.
-    """
-
-    body: Any
-    to: Exchange | Queue
-    routing_key: str = ""
-    headers: dict[str, Any] = field(default_factory=dict)
-    properties: dict[str, Any] = field(default_factory=dict)
-    encoded: dict[str, str] | None = None  # content type and encoding of a body that is bytes already
 
 
 class Publisher(SharedExtension):
@@ -291,19 +271,3 @@ class ConfirmedChannel:
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
         """Note that a message could not be routed. Returns come before the confirms, in the order of sending."""
         self.refused.add(self.tags[message.properties["message_id"]].popleft())
-
-
-def encode(message: Message) -> tuple[str, str, Any]:
-    """Return the content type, the encoding and the bytes of the body: JSON, unless it is bytes already."""
-    if isinstance(message.body, bytes | memoryview):
-        given = message.encoded or {}
-        return (
-            given.get("content_type", "application/octet-stream"),
-            given.get("content_encoding", "binary"),
-            bytes(message.body),
-        )
-    try:
-        encoded: tuple[str, str, Any] = dumps(message.body, serializer="json")
-    except Exception as error:
-        raise Unencodable(f"a message to {message.to.name} cannot be JSON: {type(error).__name__}") from error
-    return encoded

@@ -35,7 +35,8 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from services.kit import tracing
 from services.kit.amqp.consumer import QueueConsumer
-from services.kit.amqp.publisher import Message, Publisher, RefusedByBroker, Unencodable, encode
+from services.kit.amqp.message import Message, Unencodable, encode
+from services.kit.amqp.publisher import Publisher, RefusedByBroker
 from services.kit.amqp.queues import arguments_of
 from services.kit.errors import TEMPORARY, BusinessError, CallFailed, InvalidArgument, NotNow, Unavailable
 from services.kit.seams import Container, Incoming

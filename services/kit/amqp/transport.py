@@ -8,7 +8,8 @@ from kombu import Exchange
 from nameko.extensions import Extension
 from nameko.standalone.events import get_event_exchange
 
-from services.kit.amqp.publisher import Message, PipelinedPublisher
+from services.kit.amqp.message import Message
+from services.kit.amqp.publisher import PipelinedPublisher
 from services.kit.amqp.watch import BrokerWatch
 from services.kit.outbox.table import OutgoingEvent
 from services.kit.seams import Container

@@ -14,7 +14,8 @@ from prometheus_client import REGISTRY
 
 from services.kit.amqp import nodes
 from services.kit.amqp import publisher as publisher_module
-from services.kit.amqp.publisher import ConfirmedChannel, Message, PipelinedPublisher, Publisher, RefusedByBroker
+from services.kit.amqp.message import Message
+from services.kit.amqp.publisher import ConfirmedChannel, PipelinedPublisher, Publisher, RefusedByBroker
 from services.kit.errors import Unavailable
 from services.kit.metrics import metrics_of
 
