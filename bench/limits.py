@@ -17,7 +17,7 @@ from services.billing.store import MOVE
 from services.contracts import OrderPaid, Outcome
 from services.kit.amqp.message import Message
 from services.kit.amqp.publisher import ConfirmedChannel
-from services.kit.amqp.transport import JSON
+from services.kit.amqp.transport import JSON, AmqpTransport
 from services.kit.db.session import BY_INDEX, as_options
 from services.kit.db.statements import PreparedStatement
 from services.kit.outbox.statements import MARK_PUBLISHED
@@ -75,6 +75,8 @@ def scripts(batch: int) -> dict[str, str]:
             requests__idempotency_key=nothing,
             requests__user_id=users,
             requests__price=prices,
+            requests__promised=same("false", "boolean", batch),
+            requests__traceparent=nothing,
             retry_after=pause,
         )
         + statement(
@@ -83,12 +85,14 @@ def scripts(batch: int) -> dict[str, str]:
             ended__status=same(f"'{OrderStatus.PAID}'", "text", batch),
             ended__reason=nothing,
             events__row_id=order_ids,
+            events__outcome=nothing,
             events__event_id=event_ids,
             events__type=same(f"'{EVENT.TYPE}'", "text", batch),
             events__body=same(f"'{EVENT.model_dump_json()}'", "text", batch),
+            events__traceparent=nothing,
             lease=pause,
         )
-        + statement(MARK_PUBLISHED, event_ids=event_ids),
+        + statement(MARK_PUBLISHED, event_ids=event_ids, transport=f"'{AmqpTransport.name}'"),
         "billing": names
         + statement(
             MOVE,
