@@ -10,13 +10,19 @@ from typing import Any
 
 from bench.contenders import MONEY, Servers, connect
 
+
+def made_at(time: str, name: str) -> str:
+    """Return the SQL of an id that sorts by the time when it was made, as those of the services do."""
+    return f"(lpad(to_hex((extract(epoch from {time}) * 1000)::bigint), 12, '0') || substr(md5({name}), 13))::uuid"
+
+
 #: Row n of each table belongs to order n: paid, in the last hour, by one of the users of the load. The relay would
 #: remove what was published longer than OUTBOX_KEEP_S ago, which is not to be measured here.
-NUMBERED = """
-    from (select n, md5('order ' || n)::uuid as order_id, md5('event ' || n)::uuid as event_id,
-                 (%(users)s::uuid[])[1 + n %% cardinality(%(users)s::uuid[])] as user_id,
-                 now() - (%(rows)s - n) * interval '1 hour' / %(rows)s as at
-          from generate_series(1, %(rows)s) as n) as one"""
+NUMBERED = f"""
+    from (select n, at, {made_at("at", "'order ' || n")} as order_id, {made_at("at", "'event ' || n")} as event_id,
+                 (%(users)s::uuid[])[1 + n %% cardinality(%(users)s::uuid[])] as user_id
+          from (select n, now() - (%(rows)s - n) * interval '1 hour' / %(rows)s as at
+                from generate_series(1, %(rows)s) as n) as numbered) as one"""
 BODY = "jsonb_build_object('event_id', event_id, 'order_id', order_id, 'user_id', user_id, 'price', 1)"
 FILL = {
     "orders": {
@@ -31,7 +37,7 @@ FILL = {
     },
     "notifications": {
         "letters": "insert into letters (id, event_id, user_id, order_id, kind, subject, body, created_at) "
-        "select md5('letter ' || n)::uuid, event_id, user_id, order_id, 'order_paid', 'Your order is paid', "
+        "select event_id, event_id, user_id, order_id, 'order_paid', 'Your order is paid', "
         "'Order ' || order_id || ' for 0.01 is paid. Thank you!', at" + NUMBERED,
     },
 }

@@ -108,6 +108,7 @@ def scripts(batch: int) -> dict[str, str]:
         "notifications": names
         + statement(
             ADD_LETTERS,
+            letters__id=event_ids,
             letters__event_id=event_ids,
             letters__order_id=order_ids,
             letters__user_id=users,

@@ -95,7 +95,7 @@ def written(runs: Sequence[Run]) -> list[str]:
     each = (f"{name}: {median(run.wal_kb for run in runs if run.contender == name):.1f} kB" for name in names(runs))
     return [
         f"WAL an order: {', '.join(each)}. After a checkpoint, which was made before the load, PostgreSQL writes each "
-        "page as a whole when it is first changed, and with random ids an order changes pages all over an index."
+        "page as a whole when it is first changed."
     ]
 
 

@@ -1,12 +1,13 @@
 """The tables of billing."""
 
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.kit.db.idempotency import HAS_KEY
+from services.kit.ids import new_id
 from services.kit.inbox.table import InboxRow
 from services.kit.outbox.table import OutboxRow, TransportRow
 
@@ -49,7 +50,7 @@ class Operation(Base):
         Index("operations_statement", "user_id", "created_at", "id", postgresql_where=text("outcome = 'accepted'")),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     kind: Mapped[str]
     user_id: Mapped[UUID]
     amount: Mapped[int]

@@ -7,7 +7,7 @@ its transaction.
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import IntegrityError
@@ -21,6 +21,7 @@ from services.kit.db.idempotency import Claim, Claimed
 from services.kit.db.statements import PreparedStatement
 from services.kit.errors import KeyReused, TryAgain
 from services.kit.event import Event
+from services.kit.ids import new_id
 from services.kit.outbox.table import OutgoingEvent, StatementWithEvents
 from services.kit.web.pages import PageQuery, newest_first
 
@@ -41,7 +42,7 @@ class Movement(NamedTuple):
     def of(
         cls, kind: OperationKind, user_id: UUID, amount: int, id_: UUID | None = None, key: str | None = None
     ) -> "Movement":
-        return cls(id_ or uuid4(), key, kind, user_id, amount, *entries(kind, user_id), change(kind, amount))
+        return cls(id_ or new_id(), key, kind, user_id, amount, *entries(kind, user_id), change(kind, amount))
 
     @classmethod
     def of_payment(cls, payment: Payment) -> "Movement":

@@ -1,9 +1,11 @@
 """What every event has in common."""
 
 from typing import ClassVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from services.kit.ids import new_id
 
 
 class Event(BaseModel):
@@ -19,7 +21,7 @@ class Event(BaseModel):
     TYPE: ClassVar[str]
     ABOUT: ClassVar[str] = "event_id"
 
-    event_id: UUID = Field(default_factory=uuid4)
+    event_id: UUID = Field(default_factory=new_id)
 
     @property
     def about(self) -> UUID:

@@ -1,13 +1,14 @@
 """The tables of notifications."""
 
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import CheckConstraint, DateTime, Index, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
 from services.kit.db.commits import InCommitOrder
 from services.kit.db.idempotency import HAS_KEY
+from services.kit.ids import new_id
 from services.kit.inbox.table import InboxRow
 
 
@@ -57,7 +58,7 @@ class Letter(InCommitOrder, Base):
         Index("letters_committed_of_user", "user_id", "transaction", "id"),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     event_id: Mapped[UUID | None] = mapped_column(unique=True)
     user_id: Mapped[UUID | None] = mapped_column()
     order_id: Mapped[UUID | None] = mapped_column(unique=True)

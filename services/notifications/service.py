@@ -5,7 +5,7 @@ How notifications hears of orders and users is in `broker.py`, `http.py` and `ev
 
 from collections.abc import Sequence
 from functools import partial
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from services.contracts import OrderPaid, OrderRejected, Outcome, PaymentAccepted, PaymentRefused, UserRegistered
 from services.kit.amqp.events import event_handler
@@ -13,6 +13,7 @@ from services.kit.batching import batched
 from services.kit.db.commits import Position, starts
 from services.kit.db.database import Database
 from services.kit.feed import Entry, Feed, FeedQuery
+from services.kit.ids import new_id
 from services.kit.inbox.provider import Inbox
 from services.kit.web.auth.rules import Needs, Owner
 from services.kit.web.entrypoint import Reply, Stream, http
@@ -72,7 +73,7 @@ class Notifications:
     )
     def create_message(self, key: str | None, body: NewMessage) -> Reply:
         """Store a letter to a user or to an address; nothing is really sent."""
-        request = MessageRequest(uuid4(), key, body.user_id, body.email, body.subject, body.body)
+        request = MessageRequest(new_id(), key, body.user_id, body.email, body.subject, body.body)
         with self.db.get_session() as session:
             letter, is_new = store.store_message(session, request)
         self.feed.tell()

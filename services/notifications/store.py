@@ -17,6 +17,7 @@ from services.kit.db.commits import FINAL, Position
 from services.kit.db.idempotency import Claim, or_raise
 from services.kit.db.statements import PreparedStatement
 from services.kit.feed import Entry
+from services.kit.ids import new_id
 from services.kit.web.pages import UserPageQuery, newest_first
 from services.notifications.domain import LetterKind, LetterView
 from services.notifications.models import Letter
@@ -25,6 +26,7 @@ from services.notifications.models import Letter
 class NewLetter(NamedTuple):
     """The letter of an event, as a row."""
 
+    id: UUID
     event_id: UUID
     order_id: UUID
     user_id: UUID
@@ -40,7 +42,7 @@ class NewLetter(NamedTuple):
         subject: str,
         body: str,
     ) -> "NewLetter":
-        return cls(event.event_id, event.order_id, event.user_id, kind, subject, body)
+        return cls(new_id(), event.event_id, event.order_id, event.user_id, kind, subject, body)
 
 
 class NewContact(NamedTuple):
@@ -92,7 +94,7 @@ ADD_LETTERS = PreparedStatement(
     "add_letters",
     """
     insert into letters (id, event_id, order_id, user_id, kind, subject, body)
-    select gen_random_uuid(), event_id, order_id, user_id, kind, subject, body from {letters}
+    select id, event_id, order_id, user_id, kind, subject, body from {letters}
     order by event_id  -- always in the same sequence, to avoid deadlocks
     on conflict do nothing
     returning event_id""",

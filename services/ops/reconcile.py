@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
@@ -16,6 +16,7 @@ from services.billing import store as billing
 from services.billing.store import Movement
 from services.contracts import OrderPaid, OrderRejected, Outcome, Payment, UserRegistered
 from services.kit.db.connecting import engine_of
+from services.kit.ids import new_id
 from services.ops import republish
 from services.ops.settle import make_due
 from services.ops.violations import Kind, Violation
@@ -143,7 +144,7 @@ class Reconciliation:
     def _store(self, ids: list[UUID]) -> Iterator[Line]:
         """Billing or notifications knows of an order that orders has forgotten: it is stored again, and settled."""
         known = {row.id: row for row in self._rows("billing", PAYMENTS, ids=ids)}
-        again = [OrderRequest(one.id, uuid4(), None, one.user_id, one.amount, promised=True) for one in known.values()]
+        again = [OrderRequest(one.id, new_id(), None, one.user_id, one.amount, promised=True) for one in known.values()]
         if again and not self.dry_run:
             with self.databases["orders"].connect() as connection:
                 orders.store_orders(connection, again, retry_after_s=0)

@@ -1,12 +1,13 @@
 """The tables of orders."""
 
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Index, false, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.kit.db.idempotency import HAS_KEY
+from services.kit.ids import new_id
 from services.kit.inbox.table import InboxRow
 from services.kit.outbox.table import OutboxRow, TransportRow
 from services.kit.recovery import PendingRow, TraceRow
@@ -48,7 +49,7 @@ class Order(PendingRow, Base):
         Index("orders_pending", "retry_at", postgresql_where=text("status = 'pending'")),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     user_id: Mapped[UUID]
     price: Mapped[int]
     status: Mapped[str]

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from eventlet import Timeout
 from nameko.dependency_providers import Config
@@ -14,6 +14,7 @@ from services.contracts import ORDER_ID, Outcome
 from services.kit.batching import BatchedMethod, batched
 from services.kit.db.database import Database
 from services.kit.errors import TEMPORARY, CallFailed, KeyReused, Unavailable
+from services.kit.ids import new_id
 from services.kit.outbox.provider import Outbox
 from services.kit.recovery import NotYet, Recovery
 from services.kit.timers import every
@@ -61,7 +62,7 @@ class Orders:
         201 is not success: read `status`. The order has ended, `paid` or `rejected`.
         """
         promised = self._promises_at_once(wait_s)
-        request = OrderRequest(uuid4(), uuid4(), key, body.user_id, body.price, promised, traceparent())
+        request = OrderRequest(new_id(), new_id(), key, body.user_id, body.price, promised, traceparent())
         stored = self._store.one(request)
         order = stored.order
         if order.status == OrderStatus.PENDING:

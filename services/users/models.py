@@ -1,11 +1,12 @@
 """The tables of users."""
 
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import CheckConstraint, DateTime, Index, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from services.kit.ids import new_id
 from services.kit.inbox.table import InboxRow
 from services.kit.outbox.table import OutboxRow, TransportRow
 from services.kit.recovery import PendingRow, TraceRow
@@ -28,7 +29,7 @@ class User(PendingRow, Base):
         Index("users_pending", "retry_at", postgresql_where=text("status = 'pending'")),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str]
     email: Mapped[str]
     status: Mapped[str]

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from nameko.dependency_providers import Config
 
 from services.contracts import UserRegistered
 from services.kit.db.database import Database
 from services.kit.errors import TEMPORARY
+from services.kit.ids import new_id
 from services.kit.outbox.provider import Outbox
 from services.kit.outbox.table import OutgoingEvent
 from services.kit.recovery import Recovery
@@ -46,7 +47,7 @@ class Users:
     )
     def create_user(self, key: str | None, body: NewUser, wait_s: float | None) -> Reply:
         """Store the user and its event, then have the account opened; `pending` until billing has it."""
-        request = UserRequest(uuid4(), key, body.name, body.email, traceparent())
+        request = UserRequest(new_id(), key, body.name, body.email, traceparent())
         event = UserRegistered(user_id=request.id, email=request.email)
         with self.db.get_session() as session:
             user, is_new, events = store.store_user(

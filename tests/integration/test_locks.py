@@ -121,7 +121,7 @@ def store_orders(connection: Any, keys: Sequence[UUID]) -> None:
 
 
 def add_letters(connection: Any, events: Sequence[UUID]) -> None:
-    letters = [notifications.NewLetter(id_, id_, id_, LetterKind.ORDER_PAID, "subject", "body") for id_ in events]
+    letters = [notifications.NewLetter(id_, id_, id_, id_, LetterKind.ORDER_PAID, "subject", "body") for id_ in events]
     notifications.add_letters(connection, letters)
 
 

@@ -152,7 +152,7 @@ NEW, NEWER = (OLD._replace(id=uuid4()) for _ in range(2))
 WINDOW = {"since": datetime.now(UTC) - timedelta(minutes=10), "until": datetime.now(UTC) - timedelta(minutes=5)}
 ADA = UserView(id=USER, name="Ada", email="ada@example.com", status=UserStatus.PENDING, created_at=datetime.now(UTC))
 SEVENTH = request("key-7", UUID(int=7))
-LETTER = notifications.NewLetter(uuid4(), uuid4(), USER, LetterKind.ORDER_PAID, "Yes", "Yes")
+LETTER = notifications.NewLetter(uuid4(), uuid4(), uuid4(), USER, LetterKind.ORDER_PAID, "Yes", "Yes")
 MESSAGE = notifications.MessageRequest(uuid4(), "key-7", USER, "ada@example.com", "Hello", "")
 CONTACT = notifications.NewContact(USER, "ada@example.com")
 FAILED = FailedMessage("new", b"", None, None, {}, 1, "a test")
