@@ -11,9 +11,10 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+
+from werkzeug.http import HTTP_STATUS_CODES
 
 from services.local.stack import ROOT
 
@@ -75,12 +76,13 @@ def saved(request: Json, answer: Json) -> Json:
     """Return what the collection keeps of an answer that newman reports."""
     body = bytes(answer["stream"]["data"]).decode() if "stream" in answer else ""
     kind = json.loads(body).get("type", "").rpartition(":")[2] if body else ""
-    status = HTTPStatus(answer["code"])
+    code = answer["code"]
+    phrase = HTTP_STATUS_CODES[code]
     return {
-        "name": f"{status.value} {kind or status.phrase}",
+        "name": f"{code} {kind or phrase}",
         "originalRequest": without_description(request),
-        "status": status.phrase,
-        "code": status.value,
+        "status": phrase,
+        "code": code,
         "_postman_previewlanguage": "json",
         "header": [
             {"key": one["key"], "value": one["value"]} for one in answer["header"] if one["key"].lower() not in LEFT_OUT

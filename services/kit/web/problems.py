@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from http import HTTPStatus
 from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Request, Response
 
 from services.kit.errors import TEMPORARY, KeyReused
@@ -69,7 +69,7 @@ class Problem(Exception):
     def view(self) -> ProblemView:
         """The problem as the client gets it; most are made for a case that does not occur."""
         status, name, detail, errors = self._given
-        title = HTTPStatus(status).phrase
+        title = HTTP_STATUS_CODES[status]  # those of Python are not the same in all its versions
         return ProblemView(type=name, title=title, status=status, detail=detail, errors=list(errors))
 
     def response(self, product: str) -> Response:
