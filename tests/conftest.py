@@ -16,6 +16,7 @@ from services.local.supervisor import dies_with_parent
 from services.shop import chosen_style
 from tests.client import Api
 
+pytest.register_assert_rewrite("tests.matrix")
 pytest_plugins = ["tests.scratch", "tests.selection", "tests.progress"]
 
 START_S = 60

@@ -1,6 +1,7 @@
 """A provider of tokens for tests: its keys, the tokens that it signs, and what it publishes."""
 
 import json
+import secrets
 import time
 from typing import Any
 from uuid import uuid4
@@ -14,7 +15,7 @@ KINDS: dict[str, Any] = {"RS256": RSAAlgorithm, "ES256": ECAlgorithm, "EdDSA": O
 
 
 class Provider:
-    """Signs tokens by a key of its own, whose public half is in `jwks`."""
+    """Signs tokens by a key of its own, whose public half is in `jwks`; with HS256 by a shared one, which has none."""
 
     def __init__(self, kid: str = "one", algorithm: str = "ES256", bits: int = 2048) -> None:
         self.kid = kid
@@ -24,6 +25,8 @@ class Provider:
             if algorithm == "RS256"
             else ed25519.Ed25519PrivateKey.generate()
             if algorithm == "EdDSA"
+            else secrets.token_hex(32)
+            if algorithm == "HS256"
             else ec.generate_private_key(ec.SECP256R1())
         )
 
