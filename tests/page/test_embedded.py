@@ -4,10 +4,12 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from services.local import tokens
 from services.local.needs import chromium
 from services.local.stack import ROOT
 from tests.conftest import QUICK, Embedded
@@ -53,6 +55,23 @@ def test_a_page_of_another_origin_buys_and_shows_the_letter(running: Embedded, b
     [order_id] = re.findall(r"Order: (\S+),", order.inner_text())
     expect(said.filter(has_text=f"Letter: Your order is paid, order {order_id}")).to_have_count(1)
     page.close()
+
+
+def test_with_a_token_it_buys_where_tokens_are_asked_for(
+    browser: Browser, shop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with Embedded(tmp_path, QUICK | {"CORS_ORIGINS": f"[http://127.0.0.1:{shop}]", "AUTH": "jwt"}) as running:
+        monkeypatch.setenv("NAMEKO_HW_FOLDER", str(tmp_path))
+        address = f"http://127.0.0.1:{shop}/shop.html?api={running.url}"
+        for token, end in (
+            ("", "Failed: "),
+            (f"#token={tokens.token('the-office', 'admin')}", "Letter: Your order is paid"),
+        ):
+            page = browser.new_page()
+            page.goto(address + token)
+            page.get_by_role("button").click()
+            expect(page.locator("#said")).to_contain_text(end, timeout=ENDED_MS)
+            page.close()
 
 
 def test_a_page_of_an_origin_that_is_not_allowed_reads_nothing(running: Embedded, browser: Browser, shop: int):
