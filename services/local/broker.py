@@ -14,6 +14,7 @@ from eventlet.event import Event
 from kombu.transport import TRANSPORT_ALIASES, memory, virtual
 
 URI = "embedded://localhost/"
+HURRY_S = 0.01
 TRANSPORT_ALIASES["embedded"] = f"{__name__}:Transport"
 
 
@@ -71,6 +72,7 @@ class Transport(memory.Transport):
 
     Channel = Channel
     _wake = Event()
+    _patience_s: float | None = None
 
     @classmethod
     def wake_all(cls) -> None:
@@ -78,9 +80,15 @@ class Transport(memory.Transport):
         cls._wake.send()
         cls._wake = Event()
 
+    @classmethod
+    def hurry(cls) -> None:
+        """Let no consumer wait for messages any more, so that each sees at once that it is to stop."""
+        cls._patience_s = HURRY_S
+        cls.wake_all()
+
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
-        """Deliver one message. Raises TimeoutError when none has come within `timeout` seconds."""
-        deadline = None if timeout is None else monotonic() + timeout
+        """Deliver one message. Raises TimeoutError when none has come within `timeout` seconds, or in a hurry."""
+        started = monotonic()
         while True:
             wake = Transport._wake
             try:
@@ -88,7 +96,8 @@ class Transport(memory.Transport):
                 return
             except Empty:
                 pass
-            left_s = None if deadline is None else deadline - monotonic()
+            longest_s = min((one for one in (timeout, self._patience_s) if one is not None), default=None)
+            left_s = None if longest_s is None else started + longest_s - monotonic()
             if left_s is not None and left_s <= 0:
                 raise TimeoutError
             with Timeout(left_s, False):

@@ -88,6 +88,7 @@ def serve(
         stop.wait()
         for server in servers:
             server.kill()
+        broker.Transport.hurry()
         runner.stop()
 
 
