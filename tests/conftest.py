@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _own_servers() -> None:
     """Tests start their own servers, whatever the environment names."""
     for name in list(os.environ):
-        if name in ("AMQP_URI", "INTERNAL_TOKEN") or name.startswith("AUTH") or name.endswith("_DATABASE_URL"):
+        if name == "INTERNAL_TOKEN" or name.startswith(("AMQP_", "AUTH")) or name.endswith("_DATABASE_URL"):
             del os.environ[name]
 
 

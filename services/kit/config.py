@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from services.kit.tls import NODE_SEPARATOR, BrokerFiles, check_broker, check_database
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
 QueueType = Literal["classic", "quorum"]
@@ -18,8 +20,6 @@ Secret = SecretStr | None  # which no log shows; None or empty: not set
 SHARED = {"HS256": 32, "HS384": 48, "HS512": 64}
 PUBLIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 INTERNAL_TOKEN_LENGTH = 32
-
-NODE_SEPARATOR = ";"  # between the URIs of several nodes of the broker, as for kombu
 
 
 class BadConfiguration(Exception):
@@ -32,6 +32,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     AMQP_URI: str
+    AMQP_CA_FILE: str | None
+    AMQP_CERT_FILE: str | None
+    AMQP_KEY_FILE: str | None
     HEARTBEAT: Seconds
     QUEUE_TYPE: QueueType
     WEB_SERVER_ADDRESS: str | None  # None: somebody else listens, and calls `Server.app`
@@ -97,11 +100,16 @@ class Settings(BaseModel):
     def _are_postgresql(cls, uris: dict[str, str]) -> dict[str, str]:
         for key, uri in uris.items():
             try:
-                known = make_url(uri).get_backend_name() == "postgresql"
+                url = make_url(uri)
+                known = url.get_backend_name() == "postgresql"
             except (ArgumentError, ValueError):
                 known = False
             if not known:
                 raise ValueError(f"{key} should be a URL like postgresql+psycopg2://user:password@host:5432/database")
+            try:
+                check_database(url)
+            except ValueError as error:
+                raise ValueError(f"{key} {error}") from None
         return uris
 
     @field_validator("SERVICE_URLS")
@@ -149,6 +157,11 @@ class Settings(BaseModel):
         if secret and len(secret) < INTERNAL_TOKEN_LENGTH:
             raise ValueError(f"should have {INTERNAL_TOKEN_LENGTH} characters or more")
         return secret
+
+    @model_validator(mode="after")
+    def _encrypt_as_they_say(self) -> "Settings":
+        check_broker(self.AMQP_URI, BrokerFiles(self.AMQP_CA_FILE, self.AMQP_CERT_FILE, self.AMQP_KEY_FILE))
+        return self
 
     @model_validator(mode="after")
     def _can_check_tokens(self) -> "Settings":

@@ -20,6 +20,7 @@ from services.local.installing import LOGS, Failed, not_ours, say, watched
 from services.ops.errors import CommandError
 
 DEBIAN_SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # that in /usr/sbin changes the user
+DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")  # a folder for each version
 ALSO_LOOK_IN = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
 POLICY = Path("/usr/sbin/policy-rc.d")  # Debian's packages ask it before they start a service
 UNITS = Path("/etc/systemd/system")
@@ -29,6 +30,7 @@ SERVICES = (
     "epmd.socket",
     "nginx.service",
     "pgbouncer.service",
+    "postgresql.service",
     "prometheus.service",
 )  # of our packages
 NODE = (18,)
@@ -71,6 +73,13 @@ def chromium() -> str | None:
     """Return the path of a Chromium, or None when there is none."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next((found for name in names if (found := shutil.which(name, path=search_path()))), None)
+
+
+def postgresql_programs() -> Path | None:
+    """Return the folder of the programs of the system's PostgreSQL, or None when there is none."""
+    servers = sorted(DEBIAN_POSTGRESQL.glob("*/bin/postgres"), key=lambda file: float(file.parts[-3]))
+    found = shutil.which("postgres", path=search_path()) if not servers else str(servers[-1])
+    return Path(found).parent if found else None
 
 
 def go_libraries_are_there() -> bool:
@@ -128,6 +137,12 @@ PROMETHEUS = Need(
     ("prometheus",),
     "brew install prometheus (macOS)",
 )
+POSTGRESQL = Need(  # the one of our wheel speaks no TLS
+    "A PostgreSQL of the system",
+    lambda: postgresql_programs() is not None,
+    ("postgresql",),
+    "sudo dnf install postgresql-server (Fedora) or brew install postgresql (macOS)",
+)
 CHROMIUM = Need(
     "Chromium",
     lambda: chromium() is not None,
@@ -161,6 +176,7 @@ SKIPPED_WITHOUT = {
     GCC: "the model",
     PROMETHEUS: "the alert rules and the dashboard",
     CHROMIUM: "the page in a browser",
+    POSTGRESQL: "TLS",
 }
 
 

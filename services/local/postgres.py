@@ -51,7 +51,7 @@ class Postgres(Server):
 
     def ensure_databases(self, names: Iterable[str]) -> None:
         """Create those of the databases that do not exist."""
-        connection = psycopg2.connect(host=HOST, port=self.port, user=USER, dbname="postgres")
+        connection = psycopg2.connect(self.url("postgres").replace("+psycopg2", "", 1))
         connection.autocommit = True
         with closing(connection), connection.cursor() as cursor:
             cursor.execute("select datname from pg_database")
@@ -63,13 +63,17 @@ class Postgres(Server):
         """Return the SQLAlchemy URL of a database."""
         return f"postgresql+psycopg2://{USER}@{HOST}:{self.port}/{database}"
 
+    def program(self, name: str) -> Path:
+        """Return the path of one of the programs of this server."""
+        return program(name)
+
     def _spawn(self, lock: int) -> Process:
         """Start the server; make its data on first use. One of a pair is not started by itself."""
         if FOLLOWS not in self.settings and ((self.folder / FENCED).exists() or (self.data / STANDBY).exists()):
             raise CannotStart(f"{self.title} in {self.folder}: it is one of a pair: start it with STANDBY=1")
         self._initdb()
         self._forget_dead_server()
-        argv = [*_server_user(), str(program("postgres")), "-D", str(self.data), "-p", str(self.port)]
+        argv = [*_server_user(), str(self.program("postgres")), "-D", str(self.data), "-p", str(self.port)]
         for name, value in self.settings.items():
             argv += ["-c", f"{name}={value}"]
         return self._popen(argv, _environment(), lock)
@@ -95,7 +99,7 @@ class Postgres(Server):
         _give_away(unfinished)
         with self.log.open("ab") as log:
             made = subprocess.run(
-                [*_server_user(), str(program(name)), "-D", str(unfinished), *options],
+                [*_server_user(), str(self.program(name)), "-D", str(unfinished), *options],
                 cwd=self.folder,
                 env=_environment(),
                 stdin=subprocess.DEVNULL,

@@ -12,6 +12,7 @@ from typing import Any, Self
 from services.kit.db.connecting import with_driver
 from services.kit.outbox.handover import publish_again
 from services.kit.outbox.table import OutboxRow
+from services.kit.tls import BrokerFiles
 from services.local.cluster import Cluster
 from services.local.gateway import Backend
 from services.local.net import free_port, port_is_free, wait_for
@@ -105,6 +106,7 @@ class Stack:
             "STYLE": self.style.name,
             **({"AMQP_URI": self.amqp_uri} if self.style.has_broker else self.service_urls()),
             **({"QUEUE_TYPE": "quorum"} if self.cluster else {}),
+            **{name: os.environ[name] for name in BrokerFiles._fields if name in os.environ},
             **{database_variable(service): self.database_url(service) for service in SERVICES},
             # eventlet's own note, see services/__init__.py
             "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands,ignore::Warning:nameko.containers",

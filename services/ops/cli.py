@@ -262,7 +262,9 @@ def shell(arguments: argparse.Namespace) -> None:
         from services.ops.http_shell import interact
 
         return interact(environment)
-    os.execve(NAMEKO, [NAMEKO, "shell", "--config", "config.yaml"], {**os.environ, **environment})
+    from services.ops.nameko_shell import config_file
+
+    os.execve(NAMEKO, [NAMEKO, "shell", "--config", str(config_file(environment))], {**os.environ, **environment})
 
 
 def queues(arguments: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.exc import OperationalError
 
-from services.kit.db.connecting import with_driver
+from services.kit.db.connecting import why_away, with_driver
 from services.ops import auditor
 from services.ops import outbox as outboxes
 from services.ops import pending as pending_rows
@@ -132,5 +132,5 @@ def _answering(needed: str) -> Iterator[None]:
     """Turn the silence of a database into one line; `needed` names the databases that the command needs."""
     try:
         yield
-    except OperationalError:
-        raise CommandError(f"a database does not answer{needed}") from None
+    except OperationalError as error:
+        raise CommandError(f"a database does not answer{needed} ({why_away(error)})") from None

@@ -18,7 +18,7 @@ from tests.chart.values_table import CHART, readme, rows
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 #: What the chart itself sets, in other ways than by `config`.
 OWN = {
-    "AMQP_URI",
+    *("AMQP_URI", "AMQP_CA_FILE", "AMQP_CERT_FILE", "AMQP_KEY_FILE"),
     "WEB_SERVER_ADDRESS",
     "DRAIN_TIMEOUT_S",
     "DB_BEHIND_POOLER",

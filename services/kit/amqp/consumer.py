@@ -22,6 +22,7 @@ from services.kit.amqp.nodes import BROKER_DOWN, Nodes, NodeSilent, nodes_of
 from services.kit.amqp.publisher import REFUSALS
 from services.kit.amqp.watch import BrokerWatch
 from services.kit.seams import Container, Incoming
+from services.kit.tls import BrokerFiles
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
 
     @property
     def _nodes(self) -> Nodes:
-        return nodes_of(self.container.config["AMQP_URI"])
+        config = self.container.config
+        return nodes_of(config["AMQP_URI"], BrokerFiles.of(config))
 
     @contextmanager
     def establish_connection(self) -> Iterator[Any]:

@@ -16,9 +16,10 @@ from eventlet import Timeout
 from kombu import Connection
 from kombu.exceptions import KombuError
 
+from services.kit.amqp import tls
 from services.kit.amqp.sockets import spare_system_calls
-from services.kit.config import NODE_SEPARATOR
 from services.kit.hosts import shares
+from services.kit.tls import NO_FILES, NODE_SEPARATOR, BrokerFiles, is_encrypted
 
 BROKER_DOWN = (AMQPError, KombuError, OSError)
 T = TypeVar("T")
@@ -30,9 +31,10 @@ class NodeSilent(TimeoutError):
 
 
 class Nodes:
-    """The nodes, the one to try first in front."""
+    """The nodes, the one to try first in front; `files` are for those whose URI is `amqps://`."""
 
-    def __init__(self, amqp_uri: str) -> None:
+    def __init__(self, amqp_uri: str, files: BrokerFiles = NO_FILES) -> None:
+        self._files = files
         self._uris = deque(amqp_uri.split(NODE_SEPARATOR))
         self._uris.rotate(_random.randrange(len(self._uris)))
 
@@ -47,7 +49,8 @@ class Nodes:
         """
         failure: Exception = NodeSilent("there is no node")
         for uri, share_s in shares(list(self._uris), timeout_s):
-            connection = Connection(uri, connect_timeout=share_s, heartbeat=math.ceil(heartbeat_s))
+            ssl = self._files.options(uri) if is_encrypted(uri) else None
+            connection = Connection(uri, ssl=ssl, connect_timeout=share_s, heartbeat=math.ceil(heartbeat_s))
             connection.node = uri
             try:
                 with Timeout(share_s, NodeSilent(f"{connection.hostname} did not answer in {share_s:.1f} s")):
@@ -58,7 +61,8 @@ class Nodes:
                 self.leave(connection)
                 if not isinstance(error, BROKER_DOWN):  # a deadline of the caller
                     raise
-                failure = error
+                if not isinstance(failure, tls.NotTrusted):  # which does not go away by itself
+                    failure = tls.explained(error, uri)
             else:
                 while self._uris[0] != uri:
                     self._uris.rotate(-1)
@@ -73,6 +77,6 @@ class Nodes:
 
 
 @cache
-def nodes_of(amqp_uri: str) -> Nodes:
+def nodes_of(amqp_uri: str, files: BrokerFiles = NO_FILES) -> Nodes:
     """Return the nodes at `amqp_uri`, which a process knows once."""
-    return Nodes(amqp_uri)
+    return Nodes(amqp_uri, files)

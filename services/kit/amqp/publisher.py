@@ -29,6 +29,7 @@ from services.kit.amqp.nodes import BROKER_DOWN, Nodes, nodes_of
 from services.kit.amqp.sockets import written_together
 from services.kit.errors import Refused, Unavailable
 from services.kit.seams import Container
+from services.kit.tls import BrokerFiles
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ class Publisher(SharedExtension):
 
     @property
     def _nodes(self) -> Nodes:
-        return nodes_of(self.container.config["AMQP_URI"])
+        config = self.container.config
+        return nodes_of(config["AMQP_URI"], BrokerFiles.of(config))
 
     def _connect(self, timeout_s: float) -> "ConfirmedChannel":
         if time.monotonic() < self._no_login_until:

@@ -39,4 +39,4 @@ def written_together(connection: Any) -> Iterator[None]:
         yield
     finally:
         transport._write = write
-    transport.write(b"".join(written))
+    transport.write(memoryview(b"".join(written)))  # TLS sends parts of it, which are not copied

@@ -14,6 +14,7 @@ from eventlet import Timeout
 from eventlet.hubs import trampoline
 from psycopg2 import extensions
 from sqlalchemy import Dialect, Engine, create_engine, make_url
+from sqlalchemy.exc import DBAPIError
 
 from services.kit.dns import NAMES
 from services.kit.hosts import shares
@@ -75,6 +76,17 @@ def connect(timeout_s: float, dialect: Dialect, record: Any, args: Any, options:
         except OSError as error:
             failure = psycopg2.OperationalError(f"{host}: {error}")
     raise failure
+
+
+def why_away(error: DBAPIError) -> str:
+    """Return on one line why there is no connection, in libpq's own words, which name no value.
+
+    What a server has answered is only named.
+    """
+    original = error.orig
+    if getattr(original, "pgcode", None) or not str(original).strip():
+        return type(original).__name__
+    return " ".join(str(original).split())
 
 
 def _addresses(host: str, timeout_s: float) -> list[str]:

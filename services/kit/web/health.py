@@ -10,8 +10,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from werkzeug.wrappers import Request, Response
 
 from services.kit.amqp.watch import BrokerWatch
+from services.kit.db.connecting import why_away
 from services.kit.db.database import Database
-from services.kit.errors import Unavailable
+from services.kit.errors import DatabaseAway, Unavailable
 from services.kit.seams import Container
 from services.kit.web.problems import RETRY_AFTER, Problem
 
@@ -63,10 +64,12 @@ def show_metrics(request: Request) -> Response:
 
 
 def _failure(check: Callable[[], None]) -> str:
-    """Return the name of the error of a check, or nothing if it succeeded in time."""
+    """Return what is wrong, by a check, or nothing if it succeeded in time."""
     try:
         with Timeout(HEALTH_TIMEOUT_S, Unavailable("no answer")):
             check()
+    except DatabaseAway as error:
+        return f"{type(error).__name__}: {why_away(error)}"
     except Exception as error:
         return type(error).__name__
     return ""

@@ -233,5 +233,5 @@ def test_the_driver_and_a_writable_server_are_spelled_out(given, used):
 
 
 def test_the_broker_may_have_several_nodes():
-    uris = "amqp://one:5672/shop;amqps://two/shop"
+    uris = "amqp://one:5672/shop;amqp://two/shop"
     assert check({**config(), "AMQP_URI": uris, "QUEUE_TYPE": "quorum"}).AMQP_URI == uris
