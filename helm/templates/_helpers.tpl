@@ -194,15 +194,20 @@ affinity:
   {{- if include "nameko-hw.clustersBroker" .root }}
   {{- $hosts = include "nameko-hw.brokerNodes" .root | fromJsonArray }}
   {{- end }}
+  {{- $scheme := include "nameko-hw.amqp" .root }}
+  {{- $port := include "nameko-hw.amqpPort" .root }}
   {{- $uris := list }}
   {{- range $hosts }}
-  {{- $uris = append $uris (printf "amqp://%s:$(AMQP_PASSWORD)@%s:5672/nameko-hw" $.name .) }}
+  {{- $uris = append $uris (printf "%s://%s:$(AMQP_PASSWORD)@%s:%s/nameko-hw" $scheme $.name . $port) }}
   {{- end }}
   value: {{ join ";" $uris }}
 {{- else -}}
 - name: AMQP_URI
   valueFrom:
     secretKeyRef: {name: {{ $secret }}, key: {{ .name }}-uri}
+{{- end }}
+{{- with include "nameko-hw.brokerTlsEnv" .root }}
+{{ trim . }}
 {{- end }}
 {{- end }}
 

@@ -17,6 +17,8 @@ Values = dict[str, Any]
 Object = dict[str, Any]
 
 PROVIDER = {"jwks": "https://login.example.com/jwks", "issuer": "https://login.example.com/", "audience": "shop"}
+IN_GIVEN_SECRET = {"enabled": True, "existingSecret": "given"}
+BY_CERT_MANAGER = {"postgres": {"enabled": True}, "rabbitmq": {"enabled": True}, "certManager": {"enabled": True}}
 #: What people set, by what it is about. `{}` is the default.
 MATRIX: dict[str, Values] = {
     "default": {},
@@ -48,6 +50,21 @@ MATRIX: dict[str, Values] = {
     "tokens by a key": {
         "style": "http",
         "auth": {"mode": "jwt", "issuer": "x", "audience": "y", "existingSecret": "given"},
+    },
+    "TLS": {"tls": {"postgres": IN_GIVEN_SECRET, "rabbitmq": IN_GIVEN_SECRET}},
+    "TLS by cert-manager": {"tls": BY_CERT_MANAGER, "audit": {"enabled": True}},
+    "TLS by cert-manager, three brokers": {"tls": BY_CERT_MANAGER, "rabbitmq": {"replicas": 3}},
+    "TLS, style http": {"tls": BY_CERT_MANAGER, "style": "http"},
+    "TLS, servers elsewhere": {
+        "tls": {
+            "postgres": IN_GIVEN_SECRET | {"clientSecret": "given-too"},
+            "rabbitmq": IN_GIVEN_SECRET | {"clientSecret": "given-too"},
+        },
+        "postgres": {"enabled": False},
+        "externalDatabase": {"existingSecret": "databases"},
+        "rabbitmq": {"enabled": False},
+        "externalBroker": {"existingSecret": "broker"},
+        "audit": {"enabled": True},
     },
     "ingress off": {"ingress": {"enabled": False}},
     "gateway": {"ingress": {"enabled": False}, "gateway": {"enabled": True, "parentRefs": [{"name": "public"}]}},

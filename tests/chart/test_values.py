@@ -71,6 +71,9 @@ OWN = {
         ({"networkPolicy": {"collector": ["jaeger"]}}, "/networkPolicy/collector/0"),
         ({"alerts": {"enabled": "yes"}}, "/alerts/enabled"),
         ({"auth": {"mode": "on"}}, "/auth/mode"),
+        ({"tls": {"postgres": True}}, "/tls/postgres"),
+        ({"tls": {"rabbitmq": {"key": "hunter2"}}}, "key"),
+        ({"tls": {"certManager": {"issuerRef": {"email": "x"}}}}, "email"),
         ({"auth": {"jwks": "http://login.example.com/jwks"}}, "/auth/jwks"),
         ({"auth": {"algorithms": ["none"]}}, "/auth/algorithms/0"),
         ({"auth": {"key": "hunter2"}}, "key"),
@@ -104,6 +107,8 @@ def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], named: str
             "auth.audience: say for whom the tokens are",
         ),
         ({"auth": {"mode": "jwt", "audience": "y", "issuer": "x"}}, "auth.jwks: say where the keys are"),
+        ({"tls": {"postgres": {"enabled": True}}}, "tls.postgres.existingSecret: name a Secret with ca.crt"),
+        ({"tls": {"rabbitmq": {"enabled": True}}}, "tls.rabbitmq.existingSecret: name a Secret with ca.crt"),
         ({"gateway": {"enabled": True}}, "gateway.parentRefs: name the Gateway"),
         (
             {
