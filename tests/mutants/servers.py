@@ -51,4 +51,28 @@ CHANGES = [
         "list(ids)",
         ("faults/test_restore.py",),
     ),
+    Change(
+        "any-host-is-the-broker",
+        "a broker with a certificate for another host gets our password",
+        "kit/tls.py",
+        '"server_hostname": host_of(uri),',
+        "",
+        ("unit/kit/test_tls.py::test_a_broker_that_is_somebody_else_gets_no_password",),
+    ),
+    Change(
+        "some-nodes-are-plain",
+        "a process that goes on at another node sends everything in plain text",
+        "kit/tls.py",
+        "    if len(encrypted) < len(nodes):",
+        "    if False:",
+        ("unit/kit/test_tls.py::test_what_would_not_do_what_it_says_stops_the_start",),
+    ),
+    Change(
+        "tls-says-farewell",
+        "a process stands still when it leaves a frozen broker",
+        "kit/amqp/tls.py",
+        "    def _shutdown_transport(self) -> None:",
+        "    def _say_no_farewell(self) -> None:",
+        ("unit/kit/test_tls.py::test_a_connection_is_closed_without_waiting_for_a_silent_broker",),
+    ),
 ]

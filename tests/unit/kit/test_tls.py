@@ -125,21 +125,46 @@ def test_a_database_without_tls_gets_nothing_but_the_question(mode: str, authori
     assert [len(one) for one in heard] == [8, 0]
 
 
+def answer_in_plain_text(connection: socket, heard: list[bytes]) -> None:
+    """Do what RabbitMQ does with what it cannot read."""
+    heard.append(connection.recv(65_536))
+    connection.sendall(b"AMQP\0\0\x09\x01")
+
+
 def test_a_broker_without_tls_gets_no_password():
-    heard = []
-
-    def answer(connection: socket) -> None:
-        heard.append(connection.recv(1000))
-        connection.sendall(b"AMQP\0\0\x09\x01")
-
-    with serving(answer) as port, pytest.raises(NotTrusted, match="^127.0.0.1: it speaks no TLS at this port$"):
+    heard: list[bytes] = []
+    with (
+        serving(lambda connection: answer_in_plain_text(connection, heard)) as port,
+        pytest.raises(NotTrusted, match="^127.0.0.1: it speaks no TLS at this port$"),
+    ):
         Nodes(f"amqps://guest:secret@127.0.0.1:{port}").connect(3, 0, lambda connection: connection)
     assert heard[0][0] == 0x16  # a handshake of TLS
     assert b"secret" not in heard[0]
 
 
+@pytest.mark.parametrize("mistake", ["another name", "another authority"])
+def test_a_broker_that_is_somebody_else_gets_no_password(authority: Authority, tmp_path: Path, mistake: str):
+    signer = Authority(tmp_path) if mistake == "another authority" else authority
+    certificate = signer.sign("somebody", "elsewhere.example" if mistake == "another name" else "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    heard = []
+
+    def serve(connection: socket) -> None:
+        try:
+            with context.wrap_socket(connection, server_side=True) as encrypted:
+                heard.append(encrypted.recv(1000))
+        except ssl.SSLError:
+            heard.append(b"")
+
+    with serving(serve) as port, pytest.raises(NotTrusted, match=r"^127.0.0.1: its certificate is refused: "):
+        nodes = Nodes(f"amqps://guest:secret@127.0.0.1:{port}", BrokerFiles(str(authority.file)))
+        nodes.connect(3, 0, lambda connection: connection)
+    assert heard == [b""]
+
+
 def test_of_all_nodes_the_one_that_is_not_trusted_is_named():
-    with serving(lambda connection: connection.sendall(b"AMQP\0\0\x09\x01")) as port:
+    with serving(lambda connection: answer_in_plain_text(connection, [])) as port:
         nodes = Nodes(f"amqps://localhost:{port};amqps://localhost:1")
         with pytest.raises(NotTrusted, match="^localhost: "):
             nodes.connect(3, 0, lambda connection: connection)
