@@ -23,7 +23,7 @@ from services.kit.outbox.handover import publish_again
 from services.kit.outbox.table import OutboxRow
 from services.kit.web import health
 from services.kit.web import server as web
-from services.kit.web.protocol import protocol_of
+from services.kit.web.protocol import KEEP_ALIVE_S, protocol_of
 from services.local import broker
 from services.local.gateway import Gateway, WsgiApp, ready
 from services.local.net import HOST
@@ -103,7 +103,7 @@ def listening(listener: socket.socket, gateway: Gateway, config: dict[str, Any])
         log_output=False,
         debug=False,
         socket_timeout=config["REQUEST_TIMEOUT_S"],
-        keepalive=60,
+        keepalive=KEEP_ALIVE_S,
     )
 
 

@@ -14,7 +14,7 @@ from werkzeug.wrappers import Request, Response
 from services.kit.web.documentation import Documentation
 from services.kit.web.health import live
 from services.kit.web.problems import RETRY_AFTER, Problem, nothing_here, only_reads, unavailable
-from services.kit.web.protocol import protocol_of
+from services.kit.web.protocol import KEEP_ALIVE_S, protocol_of
 from services.kit.web.request_id import REQUEST_ID, identified
 from services.kit.web.sse import CONTENT_TYPE, HEARTBEAT_S, unbuffered
 from services.local.net import HOST
@@ -242,5 +242,5 @@ def serve(
         log_output=False,
         debug=False,
         socket_timeout=timeout_s,
-        keepalive=60,
+        keepalive=KEEP_ALIVE_S,
     )

@@ -4,70 +4,23 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import eventlet
 import pytest
 from eventlet.green import socket
 
-from services.kit.config import check
-from services.kit.metrics import metrics_of
-from services.kit.tracing import Tracer
 from services.kit.web.server import Server
-from services.local.net import free_port, wait_for
-from services.shop import SHOP
-from tests.unit.kit.test_config import config
-
-REQUEST_S = 0.6
-SLACK_S = 1.0
-GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-class Running(Server):
-    """A server in this process, on a port of its own, which needs no broker."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__()
-        self.port = port
-        self.container = SimpleNamespace(
-            service_name="orders",
-            metrics=metrics_of("unit"),
-            tracer=Tracer(),
-            product=SHOP,
-            config={"WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"},
-            dependencies=[],
-            subextensions=[],
-            spawn_managed_thread=eventlet.spawn,
-            settings=check(
-                {
-                    **config(),
-                    "REQUEST_TIMEOUT_S": REQUEST_S,
-                    "RPC_TIMEOUT_S": 0.1,
-                    "MAX_CONNECTIONS": 10,
-                    "MAX_STREAMS": 5,
-                }
-            ),
-        )
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+from services.local.net import wait_for
+from tests.running import GET, REQUEST_S, SLACK_S, Running, everything
 
 
 @pytest.fixture
 def server() -> Iterator[Running]:
-    running = Running(free_port())
+    running = Running()
     running.start()
     yield running
     running.drain()
     running.stop()
-
-
-def everything(connection: socket.socket) -> bytes:
-    """Return what comes until the server closes the connection."""
-    received = b""
-    while data := connection.recv(65_536):
-        received += data
-    return received
 
 
 def trickle(connection: socket.socket, data: bytes) -> None:

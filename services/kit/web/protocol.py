@@ -1,7 +1,8 @@
 """HTTP on one connection: deadlines that hold however slowly bytes come, and problems in place of HTML."""
 
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -13,6 +14,8 @@ from nameko.web.server import HttpOnlyProtocol
 from services.kit.web.problems import Problem
 
 MAX_HEAD = 65_536  # bytes of a request before its body
+MAX_LINE = 4_096  # bytes of a line between the chunks of a body
+KEEP_ALIVE_S = 60  # how long a connection is kept on which no request comes
 LINGER_S = 0.3
 END = b"\r\n\r\n"
 
@@ -40,11 +43,59 @@ class Head:
         return "text/plain"
 
 
-class Protocol(HttpOnlyProtocol):
-    """eventlet's HTTP protocol with a deadline for the whole head of a request; eventlet has one for each read only.
+class Body:
+    """Where eventlet reads a body from. The lines between chunks, which it keeps in memory, have to end."""
 
-    An idle connection is kept for the server's `keepalive` seconds. From its first byte, the head of a request has to
-    arrive within `socket_timeout` seconds. The body has a deadline of its own, in `entrypoint.Http`.
+    def __init__(self, rfile: Any) -> None:
+        self.read = rfile.read
+        self._readline = rfile.readline
+
+    def readline(self, size: int = -1) -> bytes:
+        """Return a line of MAX_LINE bytes at most; raise an OSError if it is longer."""
+        line: bytes = self._readline(MAX_LINE)
+        if len(line) == MAX_LINE:
+            raise OSError("a line between the chunks of a body is too long")
+        return line
+
+
+class Answer:
+    """What is written on a connection, a piece at a time. The client has to take each within `timeout_s` in all."""
+
+    closed = False
+
+    def __init__(self, connection: Any, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._pieces: list[bytes] = []
+
+    def write(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self._pieces += pieces
+
+    def flush(self) -> None:
+        """Send what was written. Raises an OSError if the client is gone, or does not take it in time."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        if not data:
+            return
+        until = time.monotonic() + self._timeout_s
+        sent = self._connection.send(data)  # all of it, as a rule
+        if sent < len(data):
+            with Timeout(max(0.0, until - time.monotonic()), TimeoutError("the client does not read")):
+                self._connection.sendall(memoryview(data)[sent:])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Protocol(HttpOnlyProtocol):
+    """eventlet's HTTP protocol with deadlines for all of what comes and goes; eventlet's are for each read and write.
+
+    A connection has `socket_timeout` seconds for its first byte, and is kept for `keepalive` seconds between requests.
+    From its first byte, the head of a request has to arrive within `socket_timeout` seconds. The body has a deadline of
+    its own, in `entrypoint.Http`; what nobody reads of it has to arrive as soon. So has the client to read an answer.
 
     The head is parsed by llhttp, strictly and in C. eventlet uses the parser of Python's library, which was made for
     e-mail.
@@ -52,11 +103,19 @@ class Protocol(HttpOnlyProtocol):
 
     product = ""  # its name, see protocol_of
     requestline = ""  # for eventlet's log
+    wbufsize = 0  # Answer writes in one piece what eventlet gives it in several
     _deadline: Timeout | None = None
+    _idle_s: float | None = None  # how long the next request may take to begin, None for the first
+    _body_until = 0.0  # by the monotonic clock
 
     def __init__(self, connection: Any, server: Any) -> None:
         server.url_length_limit = MAX_HEAD + 1  # of the request line, which is the whole head here
         super().__init__(connection, server)
+
+    def setup(self) -> None:
+        super().setup()
+        self.wfile.close()
+        self.wfile: Answer = Answer(self.connection, self.server.socket_timeout)
 
     def handle_one_request(self) -> None:
         slow = TooSlow()
@@ -71,7 +130,8 @@ class Protocol(HttpOnlyProtocol):
             self._in_time()
 
     def _read_request_line(self) -> bytes:
-        self.connection.settimeout(self.server.keepalive or self.server.socket_timeout)
+        self.connection.settimeout(self._idle_s or self.server.socket_timeout)
+        self._idle_s = self.server.keepalive
         try:
             has_begun = bool(self.rfile.peek(1))
         except TimeoutError:
@@ -131,13 +191,19 @@ class Protocol(HttpOnlyProtocol):
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         body = environ["eventlet.input"]
+        body.rfile = Body(body.rfile)
         body.discard = partial(self._in_bounds, body.discard)
+        self._body_until = time.monotonic() + self.server.socket_timeout
         return environ
 
     def _in_bounds(self, discard: Callable[[], None]) -> None:
-        """Read the rest of a body that nobody has read, within a deadline. An OSError closes the connection."""
-        with Timeout(self.server.socket_timeout, TimeoutError("the rest of the body did not arrive in time")):
-            discard()
+        """Read the rest of a body that nobody has read, if it comes in time; if not, close the connection."""
+        left_s = max(LINGER_S, self._body_until - time.monotonic())
+        try:
+            with Timeout(left_s, TimeoutError()):
+                discard()
+        except (OSError, ValueError):
+            self.close_connection = True
 
     def finish(self) -> None:
         """Close the connection, also if the client is gone, which eventlet leaves to the garbage collector."""

@@ -19,7 +19,7 @@ from services.kit.web.cors import Cors
 from services.kit.web.documentation import Documentation
 from services.kit.web.health import Health
 from services.kit.web.problems import only_reads, unavailable, unrouted
-from services.kit.web.protocol import LINGER_S, linger, protocol_of, raw
+from services.kit.web.protocol import KEEP_ALIVE_S, LINGER_S, linger, protocol_of, raw
 from services.kit.web.request_id import REQUEST_ID, identified
 from services.kit.web.sse import Streams
 
@@ -140,7 +140,7 @@ class Server(WebServer):
         protocol = protocol or protocol_of(self.container.product.name)
         server = super().get_wsgi_server(sock, wsgi_app, protocol=protocol, debug=debug)
         server.socket_timeout = self.container.settings.REQUEST_TIMEOUT_S
-        server.keepalive = 60
+        server.keepalive = KEEP_ALIVE_S
         server.capitalize_response_headers = False  # they are as they should be
         return server
 

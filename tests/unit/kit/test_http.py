@@ -15,6 +15,7 @@ from services.kit.web import reading
 from services.kit.web.auth.rules import Rule
 from services.kit.web.entrypoint import Http, Route, http
 from services.kit.web.problems import Problem
+from services.kit.web.protocol import MAX_LINE, Body
 
 LONG_S, SHORT_S = 5, 0.05
 LIMIT = 1000
@@ -81,3 +82,11 @@ def test_a_body_has_no_more_bytes_than_the_limit(says_its_length: bool, length: 
             reading.read(request, LIMIT)
         assert caught.value.view.status == status
         assert body.tell() <= LIMIT + 1, "no more is read"
+
+
+def test_a_line_between_the_chunks_of_a_body_has_to_end():
+    """eventlet would keep it in memory, whatever its length, until the deadline."""
+    body = Body(BytesIO(b"a;" + b"x" * (MAX_LINE - 4) + b"\n" + b"1" * 2 * MAX_LINE))
+    assert body.readline().startswith(b"a;x")
+    with pytest.raises(OSError, match="too long"):
+        body.readline()

@@ -63,7 +63,8 @@ def connect(streams: Streams, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conne
         connection.sendall(request)
         return connection
 
-    server = eventlet.spawn(wsgi.server, listener, app, protocol=protocol_of("unit"), log_output=False, debug=False)
+    options = {"protocol": protocol_of("unit"), "log_output": False, "debug": False, "socket_timeout": LONG_S}
+    server = eventlet.spawn(wsgi.server, listener, app, **options)
     yield opened
     server.kill()
     for connection in connections:
