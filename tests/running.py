@@ -10,6 +10,7 @@ from services.kit.config import check
 from services.kit.metrics import metrics_of
 from services.kit.tracing import Tracer
 from services.kit.web.auth.guard import Guard
+from services.kit.web.limits.limits import Limits
 from services.kit.web.server import Server
 from services.local.net import free_port
 from services.shop import SHOP
@@ -39,6 +40,7 @@ class Running(Server):
             spawn_managed_thread=eventlet.spawn,
             spawn_worker=self._work,
             guard=Guard(checked),
+            limits=Limits(checked),
             settings=checked,
         )
 

@@ -88,6 +88,7 @@ number Kubernetes would fall back to one pod. Empty if nothing is there yet. (ro
 {{- define "nameko-hw.settings" -}}
 {{- $queues := include "nameko-hw.clustersBroker" .root | eq "true" | ternary (dict "QUEUE_TYPE" "quorum") dict -}}
 {{- $settings := mergeOverwrite $queues (deepCopy .root.Values.config) .service.config -}}
+{{- $_ := set $settings "TRUSTED_PROXIES" (default list .root.Values.trustedProxies) -}}
 {{- $_ := set $settings "DRAIN_TIMEOUT_S" .root.Values.drain.timeoutSeconds -}}
 {{- range $name, $value := $settings }}
 {{ $name }}: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}

@@ -1,6 +1,7 @@
 """The settings of `config.yaml`, checked before anything starts."""
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -67,6 +68,10 @@ class Settings(BaseModel):
     MAX_CALLS: Count
     MAX_CONNECTIONS: Count
     MAX_STREAMS: Count
+    MAX_CONNECTIONS_PER_ADDRESS: Annotated[int, Field(ge=0, le=10_000)]
+    RATE_LIMIT: Annotated[int, Field(ge=0, le=1_000_000)]
+    RATE_LIMIT_WINDOW_S: Annotated[int, Field(ge=1, le=86_400)]
+    TRUSTED_PROXIES: list[str]
     CORS_ORIGINS: list[str]
     BODY_LIMIT_BYTES: Annotated[int, Field(ge=1024, le=2**30)]
     AUTH: Literal["off", "jwt"]
@@ -127,6 +132,18 @@ class Settings(BaseModel):
             if not _is_base_url(origin) or urlsplit(origin).path:
                 raise ValueError("each should be an origin like https://shop.example.com")
         return origins
+
+    @field_validator("TRUSTED_PROXIES")
+    @classmethod
+    def _are_networks(cls, networks: list[str]) -> list[str]:
+        for one in networks:
+            try:
+                is_some = ip_network(one).prefixlen > 0
+            except ValueError:
+                is_some = False
+            if not is_some:  # and not everybody
+                raise ValueError("each should be a network like 10.0.0.0/8, or an address")
+        return networks
 
     @field_validator("AUTH", mode="before")
     @classmethod
@@ -199,6 +216,8 @@ class Settings(BaseModel):
         ):
             if getattr(self, longer) <= getattr(self, shorter):
                 raise ValueError(f"{longer} should be above {shorter}")
+        if 0 < self.MAX_CONNECTIONS_PER_ADDRESS <= self.MAX_CALLS:  # else services could not call each other
+            raise ValueError("MAX_CONNECTIONS_PER_ADDRESS should be above MAX_CALLS, or 0")
         return self
 
 

@@ -18,6 +18,7 @@ from services.kit.tracing import InheritingPool, tracer_of
 from services.kit.web.auth.guard import Guard
 from services.kit.web.client import HttpClient
 from services.kit.web.entrypoint import Http
+from services.kit.web.limits.limits import Limits
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Container(ServiceContainer):
         super().__init__(service_cls, {**config, "DB_URIS": urls})
         self._worker_pool = InheritingPool(self.max_workers)
         self.guard = _or_exit(Guard, self.settings)
+        self.limits = Limits(self.settings)
         for extension in (*self.subextensions, *self.entrypoints):
             if isinstance(extension, (HttpClient, Http)):
                 _or_exit(extension.check, self.settings)

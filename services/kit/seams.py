@@ -8,6 +8,7 @@ from services.kit.metrics import Metrics
 from services.kit.product import Product
 from services.kit.tracing import Span, Tracer
 from services.kit.web.auth.guard import Guard
+from services.kit.web.limits.limits import Limits
 
 
 class Thread(Protocol):
@@ -27,6 +28,7 @@ class Container(Protocol):
     tracer: Tracer
     product: Product
     guard: Guard
+    limits: Limits
     config: Mapping[str, Any]
     accept: Collection[str]
     dependencies: Collection[Any]

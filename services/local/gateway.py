@@ -13,6 +13,7 @@ from werkzeug.wrappers import Request, Response
 
 from services.kit.web.documentation import Documentation
 from services.kit.web.health import live
+from services.kit.web.limits.addresses import FORWARDED_FOR
 from services.kit.web.problems import RETRY_AFTER, Problem, nothing_here, only_reads, unavailable
 from services.kit.web.protocol import KEEP_ALIVE_S, protocol_of
 from services.kit.web.request_id import REQUEST_ID, identified
@@ -145,9 +146,10 @@ class Backend:
 
     def forward(self, request: Request, body: bytes) -> Response:
         """Forward a request and return its answer. Raises ConnectionRefusedError if no replica has seen the request."""
-        replaced = {*HOP_BY_HOP, "content-length", REQUEST_ID.lower()}
+        replaced = {*HOP_BY_HOP, "content-length", REQUEST_ID.lower(), FORWARDED_FOR.lower()}
         headers = [(name, value) for name, value in request.environ["headers_raw"] if name.lower() not in replaced]
         headers += [("Content-Length", str(len(body))), (REQUEST_ID, request.environ["HTTP_X_REQUEST_ID"])]
+        headers.append((FORWARDED_FOR, request.remote_addr or "unknown"))
         query = request.environ.get("QUERY_STRING")
         path = request.environ["RAW_PATH_INFO"] + (f"?{query}" if query else "")
         may_repeat = request.method in ("GET", "HEAD", "PUT") or "Idempotency-Key" in request.headers

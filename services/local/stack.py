@@ -15,7 +15,7 @@ from services.kit.outbox.table import OutboxRow
 from services.kit.tls import BrokerFiles
 from services.local.cluster import Cluster
 from services.local.gateway import Backend
-from services.local.net import free_port, port_is_free, wait_for
+from services.local.net import HOST, free_port, port_is_free, wait_for
 from services.local.page import settings as page
 from services.local.page.control import FILE, Control, ControlServer
 from services.local.pair import Pair
@@ -107,6 +107,7 @@ class Stack:
             **({"AMQP_URI": self.amqp_uri} if self.style.has_broker else self.service_urls()),
             **({"QUEUE_TYPE": "quorum"} if self.cluster else {}),
             **{name: os.environ[name] for name in BrokerFiles._fields if name in os.environ},
+            "TRUSTED_PROXIES": f"[{HOST}]",  # the gateway
             **{database_variable(service): self.database_url(service) for service in SERVICES},
             # eventlet's own note, see services/__init__.py
             "PYTHONWARNINGS": "ignore::Warning:nameko.cli.commands,ignore::Warning:nameko.containers",

@@ -35,7 +35,8 @@ then, its present state.
 
 Tokens are asked for if the setting `AUTH` is `jwt`, as a shop has it; then each operation needs the scope that its
 `security` names, or `admin`. Without `admin` a token is good for its own user only, `sub`: what belongs to another one
-is not there, and a list holds what is its own. While `AUTH` is `off` there is no 401 and no 403.
+is not there, and a list holds what is its own. While `AUTH` is `off` there is no 401 and no 403; and no 429 without the
+settings `RATE_LIMIT` and `MAX_CONNECTIONS_PER_ADDRESS`.
 """
 ABOUT_INTERNAL = """\
 What services ask each other in the style `http`. No gateway and no ingress forwards these paths.

@@ -12,6 +12,7 @@ from services.kit.web.auth.refusals import AUTHENTICATE, insufficient_scope, inv
 from services.kit.web.auth.rules import Needs, Rule
 from services.kit.web.catalogue import COMMON
 from services.kit.web.entrypoint import Route
+from services.kit.web.limits.limits import POLICY, STATE
 from services.kit.web.prefer import PREFERENCE_APPLIED
 from services.kit.web.problems import (
     CONTENT_TYPE,
@@ -21,6 +22,7 @@ from services.kit.web.problems import (
     bad_field,
     from_exception,
     invalid,
+    too_many,
 )
 from services.kit.web.reading import IDEMPOTENCY_KEY
 from services.kit.web.request_id import REQUEST_ID, identified
@@ -73,6 +75,16 @@ HEADERS: dict[str, Described] = {
         "schema": {"type": "integer", "minimum": 0},
         "example": 1,
     },
+    STATE: {
+        "description": "What the client has left, and in how many seconds all of it; only if its requests are limited",
+        "schema": {"type": "string"},
+        "example": '"default";r=599;t=1',
+    },
+    POLICY: {
+        "description": "How many requests a client may send in how many seconds; only if they are limited",
+        "schema": {"type": "string"},
+        "example": '"default";q=600;w=60',
+    },
     "ETag": {
         "description": "Of what has ended, and never changes again, for `If-None-Match`",
         "schema": {"type": "string"},
@@ -116,6 +128,8 @@ def answer(status: int, route: Route, model: type[BaseModel], refs: dict[Any, An
         "Retry-After": status == 202,
         "ETag": route.ends,
         PREFERENCE_APPLIED: route.waits,
+        STATE: is_limited(route),
+        POLICY: is_limited(route),
     }
     named = named_by_status(examples_of(status, route, model))
     content = {"application/json": {"schema": refs[model, "serialization"], **shown(named)}}
@@ -165,9 +179,15 @@ def problems(route: Route) -> dict[int, list[str]]:
         add(422, "invalid-request")
     if route.method == "POST":
         add(422, "idempotency-key-reused")
+    if is_limited(route):
+        add(429, "too-many-requests")
     add(500, "internal-error")
     add(503, "unavailable")
     return found
+
+
+def is_limited(route: Route) -> bool:
+    return route.needs is not Rule.SERVICES
 
 
 def of_tokens(route: Route) -> dict[int, list[str]]:
@@ -187,7 +207,13 @@ def problem(status: int, names: list[str], route: Route, refs: dict[Any, Any]) -
     meanings = {name: {**COMMON, **SHOP.meanings}[name].text for name in names}
     several = "\n".join(f"- `{name}`: {text}" for name, text in meanings.items())
     is_own = route.method == "POST" and isinstance(route.answers.get(status), str) and status < 500
-    extra = {REPLAYED: is_own, "Retry-After": status == 503, AUTHENTICATE: status in (401, 403)}
+    extra = {
+        REPLAYED: is_own,
+        "Retry-After": status in (429, 503),
+        AUTHENTICATE: status in (401, 403),
+        STATE: status == 429,
+        POLICY: status == 429,
+    }
     examples = {name: example_of_problem(status, name, route) for name in names}
     return {
         "description": several if len(names) > 1 else meanings[names[0]],
@@ -203,6 +229,8 @@ def example_of_problem(status: int, name: str, route: Route) -> Any:
         made = from_exception(KeyReused(), {})
     elif name == "invalid-request" and status == 422:
         made = refusal(route.body or route.query)
+    elif name == "too-many-requests":
+        made = too_many("The client has sent too many requests.")
     elif name in REFUSALS:
         made = REFUSALS[name](route.needs)
     elif name == "invalid-request" and route.method == "POST":

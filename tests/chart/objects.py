@@ -84,7 +84,12 @@ MATRIX: dict[str, Values] = {
         "imagePullSecrets": [{"name": "registry"}],
         "image": {"digest": f"sha256:{'0' * 64}"},
         "ingress": {"tlsSecret": "certificate", "annotations": {"a": "b"}, "className": ""},
-        "config": {"RPC_TIMEOUT_S": 2.5, "BODY_LIMIT_BYTES": 1048576, "EVENT_RETRY_PAUSES_S": [1, 60]},
+        "config": {
+            "RPC_TIMEOUT_S": 2.5,
+            "BODY_LIMIT_BYTES": 1048576,
+            "EVENT_RETRY_PAUSES_S": [1, 60],
+            "RATE_LIMIT": 600,
+        },
         "defaults": {
             "podAnnotations": {"note": "x"},
             "podLabels": {"team": "x"},

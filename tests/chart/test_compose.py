@@ -29,6 +29,7 @@ from tests.chart.objects import render, variables
 from tests.chart.values_table import CHART
 from tests.client import Api, refuses_two_keys, tells_how_to_send_it_again
 from tests.events import Follower
+from tests.integration.test_limits import POST, ask, serving
 
 FILE = ROOT / "compose.yaml"
 PROXY = ROOT / "docker" / "nginx.conf"
@@ -101,8 +102,9 @@ def test_services_read_every_variable_that_they_get(compose: dict[str, Service])
     for service in SERVICES:
         given = set(compose[service]["environment"])
         of_tokens = {one for one in variables() if one.startswith("AUTH")} - {"AUTH_LEEWAY_S"} | {"INTERNAL_TOKEN"}
+        of_limits = {"RATE_LIMIT", "RATE_LIMIT_WINDOW_S", "TRUSTED_PROXIES"}
         others = {"AMQP_URI", "STYLE", "OTEL_EXPORTER_OTLP_ENDPOINT", *URLS, database_variable(service)}
-        assert given == of_tokens | others
+        assert given == of_tokens | of_limits | others
         assert given - {"STYLE", "OTEL_EXPORTER_OTLP_ENDPOINT"} <= variables()
     audit = render({"audit": {"enabled": True}}).pod("nameko-hw-audit").spec["containers"][0]
     assert compose["audit"]["command"] == [*audit["command"][:3], "60", *audit["command"][4:]]
@@ -309,6 +311,17 @@ def is_problem(answer: requests.Response, status: int) -> None:
     name = problem["type"].removeprefix("urn:nameko-hw:problem:")
     assert MEANINGS[name].status == status and problem["help"] == f"/docs/problems#{name}"
     assert answer.headers["X-Request-Id"]
+
+
+def test_the_proxy_says_who_has_asked_and_services_believe_no_more(tmp_path: Path):
+    """A client that names another address each time is one client."""
+    with (
+        serving(RATE_LIMIT=2, TRUSTED_PROXIES=["127.0.0.1"]) as (server, _),
+        nginx(tmp_path, dict.fromkeys(SERVICES, server.port)) as url,
+    ):
+        port = int(url.rpartition(":")[2])
+        told = [ask(port, POST + b"X-Forwarded-For: 192.0.2.%d\r\n" % number)[0] for number in range(3)]
+        assert told == [200, 200, 429]
 
 
 def test_a_service_that_is_away_is_a_problem_of_the_proxy(tmp_path: Path):

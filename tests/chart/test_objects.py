@@ -321,6 +321,7 @@ def test_services_accept_the_settings_of_the_chart(values: str, monkeypatch: pyt
     if values == "everything":
         assert (settings.RPC_TIMEOUT_S, settings.BODY_LIMIT_BYTES) == (2.5, 1048576)
         assert settings.EVENT_RETRY_PAUSES_S == [1, 60]
+    assert "10.0.0.0/8" in settings.TRUSTED_PROXIES and settings.RATE_LIMIT == (600 if values == "everything" else 0)
 
 
 def test_a_new_setting_rolls_the_services_that_it_is_for(default: Objects):

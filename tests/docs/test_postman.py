@@ -30,6 +30,8 @@ OUTAGES = {
 OUTAGES |= {"account-busy"}
 #: What nobody gets while AUTH is off, as it is when the responses are saved.
 OF_TOKENS = {"unauthorized", "invalid-token", "insufficient-scope"}
+#: What nobody gets without RATE_LIMIT.
+OF_LIMITS = {"too-many-requests"}
 
 Json = dict[str, Any]
 
@@ -66,7 +68,7 @@ def test_every_request_of_the_scenario_has_a_saved_response() -> None:
 def test_every_problem_that_a_client_can_make_has_a_saved_response() -> None:
     saved = {json.loads(one["body"])["type"].rpartition(":")[2] for one in responses() if one["code"] >= 400}
     of_the_page = {name for name, meaning in MEANINGS.items() if meaning.text.startswith("The page of the local modes")}
-    assert saved == {*COMMON, *MEANINGS} - OUTAGES - OF_TOKENS - of_the_page
+    assert saved == {*COMMON, *MEANINGS} - OUTAGES - OF_TOKENS - OF_LIMITS - of_the_page
 
 
 def test_a_saved_response_is_of_its_request() -> None:

@@ -32,12 +32,12 @@ def described(waits: bool) -> tuple[list[str], dict[str, bool]]:
 def test_a_route_that_waits_takes_the_preference_and_says_that_it_was_applied():
     assert described(waits=True) == (
         ["Idempotency-Key", "X-Request-Id", "Prefer"],
-        {"201": True, "202": True, "400": False, "404": False, "422": False, "500": False, "503": False},
+        {"201": True, "202": True, "400": False, "404": False, "422": False, "429": False, "500": False, "503": False},
     )
 
 
 def test_any_other_route_does_not():
     assert described(waits=False) == (
         ["Idempotency-Key", "X-Request-Id"],
-        dict.fromkeys(("201", "202", "400", "404", "422", "500", "503"), False),
+        dict.fromkeys(("201", "202", "400", "404", "422", "429", "500", "503"), False),
     )

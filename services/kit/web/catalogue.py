@@ -36,6 +36,11 @@ COMMON: Mapping[str, Meaning] = {
     "method-not-allowed": Meaning(405, "The resource does not allow this method; `Allow` says which it does."),
     "request-timeout": Meaning(408, "The request did not arrive in time. Send it again."),
     "body-too-long": Meaning(413, "The body is longer than the limit."),
+    "too-many-requests": Meaning(
+        429,
+        "The client has sent too many requests, or has too many connections. Nothing was done: send it again after "
+        "`Retry-After` seconds.",
+    ),
     "head-too-long": Meaning(431, "The headers and the path together are longer than 64 KiB."),
     "unsupported-media-type": Meaning(415, "The body is not `application/json`."),
     "internal-error": Meaning(500, "Something went wrong on our side; it has been logged."),

@@ -6,7 +6,10 @@ from werkzeug.wrappers import Request, Response
 
 METHODS = "GET, POST"
 SENT = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Prefer, X-Request-Id, traceparent"
-SHOWN = "ETag, Idempotent-Replayed, Location, Preference-Applied, Retry-After, WWW-Authenticate, X-Request-Id"
+SHOWN = (
+    "ETag, Idempotent-Replayed, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, "
+    "WWW-Authenticate, X-Request-Id"
+)
 KEPT_S = 600  # how long a browser may remember the answer to a preflight
 
 

@@ -40,6 +40,7 @@ from services.kit.errors import Unavailable
 from services.kit.seams import Container
 from services.kit.tracing import TRACEPARENT, Kind
 from services.kit.web.answers import JsonResponse
+from services.kit.web.auth.caller import Caller
 from services.kit.web.auth.internal import check_internal
 from services.kit.web.auth.rules import Needs, Rule
 from services.kit.web.prefer import PREFER, applied, preferred_wait_s
@@ -154,6 +155,7 @@ class Http(HttpRequestHandler):
                 if problem.view.status >= 500:
                     self.container.tracer.fail(span, error)
                 response = problem.response(self.container.product.name)
+            self.container.limits.show(request, response)
             span.set_attribute("http.response.status_code", response.status_code)
         self.container.metrics.requests.labels(self.container.service_name, method, path, response.status_code).observe(
             time.monotonic() - started
@@ -162,7 +164,7 @@ class Http(HttpRequestHandler):
 
     def _answer(self, request: Request) -> Response:
         needs = self.route.needs
-        caller = self.container.guard.admit(request, needs)
+        caller = self._let_in(request)
         arguments = self._arguments(request)
         if isinstance(needs, Needs):
             needs.narrow(caller, arguments)
@@ -187,6 +189,11 @@ class Http(HttpRequestHandler):
             response.vary.add("Accept")
         response.headers.update({} if wait_s is None else applied(wait_s))
         return response.make_conditional(request) if reply.ended else response
+
+    def _let_in(self, request: Request) -> Caller:
+        """Return who sends a request. Raise a Problem if they may not, or if they, but no service, send too many."""
+        admit = partial(self.container.guard.admit, request, self.route.needs)
+        return admit() if self.route.needs is Rule.SERVICES else self.container.limits.let_in(request, admit)
 
     def _wait_s(self, request: Request) -> float | None:
         preferred = preferred_wait_s(request.headers.get(PREFER))

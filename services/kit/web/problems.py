@@ -123,6 +123,12 @@ def unavailable(why: str = "The service cannot answer now.") -> Problem:
     return Problem(503, "unavailable", f"{why} {SEND_AGAIN}", headers=RETRY_AFTER)
 
 
+def too_many(what: str, wait_s: int = RETRY_AFTER_S) -> Problem:
+    """Return the problem for a client that takes more than its part."""
+    headers = {"Retry-After": str(wait_s)}
+    return Problem(429, "too-many-requests", f"{what} Nothing was done: send it again later.", headers=headers)
+
+
 def invalid(error: ValidationError) -> Problem:
     """Return the problem for values that a model has refused; it names every field."""
     errors = []

@@ -18,7 +18,7 @@ from services.kit.web.compression import compressed
 from services.kit.web.cors import Cors
 from services.kit.web.documentation import Documentation
 from services.kit.web.health import Health
-from services.kit.web.problems import only_reads, unavailable, unrouted
+from services.kit.web.problems import Problem, only_reads, too_many, unavailable, unrouted
 from services.kit.web.protocol import KEEP_ALIVE_S, LINGER_S, linger, protocol_of, raw
 from services.kit.web.request_id import REQUEST_ID, identified
 from services.kit.web.sse import Streams
@@ -62,7 +62,7 @@ class Server(WebServer):
 
     def run(self) -> None:
         """Accept connections, MAX_CONNECTIONS at a time. Each further one is answered 503 and closed."""
-        limit = self.container.settings.MAX_CONNECTIONS
+        limit, limits = self.container.settings.MAX_CONNECTIONS, self.container.limits
         while self._is_accepting:
             try:
                 sock, address = self._sock.accept()
@@ -70,12 +70,12 @@ class Server(WebServer):
                 log.warning("a connection was not accepted: %s", error)
                 eventlet.sleep(ACCEPT_AGAIN_S)
                 continue
-            if self._connections < limit:
-                self._serve(sock, address)
-            elif self._refused < limit / 10:
-                eventlet.spawn_n(self._refuse, sock)
+            if self._connections >= limit:
+                self._refuse(sock, unavailable("The service has too many connections."))
+            elif not limits.connect(address[0]):
+                self._refuse(sock, too_many("The client has too many connections."))
             else:
-                sock.close()
+                self._serve(sock, address)
 
     def _serve(self, sock: Any, address: Any) -> None:
         self._connections += 1
@@ -87,13 +87,20 @@ class Server(WebServer):
             super().process_request(sock, address)
         finally:
             self._connections -= 1
+            self.container.limits.disconnect(address[0])
 
-    def _refuse(self, sock: Any) -> None:
-        """Answer 503."""
+    def _refuse(self, sock: Any, problem: Problem) -> None:
+        """Answer a connection that is one too many, and close it. Those that are far too many are only closed."""
+        if self._refused < self.container.settings.MAX_CONNECTIONS / 10:
+            eventlet.spawn_n(self._answer_and_close, sock, problem)
+        else:
+            sock.close()
+
+    def _answer_and_close(self, sock: Any, problem: Problem) -> None:
         self._refused += 1
         try:
             with Timeout(LINGER_S, TimeoutError()):
-                sock.sendall(raw(unavailable("The service has too many connections."), self.container.product.name))
+                sock.sendall(raw(problem, self.container.product.name))
                 linger(sock)
         except OSError:
             pass  # the client is gone, or too slow
@@ -126,7 +133,11 @@ class Server(WebServer):
         self._sock.settimeout(0)
         try:
             while True:
-                self._serve(*self._sock.accept())
+                sock, address = self._sock.accept()
+                if self.container.limits.connect(address[0]):
+                    self._serve(sock, address)
+                else:
+                    sock.close()
         except OSError:
             return  # none is left
 

@@ -22,6 +22,7 @@ from services.kit.web import entrypoint as module
 from services.kit.web.auth.guard import Guard
 from services.kit.web.auth.rules import Rule
 from services.kit.web.entrypoint import Reply, http
+from services.kit.web.limits.limits import Limits
 from services.kit.web.prefer import preferred_wait_s
 from services.kit.web.problems import nothing_here
 from services.kit.web.server import PATH_VALUES
@@ -102,7 +103,7 @@ def service(first: Callable[..., Reply], timeout_s: float = LONG_S) -> Callable[
     container: Any = ServiceContainer(Service, {"max_workers": 1, "WEB_SERVER_ADDRESS": None})
     container.settings = SimpleNamespace(WORKER_WAIT_S=SHORT_S, REQUEST_TIMEOUT_S=timeout_s)
     container.tracer = Tracer()
-    container.guard = Guard(check(config()))
+    container.guard, container.limits = Guard(check(config())), Limits(check(config()))
     container.metrics, container.product = metrics_of("unit"), Product("unit")
 
     def send(prefer: str | None = None, path: str = "/") -> Response:

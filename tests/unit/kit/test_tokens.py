@@ -73,6 +73,7 @@ def test_a_good_token_names_its_user_and_its_scopes(algorithm):
     provider = Provider(algorithm=algorithm)
     caller = verifier(provider).caller(provider.token(USER, "orders:read orders:write"))
     assert caller.user_id == USER and caller.scopes == {"orders:read", "orders:write"}
+    assert caller.subject == str(USER)
 
 
 def test_a_good_token_of_a_shared_key_is_taken():

@@ -50,6 +50,9 @@ def test_what_the_gateway_answers_itself_is_only_read():
     assert gateway.post("/health").status_code == 404
 
 
+CLIENT = "192.0.2.1"
+
+
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     with socket.create_server((HOST, 0)) as listening:
@@ -59,7 +62,7 @@ def listener() -> Iterator[socket.socket]:
 def send(backend: Backend, method: str, headers: dict[str, str]) -> TestResponse:
     def gateway(environ, start_response):
         of_eventlet = {"RAW_PATH_INFO": environ["PATH_INFO"], "headers_raw": tuple(EnvironHeaders(environ))}
-        return backend({**environ, **of_eventlet, "HTTP_X_REQUEST_ID": "seven"}, start_response)
+        return backend({**environ, **of_eventlet, "HTTP_X_REQUEST_ID": "seven", "REMOTE_ADDR": CLIENT}, start_response)
 
     return Client(gateway).open("/billing/accounts/x/deposit", method=method, json={"amount": 5}, headers=headers)
 
@@ -115,6 +118,21 @@ def test_a_request_is_sent_again_only_if_it_has_one_effect(listener, method: str
         200 if is_sent_again else 503
     )
     assert len(seen) == (2 if is_sent_again else 1)
+
+
+def test_a_service_is_told_who_has_asked_and_not_what_they_say_who_they_are(listener):
+    seen: list[bytes] = []
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            seen.append(connection.recv(4096))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    threading.Thread(target=answer, daemon=True).start()
+    backend = Backend("billing", [listener.getsockname()[1]], timeout_s=5, body_limit=100)
+    assert send(backend, "GET", {"X-Forwarded-For": "192.0.2.2"}).status_code == 200
+    assert re.findall(rb"(?i)x-forwarded-for: (.*)\r", seen[0]) == [CLIENT.encode()]
 
 
 def test_a_service_that_is_silent_is_to_be_looked_at_first(listener):

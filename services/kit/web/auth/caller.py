@@ -10,11 +10,15 @@ ADMIN = "admin"  # the scope that may do everything, for everybody
 
 @dataclass(frozen=True)
 class Caller:
-    """The sender of a request, as the token says, which is good until `ends`, in seconds since 1970."""
+    """The sender of a request, as the token says, which is good until `ends`, in seconds since 1970.
+
+    `subject` is its name with the provider, which may be that of a program.
+    """
 
     user_id: UUID | None  # None: no user, but a program, which owns nothing
     scopes: frozenset[str]
     ends: float = float("inf")
+    subject: str | None = None  # None: there is no token
 
     @property
     def sees_all(self) -> bool:

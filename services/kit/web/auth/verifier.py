@@ -73,7 +73,7 @@ class Verifier:
         if not isinstance(scope, str) or not claims["sub"]:
             raise invalid_token("has a claim of another type than it should")
         ends = float(claims["exp"]) + self._settings.AUTH_LEEWAY_S
-        return Caller(_user(claims["sub"]), frozenset(scope.split(" ")) - {""}, ends)
+        return Caller(_user(claims["sub"]), frozenset(scope.split(" ")) - {""}, ends, claims["sub"])
 
     def _claims(self, token: str) -> dict[str, Any]:
         """Return what a token says. The key is looked up by its name, and decides how the signature is checked."""

@@ -1,0 +1,1 @@
+"""How much one client may take: `Limits` counts its requests and its connections, `Proxies` know its address."""
