@@ -18,10 +18,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from services.local.stack import ROOT
-from tests.mutants import calls, letters, money, page, requests, rounds, servers, tokens
+from tests.mutants import calls, letters, limits, money, page, requests, rounds, servers, tokens
 from tests.mutants.change import Change
 
-PARTS = (money, rounds, letters, requests, calls, page, servers, tokens)
+PARTS = (money, rounds, letters, requests, calls, page, servers, tokens, limits)
 CHANGES = [change for part in PARTS for change in part.CHANGES]
 SERVICES, TESTS = ROOT / "services", ROOT / "tests"
 NOT_COPIED = (".*", "node_modules", "build", "__pycache__", "*.egg-info")

@@ -47,11 +47,13 @@ class Limits:
         return caller
 
     def _spend(self, rate: Rate, request: Request, subject: str | None) -> None:
-        address = self._proxies.client(request.remote_addr or "", request.headers.get(FORWARDED_FOR))
-        quota = rate.spend(("address", address) if subject is None else ("subject", subject))
+        quota = rate.spend(("address", self._address(request)) if subject is None else ("subject", subject))
         request.environ[QUOTA] = quota
         if quota.is_exceeded:
             raise too_many("The client has sent too many requests.", quota.wait_s)
+
+    def _address(self, request: Request) -> str:
+        return self._proxies.client(request.remote_addr or "", request.headers.get(FORWARDED_FOR))
 
     def show(self, request: Request, response: Response) -> None:
         """Tell the client what it has left, if its requests are counted."""
