@@ -2,18 +2,21 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import jwt
 from eventlet.green import socket
 from pydantic import BaseModel
 
-from services.kit.web.auth.rules import Rule
+from services.kit.web.auth.rules import Needs, Rule
 from services.kit.web.entrypoint import Http, Reply, Route
 from tests.running import GET, Running, everything
 
 POST = b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 12\r\n"
+KEY = "k" * 32
 BODY = b'{"name":"x"}'
 
 
@@ -23,7 +26,7 @@ class User(BaseModel):
 
 @contextmanager
 def serving(**settings: Any) -> Iterator[tuple[Running, list[str]]]:
-    """A server with one route for everybody and one for services, and the names that have come to either."""
+    """A server with routes for everybody, for tokens and for services, and the names that were sent to it."""
     server, came = Running(MAX_CALLS=1, **settings), list[str]()
 
     def store(body: User, key: str | None = None) -> Reply:
@@ -31,6 +34,7 @@ def serving(**settings: Any) -> Iterator[tuple[Running, list[str]]]:
         return Reply(200, body)
 
     server.serve(Http(Route("POST", "/users", Rule.OPEN, {}, body=User)), store)
+    server.serve(Http(Route("GET", "/users", Needs("users:read"), {})), lambda: Reply(200, User(name="x")))
     server.serve(Http(Route("PUT", "/internal/users", Rule.SERVICES, {}, body=User)), store)
     server.start()
     try:
@@ -58,6 +62,21 @@ def test_a_request_too_many_is_refused_says_when_to_come_back_and_has_no_effect(
         assert headers["RateLimit-Policy"] == '"default";q=3;w=60' and 1 <= int(headers["Retry-After"]) <= 20
         assert came == ["x"] * 3
         assert ask(server.port, POST.replace(b"12", b"1"), b"{")[0] == 429, "the body is not looked at"
+
+
+def test_a_token_has_a_quota_of_its_own_and_guesses_share_that_of_their_address():
+    def get(subject: str, key: str = KEY) -> int:
+        claims = {"sub": subject, "scope": "users:read", "iss": "x", "aud": "y", "exp": int(time.time()) + 60}
+        token = jwt.encode(claims, key, "HS256")
+        return ask(
+            server.port, b"GET /users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % token.encode(), b""
+        )[0]
+
+    tokens = {"AUTH": "jwt", "AUTH_KEY": KEY, "AUTH_ISSUER": "x", "AUTH_AUDIENCE": "y"}
+    with serving(RATE_LIMIT=2, **tokens) as (server, _):
+        assert [get("ada", "guessed" * 8) for _ in range(3)] == [401, 401, 429]
+        assert [get("ada") for _ in range(3)] == [200, 200, 429]
+        assert get("bob") == 200
 
 
 def test_services_and_health_are_not_limited():
