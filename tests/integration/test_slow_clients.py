@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from statistics import median
+from statistics import quantiles
 
 import eventlet
 import pytest
@@ -14,10 +14,11 @@ from pydantic import BaseModel
 from services.kit.web.auth.rules import Rule
 from services.kit.web.entrypoint import Http, Reply, Route
 from services.kit.web.protocol import LINGER_S
-from tests.running import GET, REQUEST_S, SLACK_S, Running, everything
+from tests.running import GET, SLACK_S, Running, everything
 
 OF_EACH_KIND = 84
-AT_MOST_S = REQUEST_S + LINGER_S + SLACK_S
+REQUEST_S = 2.5  # which all have begun before
+AT_MOST_S = REQUEST_S + LINGER_S + 3 * SLACK_S
 BUFFER = 16_384  # bytes that the kernel may keep of an answer for a client that does not read
 POST = b"POST /things HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 READ = b"GET /things HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -29,7 +30,7 @@ class Thing(BaseModel):
 
 @pytest.fixture
 def server() -> Iterator[Running]:
-    running = Running(MAX_CONNECTIONS=600)
+    running = Running(MAX_CONNECTIONS=600, REQUEST_TIMEOUT_S=REQUEST_S)
     thing = Thing(name="x" * 60 * BUFFER)
     running.serve(Http(Route("POST", "/things", Rule.OPEN, {}, body=Thing)), lambda key, body: Reply(201, body))
     running.serve(Http(Route("GET", "/things", Rule.OPEN, {})), lambda: Reply(200, thing))
@@ -53,7 +54,7 @@ def trickle(connection: socket.socket, data: bytes) -> bytes:
 
 def drip(connection: socket.socket) -> None:
     while True:
-        eventlet.sleep(REQUEST_S / 3)
+        eventlet.sleep(REQUEST_S / 5)
         connection.sendall(b"x")
 
 
@@ -61,7 +62,7 @@ def sip(connection: socket.socket, size: int) -> bytes:
     """Ask for much, and for ever read a little of it now and then, or nothing."""
     connection.sendall(READ)
     while True:
-        eventlet.sleep(REQUEST_S / 3)
+        eventlet.sleep(REQUEST_S / 5)
         connection.recv(size)
 
 
@@ -94,8 +95,10 @@ def test_500_slow_clients_are_cut_in_time_while_others_go_on(server: Running, ca
 
     slow = [(kind, eventlet.spawn(be_slow, kind)) for kind in KINDS for _ in range(OF_EACH_KIND)]
     took: list[float] = []
-    with server.connect() as connection, Timeout(AT_MOST_S, TimeoutError("slow clients are not cut")):
-        while server._connections > 1 or not took:
+    with Timeout(AT_MOST_S, TimeoutError("slow clients are not cut")), server.connect() as connection:
+        while server._connections <= len(slow):
+            eventlet.sleep(0.01)
+        while server._connections > 1:
             started = time.monotonic()
             connection.sendall(GET)
             assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
@@ -108,4 +111,4 @@ def test_500_slow_clients_are_cut_in_time_while_others_go_on(server: Running, ca
             one.wait()
     assert answered == {kind: OF_EACH_KIND for kind, (does, _) in KINDS.items() if kind not in READERS}
     assert caplog.records == []
-    assert median(took) < 0.1 and max(took) < SLACK_S
+    assert quantiles(took, n=10)[-1] < 0.1, "nine of ten are answered at once"
