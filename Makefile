@@ -8,6 +8,7 @@ PAIRS ?= 5
 SECONDS ?= 6
 WORKERS ?= 3
 COVERAGE ?=
+NEWEST ?=
 BASE_URL ?= http://127.0.0.1:$(PORT)
 STYLE ?= broker
 STANDBY ?=
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 export PORT STYLE STANDBY BROKERS
 
 .DEFAULT_GOAL := help
-.PHONY: help needs-stack needs-test needs-model needs-bench needs-screenshots demo run stack shell check test test-long test-styles faults mutants model bench compare scale lint style types postman openapi asyncapi idl diagrams screenshots docs clean
+.PHONY: help needs-stack needs-test needs-model needs-bench needs-screenshots demo run stack shell check test test-long test-styles faults mutants model bench compare scale lint style types postman openapi asyncapi idl pins sbom advisories diagrams screenshots docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +103,15 @@ screenshots: needs-screenshots $(VENV)/test  ## take docs/page/*.png anew, of th
 diagrams: docs/tools/node_modules  ## draw docs/diagrams/*.mmd anew (needs Chromium: CHROMIUM=/usr/bin/chromium)
 	@cd docs/tools && npm run --silent draw
 
+pins: $(VENV)/supply  ## write requirements/ anew after a change of setup.cfg (NEWEST=1: in the newest versions that fit)
+	@$(BIN)/python -m tests.packages pins $(if $(NEWEST),all)
+
+sbom: $(VENV)/supply  ## list what the image and npm bring, with versions and hashes, in build/sbom (CycloneDX)
+	@$(BIN)/python -m tests.packages sbom
+
+advisories: $(VENV)/supply  ## ask PyPI and npm whether a flaw is known of what is installed
+	@$(BIN)/python -m tests.packages advisories
+
 docs: $(VENV)/test  ## build the documentation as a site, build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
@@ -130,16 +140,20 @@ $(VENV)/bin/python:
 	@echo "Making $(VENV) with $$($(PYTHON) --version)..."
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run: $(VENV)/bin/python setup.cfg constraints.txt
+$(VENV)/run: $(VENV)/bin/python setup.cfg requirements/build.txt requirements/image.txt requirements/local.txt
 	@$(BIN)/python -m services.local.installing pip local
 	@touch $@
 
-$(VENV)/test: $(VENV)/run
+$(VENV)/test: $(VENV)/run requirements/test.txt
 	@$(BIN)/python -m services.local.installing pip test
 	@touch $@
 
-$(VENV)/bench: $(VENV)/run
+$(VENV)/bench: $(VENV)/run requirements/bench.txt
 	@$(BIN)/python -m services.local.installing pip bench
+	@touch $@
+
+$(VENV)/supply: $(VENV)/run requirements/supply.txt
+	@$(BIN)/python -m services.local.installing pip supply
 	@touch $@
 
 %/node_modules: %/package-lock.json

@@ -17,7 +17,7 @@ import requests
 
 from bench.contenders import MONEY, READY_S, USERS, Finished, Servers, pids_of
 from services.local import needs
-from services.local.installing import LOGS, ROOT, Failed, npm, say, watched
+from services.local.installing import LOGS, ROOT, Failed, npm, pip_install, say, watched
 from services.local.net import HOST, accepts, free_port, wait_for
 from services.local.supervisor import Supervisor
 
@@ -115,7 +115,7 @@ class FastAPI(Peer):
     name = "FastAPI"
     folder = HERE / "fastapi"
     PYTHON = folder / ".venv" / "bin" / "python"
-    REQUIREMENTS = folder / "requirements.txt"
+    REQUIREMENTS = folder / "requirements.in"  # requirements.txt has the hashes of these, and of what they bring
     NAMED = ("fastapi", "uvicorn", "asyncpg", "aio-pika")
 
     @classmethod
@@ -123,10 +123,9 @@ class FastAPI(Peer):
         needs.ensure([needs.VENV])
         if not cls.PYTHON.exists():
             subprocess.run([sys.executable, "-m", "venv", str(cls.PYTHON.parents[1])], check=True)
-        pip = [str(cls.PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
         watched(
             "the peer on FastAPI",
-            [*pip, "--requirement", str(cls.REQUIREMENTS)],
+            pip_install(str(cls.folder / "requirements.txt"), str(cls.PYTHON)),
             LOGS / "pip-fastapi.log",
             lambda output: f"{len(re.findall('^Collecting ', output, re.M))} packages found",
         )

@@ -2,7 +2,7 @@
 
 Run before there is a virtual environment, so the standard library is all that it uses:
 
-    python -m services.local.installing pip EXTRA     # into the environment of this Python
+    python -m services.local.installing pip NAME      # requirements/NAME.txt, into the environment of this Python
     python -m services.local.installing npm FOLDER
 """
 
@@ -20,6 +20,10 @@ ROOT = Path(__file__).parents[2]
 LOGS = ROOT / ".run" / "setup"
 EVERY_S = 10
 TAIL_LINES = 20
+#: Only what is pinned: pip looks for nothing by itself, and does not have to, as the pins are complete.
+PIP = (
+    "-m pip install --disable-pip-version-check --progress-bar off --no-deps --no-build-isolation --use-pep517".split()
+)
 
 
 class Failed(RuntimeError):
@@ -79,8 +83,8 @@ def poll(process: "subprocess.Popen[bytes]", timeout_s: float) -> int | None:
         return None
 
 
-def pip(extra: str) -> None:
-    """Install this project with an extra, as constraints.txt says."""
+def pip(name: str) -> None:
+    """Install what requirements/NAME.txt pins, by its hashes; with `local`, this project too."""
     packages = Path(sysconfig.get_path("purelib"))
     before = len(list(packages.glob("*.dist-info")))
 
@@ -91,24 +95,16 @@ def pip(extra: str) -> None:
         unpacked = len(list(packages.glob("*.dist-info"))) - before
         return f"{unpacked} of {len(collected[1].split(', '))} unpacked"
 
-    watched(
-        f"Python's packages ({extra})",
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--disable-pip-version-check",
-            "--progress-bar",
-            "off",
-            "-c",
-            "constraints.txt",
-            "-e",
-            f".[{extra}]",
-        ],
-        LOGS / f"pip-{extra}.log",
-        how_far,
-    )
+    if name == "local":
+        watched("what builds packages", pip_install("requirements/build.txt"), LOGS / "pip-build.log", how_far)
+    watched(f"Python's packages ({name})", pip_install(f"requirements/{name}.txt"), LOGS / f"pip-{name}.log", how_far)
+    if name == "local":
+        watched("nameko-hw", [sys.executable, *PIP, "--editable", "."], LOGS / "pip-nameko-hw.log", how_far)
+
+
+def pip_install(pins: str, python: str = sys.executable) -> list[str]:
+    """Return the command that installs what a file of pins holds, by its hashes, and nothing else."""
+    return [python, *PIP, "--require-hashes", "--requirement", pins]
 
 
 def npm(folder: str) -> None:
