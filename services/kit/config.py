@@ -22,6 +22,8 @@ SHARED = {"HS256": 32, "HS384": 48, "HS512": 64}
 PUBLIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 INTERNAL_TOKEN_LENGTH = 32
 
+ESCAPED = "in a password, @ is written %40, : %3A, / %2F, ? %3F and # %23"
+
 
 class BadConfiguration(Exception):
     """A setting is missing, unknown or out of range; the message is one line that names the key."""
@@ -88,8 +90,10 @@ class Settings(BaseModel):
     @classmethod
     def _is_amqp(cls, uris: str) -> str:
         for uri in uris.split(NODE_SEPARATOR):
-            if not uri.startswith(("amqp://", "amqps://", "pyamqp://", "embedded://")):
-                raise ValueError("should be a URI like amqp://user:password@host:5672/vhost, or several with ; between")
+            if not uri.startswith(("amqp://", "amqps://", "pyamqp://", "embedded://")) or not _has_port_in_place(uri):
+                raise ValueError(
+                    f"should be a URI like amqp://user:password@host:5672/vhost, or several with ; between; {ESCAPED}"
+                )
         return uris
 
     @field_validator("WEB_SERVER_ADDRESS")
@@ -106,11 +110,13 @@ class Settings(BaseModel):
         for key, uri in uris.items():
             try:
                 url = make_url(uri)
-                known = url.get_backend_name() == "postgresql"
+                known = url.get_backend_name() == "postgresql" and "@" not in (url.host or "")
             except (ArgumentError, ValueError):
                 known = False
             if not known:
-                raise ValueError(f"{key} should be a URL like postgresql+psycopg2://user:password@host:5432/database")
+                raise ValueError(
+                    f"{key} should be a URL like postgresql+psycopg2://user:password@host:5432/database; {ESCAPED}"
+                )
             try:
                 check_database(url)
             except ValueError as error:
@@ -229,6 +235,14 @@ def _is_base_url(url: str) -> bool:
         return False
     is_plain = url.isascii() and url.isprintable() and not set(" @?#") & set(url)
     return is_plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+
+
+def _has_port_in_place(uri: str) -> bool:
+    """Whether a port is a number. A password with / or # in it ends up where the port belongs, and then in errors."""
+    try:
+        return urlsplit(uri).port != 0
+    except ValueError:
+        return False
 
 
 def check(config: dict[str, Any]) -> Settings:

@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import amqp
+import psutil
 import psycopg2
 import pytest
 from kombu import Connection, Exchange
@@ -65,6 +66,10 @@ def make_roles(postgres: Postgres, passwords: dict[str, str]) -> None:
         },
     )
     assert made.returncode == 0, made.stderr
+
+
+def database_url(postgres: Postgres, service: str) -> str:
+    return f"postgresql://{service}:{password(service)}@{HOST}:{postgres.port}/{service}"
 
 
 def connect(postgres: Postgres, user: str, database: str, given: str) -> psycopg2.extensions.connection:
@@ -124,11 +129,10 @@ def services(
     addresses = {}
     for service in SERVICES:
         port = free_port()
-        database = f"postgresql://{service}:{password(service)}@{HOST}:{postgres.port}/{service}"
         env = {
             **QUICK,
             "WEB_SERVER_ADDRESS": f"{HOST}:{port}",
-            database_variable(service): database,
+            database_variable(service): database_url(postgres, service),
             "AMQP_URI": f"amqp://{service}:{password(service)}@{HOST}:{rabbitmq.port}/{VHOST}",
         }
         for _ in range(2):  # safe to run twice
@@ -186,6 +190,40 @@ def test_what_cannot_be_handled_is_a_dead_letter(services: Services, rabbitmq: R
     ):
         dead = "select 1 from inbox where handler = 'on_user_registered' and next_attempt_at is null"
         wait_for(lambda: cursor.execute(dead) or cursor.fetchone(), READY_S, "a dead letter")
+
+
+def test_no_password_is_in_an_answer_a_log_or_a_command_line_not_even_when_the_servers_refuse_it(
+    services: Services, rabbitmq: RabbitMQ, postgres: Postgres
+):
+    said = []
+    try:
+        make_roles(postgres, dict.fromkeys(PASSWORDS, "another"))
+        with closing(connect(postgres, USER, "postgres", "")) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where usename = any(%s)", [[*SERVICES]]
+            )
+        for address in services.addresses.values():
+            with Api(address) as api:
+                wait_for(lambda client=api: not client.is_ready(), READY_S, "a service to miss its database")
+                said += [api.get(path).text for path in ("/health/ready", "/metrics", "/users", "/orders")]
+        urls = {database_variable(one): database_url(postgres, one) for one in SERVICES}
+        refused = {
+            **os.environ,
+            **urls,
+            "AMQP_URI": f"amqp://orders:{password('users')}@{HOST}:{rabbitmq.port}/{VHOST}",
+        }
+        for command in (["migrate", "orders"], ["pending"], ["queues", "move"]):
+            argv = [sys.executable, "-m", "services.ops.cli", *command]
+            failed = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=refused, timeout=READY_S)
+            assert failed.returncode != 0
+            said += [failed.stdout, failed.stderr]
+    finally:
+        make_roles(postgres, PASSWORDS)
+    assert any("password authentication failed" in text for text in said)
+    folders = (services.logs, rabbitmq.folder, postgres.folder)
+    logs = [log.read_text(errors="replace") for folder in folders for log in folder.rglob("*.log*")]
+    lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    assert [text for text in (*said, *logs, *lines) for secret in PASSWORDS.values() if secret in text] == []
 
 
 def broker(rabbitmq: RabbitMQ, user: str) -> Connection:

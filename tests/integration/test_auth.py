@@ -1,10 +1,12 @@
 """Who may what with AUTH=jwt, in embedded mode; and what needs no token, or is none."""
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -16,11 +18,12 @@ from tests.matrix import Matrix, Shop, shop_at
 from tests.tokens import AUDIENCE, ISSUER, Provider
 
 PROVIDER = Provider()
+BETWEEN_SERVICES = "between-services-" + "x" * 20
 
 
 def settings(keys: Path) -> dict[str, str]:
     of_auth = {"AUTH": "jwt", "AUTH_JWKS": str(keys), "AUTH_ISSUER": ISSUER, "AUTH_AUDIENCE": AUDIENCE}
-    return {**QUICK, **of_auth, "INTERNAL_TOKEN": "between-services-" + "x" * 20}
+    return {**QUICK, **of_auth, "INTERNAL_TOKEN": BETWEEN_SERVICES}
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +34,14 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shop(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with Embedded(tmp_path_factory.mktemp("auth"), settings(keys)) as running, shop_at(running.url, PROVIDER) as shop:
+def running(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    with Embedded(tmp_path_factory.mktemp("auth"), settings(keys)) as embedded:
+        yield embedded
+
+
+@pytest.fixture(scope="module")
+def shop(running: Embedded) -> Iterator[Shop]:
+    with shop_at(running.url, PROVIDER) as shop:
         yield shop
 
 
@@ -70,3 +79,13 @@ def test_a_header_that_is_no_token_has_its_answer(shop: Shop, headers: dict[str,
     with socket.create_connection(("127.0.0.1", int(shop.url.rpartition(":")[2])), timeout=10) as connection:
         connection.sendall(f"GET /orders HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{raw}\r\n".encode())
         assert connection.makefile("rb").readline().split()[1] == str(status).encode()
+
+
+def test_no_token_and_no_secret_is_in_a_log_or_a_command_line(running: Embedded, shop: Shop):
+    for token in (PROVIDER.token(shop.ada, ADMIN), PROVIDER.token(shop.ada, ADMIN) + "x"):
+        with shop.client(token) as client:
+            client.get("/orders")
+    logs = [log.read_text(errors="replace") for log in running.folder.rglob("*.log")]
+    lines = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    assert logs and lines
+    assert [text for text in (*logs, *lines) if re.search(rf"{BETWEEN_SERVICES}|eyJ[\w-]+\.eyJ", text)] == []

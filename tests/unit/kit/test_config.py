@@ -36,6 +36,7 @@ def test_the_defaults_are_good():
         ("AMQP_URI", None),
         ("AMQP_URI", "amqp://one;http://two"),
         ("AMQP_URI", "amqp://one;"),
+        ("AMQP_URI", "amqp://one:99999"),
         ("QUEUE_TYPE", "stream"),
         ("WEB_SERVER_ADDRESS", "127.0.0.1"),
         ("WEB_SERVER_ADDRESS", "x:99999"),
@@ -116,6 +117,15 @@ def test_a_secret_is_text_whatever_it_looks_like_and_is_not_shown(monkeypatch):
     assert "1" * 40 not in repr(settings)
 
 
+@pytest.mark.parametrize("start", ["[", "'", "*", "!", "%", "x: y: "])
+@pytest.mark.parametrize("name", ["AMQP_URI", "ORDERS_DATABASE_URL"])
+def test_what_may_hold_a_password_is_not_read_as_yaml_which_would_show_it_in_errors(monkeypatch, name, start):
+    monkeypatch.setenv(name, f"{start}hunter2")
+    with pytest.raises(BadConfiguration) as caught:
+        check(config())
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["http://billing:8000", "https://shop.test/billing/", "http://[::1]:8000", "", None])
 def test_an_address_of_a_service_may_be_empty(url):
     assert check(config() | {"SERVICE_URLS": {"billing": url}}).SERVICE_URLS == {"billing": url}
@@ -132,7 +142,12 @@ def test_a_missing_key_is_named():
     "key, value",
     [
         ("AMQP_URI", "http://user:hunter2@host"),
+        ("AMQP_URI", "amqp://user:hunter2/x@host"),
+        ("AMQP_URI", "amqp://user:hunter2#x@host"),
+        ("AMQP_URI", "amqp://one;amqp://user:hunter2?x@host"),
+        ("AMQP_URI", "amqp://user:[hunter2@host"),
         ("DB_URIS", {"orders:Base": "postgres//user:hunter2@host"}),
+        ("DB_URIS", {"orders:Base": "postgresql+psycopg2://user:x@hunter2@host/orders"}),
         ("SERVICE_URLS", {"billing": "http://user:hunter2@host"}),
     ],
 )
