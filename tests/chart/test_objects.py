@@ -20,7 +20,18 @@ from services.local.stack import ROOT, Stack, database_variable
 from services.ops.openapi import document
 from services.shop import ROUTES, SERVICES, STYLES, Style, module_of
 from tests.chart import cert_manager
-from tests.chart.objects import MATRIX, NAMESPACE, RELEASE, Object, Objects, render, selects, variables
+from tests.chart.objects import (
+    MATRIX,
+    NAMESPACE,
+    RELEASE,
+    Object,
+    Objects,
+    files,
+    objects_in,
+    render,
+    selects,
+    variables,
+)
 from tests.chart.values_table import CHART
 
 #: What OpenTelemetry reads, and a part of it.
@@ -193,6 +204,16 @@ def test_no_secret_stands_in_plain_text(objects: Objects):
                 assert re.fullmatch(r"\$\(\w+_PASSWORD\)", given)
     for one in objects.kind("ConfigMap"):
         assert not any(secret.search(key) for key in one["data"])
+
+
+@pytest.mark.parametrize("values", ["default", "tokens, style http", "three brokers"])
+def test_what_is_in_a_secret_is_nowhere_else_in_what_helm_prints(values: str):
+    printed = files(MATRIX[values])
+    [secrets] = [path for path in printed if path.endswith("/secrets.yaml")]
+    texts = [text for one in objects_in(printed[secrets]).kind("Secret") for text in one["data"].values()]
+    texts += [base64.b64decode(text).decode() for text in texts]
+    assert len(texts) > 2 and "helm test" in printed["nameko-hw/templates/NOTES.txt"]
+    assert [path for path in printed if path != secrets and any(text in printed[path] for text in texts)] == []
 
 
 @pytest.mark.parametrize("service", SERVICES)

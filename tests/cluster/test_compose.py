@@ -86,6 +86,29 @@ def test_the_postman_suite_passes_through_the_proxy(compose: Compose, tmp_path: 
     assert run.returncode == 0, run.stdout[-5000:]
 
 
+#: Prints the programs of the system in the image, the files that give rights or can be changed, and what installs.
+LOOK = """
+import json, os, stat
+from importlib.util import find_spec
+tops = ("/app", "/etc", "/opt", "/usr")
+files = [os.path.join(folder, name) for top in tops for folder, _, names in os.walk(top) for name in names]
+files = [file for file in files if not os.path.islink(file)]
+folders = filter(os.path.isdir, ("/bin", "/sbin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"))
+print(json.dumps({
+    "programs": sorted(name for folder in folders for name in os.listdir(folder)),
+    "rights": [file for file in files if os.lstat(file).st_mode & (stat.S_ISUID | stat.S_ISGID)],
+    "ours": [file for file in files if os.lstat(file).st_uid == os.getuid() or os.access(file, os.W_OK)],
+    "installers": [name for name in ("pip", "ensurepip") if find_spec(name)],
+}))
+"""
+
+
+def test_the_image_holds_no_program_that_nobody_calls_and_nothing_that_can_be_changed(compose: Compose):
+    seen = json.loads(compose.run("exec", "-T", "orders", "python", "-c", LOOK))
+    assert {name for name in seen.pop("programs") if not name.startswith("python")} == {"dash", "sh", "sleep"}
+    assert seen == {"rights": [], "ours": [], "installers": []}
+
+
 @pytest.mark.parametrize("service", [*SERVICES, "postgres", "rabbitmq", "proxy"])
 def test_a_container_that_is_killed_comes_back_and_costs_no_order_no_money_and_no_letter(
     compose: Compose, service: str
