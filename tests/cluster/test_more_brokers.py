@@ -26,11 +26,11 @@ def cluster() -> Iterator[Cluster]:
 
 def commands_of_the_manual(cluster: Cluster) -> str:
     """What docs/operations.md says has to be done before the upgrade to three nodes, with the image that runs here."""
-    [block] = [one for one in re.findall("```\n(.*?)```", MANUAL.read_text(), re.DOTALL) if "kubectl run move" in one]
+    [block] = [one for one in re.findall("```\n(.*?)```", MANUAL.read_text(), re.DOTALL) if "kind: Job" in one]
     commands, upgrade = block.split("helm upgrade")
     assert f"--set rabbitmq.replicas={len(NODES)}" in upgrade
     image = next(iter(cluster.pods("orders").values()))["spec"]["containers"][0]["image"]
-    return re.sub(r"--image \S+", f"--image {image}", commands)
+    return re.sub(r"image: \S+", f"image: {image}", commands)
 
 
 def test_one_node_becomes_three_and_what_waited_is_delivered(cluster: Cluster):
