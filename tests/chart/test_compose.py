@@ -253,6 +253,13 @@ def test_a_body_beyond_all_measure_is_a_problem(proxy: str):
     is_problem(requests.post(f"{proxy}/orders", data=b"x" * 2**21, timeout=5), 413)
 
 
+def test_a_body_that_a_service_refuses_gets_its_answer_each_time(proxy: str):
+    """nginx sends it all before it reads, and has lost the answer if the connection is reset meanwhile."""
+    body = {"user_id": str(uuid4()), "subject": "Hello", "body": "x" * 65 * 1024}
+    answers = [requests.post(f"{proxy}/notifications", json=body, timeout=20) for _ in range(50)]
+    assert {one.status_code for one in answers} == {413}
+
+
 def raw(proxy: str, request: bytes) -> tuple[bytes, bytes]:
     """Send bytes that no client library would send; return the head and the body of the answer."""
     host, port = proxy.removeprefix("http://").split(":")

@@ -169,3 +169,42 @@ def test_many_connections_too_many_are_closed_and_forgotten(server: Running):
         connection.close()
     eventlet.sleep(0.5)
     assert (server._connections, server._refused) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "head, chunk",
+    [
+        (b"Content-Length: 1000000\r\n", b"x" * 10_000),
+        (b"Transfer-Encoding: chunked\r\n", b"2710\r\n" + b"x" * 10_000 + b"\r\n"),
+    ],
+)
+def test_who_is_sending_a_body_that_is_refused_gets_the_answer(server: Running, head: bytes, chunk: bytes):
+    """As behind a proxy that sends all of it before it reads: a connection that is reset has lost the answer."""
+    started = time.monotonic()
+    with server.connect() as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + head + b"\r\n" + chunk)
+        for _ in range(50):
+            connection.sendall(chunk)
+            eventlet.sleep(0.001)  # lets the server answer, and close
+        assert everything(connection).startswith(b"HTTP/1.1 404 ")
+    assert time.monotonic() - started < REQUEST_S + SLACK_S
+
+
+def test_who_does_not_go_on_with_a_body_that_is_refused_is_left_in_time(server: Running):
+    started = time.monotonic()
+    with server.connect() as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\n")
+        assert everything(connection).startswith(b"HTTP/1.1 404 ")
+        eventlet.sleep(0)
+        wait_for(lambda: closed(connection), REQUEST_S + SLACK_S, "the connection to be closed")
+    assert time.monotonic() - started < REQUEST_S + SLACK_S
+
+
+def closed(connection: socket.socket) -> bool:
+    """Whether the other end is closed for writing too: what is sent there is refused."""
+    eventlet.sleep(0.01)
+    try:
+        connection.sendall(b"x")
+    except OSError:
+        return True
+    return False

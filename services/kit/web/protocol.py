@@ -106,6 +106,7 @@ class Protocol(HttpOnlyProtocol):
     wbufsize = 0  # Answer writes in one piece what eventlet gives it in several
     _deadline: Timeout | None = None
     _idle_s: float | None = None  # how long the next request may take to begin, None for the first
+    _body: Any = None  # of the last request
     _body_until = 0.0  # by the monotonic clock
 
     def __init__(self, connection: Any, server: Any) -> None:
@@ -193,21 +194,37 @@ class Protocol(HttpOnlyProtocol):
         body = environ["eventlet.input"]
         body.rfile = Body(body.rfile)
         body.discard = partial(self._in_bounds, body.discard)
+        self._body = body
         self._body_until = time.monotonic() + self.server.socket_timeout
         return environ
 
     def _in_bounds(self, discard: Callable[[], None]) -> None:
         """Read the rest of a body that nobody has read, if it comes in time; if not, close the connection."""
-        left_s = max(LINGER_S, self._body_until - time.monotonic())
         try:
-            with Timeout(left_s, TimeoutError()):
+            with Timeout(self._body_s, TimeoutError()):
                 discard()
         except (OSError, ValueError):
             self.close_connection = True
 
+    @property
+    def _body_s(self) -> float:
+        """How long the rest of a body may still take."""
+        return max(LINGER_S, self._body_until - time.monotonic())
+
+    @property
+    def _is_sending(self) -> bool:
+        """Whether the client may be in the middle of a body that was refused."""
+        body = self._body
+        if body is None:
+            return False
+        return body.chunk_length != 0 if body.chunked_input else body.position < (body.content_length or 0)
+
     def finish(self) -> None:
         """Close the connection, also if the client is gone, which eventlet leaves to the garbage collector."""
         try:
+            if self._is_sending:
+                with suppress(OSError):
+                    linger(self.connection, self._body_s)
             super().finish()
         finally:
             self.rfile.close()
@@ -230,12 +247,12 @@ def protocol_of(product: str) -> type[Protocol]:
     return type("Protocol", (Protocol,), {"product": product})
 
 
-def linger(connection: Any) -> None:
-    """End an answer, and read on for LINGER_S: closing at once could reset the connection before the client has it.
+def linger(connection: Any, most_s: float = LINGER_S) -> None:
+    """End an answer, and read on until the client closes: to do so first could reset it before the client has it.
 
-    (RFC 9112, section 9.6.) Raises OSError if the client is gone, or does not stop.
+    (RFC 9112, section 9.6.) Raises OSError if the client is gone, or does not close in `most_s` seconds.
     """
-    with Timeout(LINGER_S, TimeoutError()):
+    with Timeout(most_s, TimeoutError()):
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65_536):
             pass
