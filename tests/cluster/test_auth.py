@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from services.kit.web.auth.caller import ADMIN
+from services.local.net import wait_for
 from tests.chart.objects import NAMESPACE, RELEASE
+from tests.client import Api
 from tests.cluster.conftest import INSTALL_S, Cluster, empty
 from tests.matrix import Matrix, Shop, shop_at
 from tests.tokens import AUDIENCE, ISSUER, Provider
@@ -38,6 +40,8 @@ def cluster(provider: Provider) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def shop(cluster: Cluster, provider: Provider) -> Iterator[Shop]:
+    with Api(cluster.url) as api:
+        wait_for(lambda: api.get("/users").status_code == 401, INSTALL_S, "the ingress to know the pods")
     with shop_at(cluster.url, provider) as shop:
         yield shop
 
