@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from amqp.exceptions import PreconditionFailed
 from kombu import Connection, Exchange, Queue
 
 from services.kit.amqp import moving
@@ -160,9 +161,7 @@ def test_a_service_whose_queue_is_of_another_type_says_so_and_goes_on_when_that_
     [rpc] = [one.queue for one in queues_of(STYLES["broker"], "quorum") if one.queue.name == "rpc-users"]
     log = stack.folder / "logs" / "users.log"
     with Connection(stack.amqp_uri) as connection, Api(f"http://127.0.0.1:{stack.ports['users'][0]}") as users:
-        with connection.channel() as at_broker:
-            at_broker.queue_delete("rpc-users")
-            rpc.bind(at_broker).declare()
+        wait_for(lambda: replaced(connection, rpc), 15, "a queue of another type")
         wait_for(lambda: state(users) == "refusing", 15, "the service to notice")
         assert users.get("/health/ready").status_code == 200
         assert 'nameko_hw_broker_up{service="users"} 0.0' in users.get("/metrics").text
@@ -170,6 +169,17 @@ def test_a_service_whose_queue_is_of_another_type_says_so_and_goes_on_when_that_
         assert move(connection, rpc_classic(), keeps=False) == 0
         wait_for(lambda: state(users) == "up", 15, "the service to go on")
         assert 'nameko_hw_broker_up{service="users"} 1.0' in users.get("/metrics").text
+
+
+def replaced(connection: Connection, by: Queue) -> bool:
+    """Delete a queue and declare it anew; return False if its service was faster, which declares it too."""
+    try:
+        with connection.channel() as one:
+            one.queue_delete(by.name)
+            by.bind(one).declare()
+    except PreconditionFailed:
+        return False
+    return True
 
 
 def rpc_classic() -> Queue:
