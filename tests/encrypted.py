@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from urllib.parse import urlencode
 
-from services.kit.tls import NODE_SEPARATOR
+from services.kit.hosts import NODE_SEPARATOR
 from services.local.needs import postgresql_programs, rabbitmq_server
 from services.local.net import HOST, accepts, free_port, wait_for
 from services.local.postgres import USER, Postgres

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from services.kit.tls import NODE_SEPARATOR, BrokerFiles, check_broker, check_database
+from services.kit.hosts import NODE_SEPARATOR
+from services.kit.tls import BrokerFiles, check_broker, check_database
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=10_000)]

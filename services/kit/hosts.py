@@ -6,6 +6,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+NODE_SEPARATOR = ";"  # between the URIs of several nodes of the broker, as for kombu
+
 
 def shares(items: Sequence[T], timeout_s: float) -> Iterator[tuple[T, float]]:
     """Return each of `items` with its share of the time that is left, in seconds."""

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import URL
 
-NODE_SEPARATOR = ";"  # between the URIs of several nodes of the broker, as for kombu
+from services.kit.hosts import NODE_SEPARATOR
 
 #: The values of libpq's `sslmode` that encrypt, or fail. (PostgreSQL manual, section "SSL Support".)
 ENCRYPTING = ("require", "verify-ca", "verify-full")

@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 from typing import Self
 
-from services.kit.tls import NODE_SEPARATOR
+from services.kit.hosts import NODE_SEPARATOR
 from services.local.net import accepts
 from services.local.rabbitmq import Epmd, RabbitMQ
 

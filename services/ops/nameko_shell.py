@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.kit.tls import NODE_SEPARATOR, BrokerFiles, is_encrypted
+from services.kit.hosts import NODE_SEPARATOR
+from services.kit.tls import BrokerFiles, is_encrypted
 from services.ops import running
 
 OF_NAMEKO = ("ca_certs", "certfile", "keyfile", "server_hostname")  # the rest is what the AMQP library does by itself

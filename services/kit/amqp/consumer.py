@@ -6,7 +6,7 @@ What a crash leaves: messages that are not acknowledged, which the broker delive
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 from typing import Any
 
@@ -79,7 +79,7 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
         settings = self.container.settings
         return int(settings.EVENT_BATCH if takes_batches else settings.max_workers)
 
-    @property
+    @cached_property
     def _nodes(self) -> Nodes:
         config = self.container.config
         return nodes_of(config["AMQP_URI"], BrokerFiles.of(config))

@@ -18,8 +18,8 @@ from kombu.exceptions import KombuError
 
 from services.kit.amqp import tls
 from services.kit.amqp.sockets import spare_system_calls
-from services.kit.hosts import shares
-from services.kit.tls import NO_FILES, NODE_SEPARATOR, BrokerFiles, is_encrypted
+from services.kit.hosts import NODE_SEPARATOR, shares
+from services.kit.tls import NO_FILES, BrokerFiles, is_encrypted
 
 BROKER_DOWN = (AMQPError, KombuError, OSError)
 T = TypeVar("T")

@@ -14,6 +14,7 @@ import struct
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -106,7 +107,7 @@ class Publisher(SharedExtension):
             self._close(leaves_node=False)
         return done
 
-    @property
+    @cached_property
     def _nodes(self) -> Nodes:
         config = self.container.config
         return nodes_of(config["AMQP_URI"], BrokerFiles.of(config))
