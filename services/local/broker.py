@@ -14,7 +14,7 @@ from eventlet.event import Event
 from kombu.transport import TRANSPORT_ALIASES, memory, virtual
 
 URI = "embedded://localhost/"
-HURRY_S = 0.01
+HURRY_S = 0.01  # after which a consumer is asked whether it is to stop
 TRANSPORT_ALIASES["embedded"] = f"{__name__}:Transport"
 
 
@@ -72,7 +72,7 @@ class Transport(memory.Transport):
 
     Channel = Channel
     _wake = Event()
-    _patience_s: float | None = None
+    _is_in_hurry = False
 
     @classmethod
     def wake_all(cls) -> None:
@@ -83,7 +83,7 @@ class Transport(memory.Transport):
     @classmethod
     def hurry(cls) -> None:
         """Let no consumer wait for messages any more, so that each sees at once that it is to stop."""
-        cls._patience_s = HURRY_S
+        cls._is_in_hurry = True
         cls.wake_all()
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
@@ -96,7 +96,7 @@ class Transport(memory.Transport):
                 return
             except Empty:
                 pass
-            longest_s = min((one for one in (timeout, self._patience_s) if one is not None), default=None)
+            longest_s = HURRY_S if self._is_in_hurry else timeout
             left_s = None if longest_s is None else started + longest_s - monotonic()
             if left_s is not None and left_s <= 0:
                 raise TimeoutError

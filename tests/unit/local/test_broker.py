@@ -28,6 +28,6 @@ def test_a_consumer_waits_as_long_as_it_is_told(connection: Connection):
 
 
 def test_in_a_hurry_no_consumer_waits(connection: Connection, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(broker.Transport, "_patience_s", None)  # for the other tests, it is set back
+    monkeypatch.setattr(broker.Transport, "_is_in_hurry", False)  # for the other tests, it is set back
     broker.Transport.hurry()
     assert waited_s(connection, 60) < 5
