@@ -79,9 +79,9 @@ def connect(timeout_s: float, dialect: Dialect, record: Any, args: Any, options:
 
 
 def why_away(error: DBAPIError) -> str:
-    """Return on one line why there is no connection, in libpq's own words, which name no value.
+    """Return on one line why there is no connection, in the words of libpq or of the server: neither says a password.
 
-    What a server has answered is only named.
+    An answer to a statement is only named, as its words may have values of rows.
     """
     original = error.orig
     if getattr(original, "pgcode", None) or not str(original).strip():
