@@ -17,11 +17,13 @@ Json = Any
 class Api:
     """The system at a base URL. Its methods assert what a test that only sets a scene takes for granted."""
 
-    def __init__(self, url: str, wait_s: int | None = None) -> None:
-        """`wait_s` is the wait that requests prefer which say nothing else."""
+    def __init__(self, url: str, wait_s: int | None = None, token: str | None = None) -> None:
+        """`wait_s` is the wait that requests prefer which say nothing else; `token` is sent with each."""
         self.url = url
         self.wait_s = wait_s
         self.session = requests.Session()
+        if token:
+            self.session.headers["Authorization"] = f"Bearer {token}"
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=50)
         self.session.mount("http://", adapter)
 

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -20,11 +21,12 @@ from services.local.net import wait_for
 from services.ops.openapi import routes
 from services.shop import chosen_style
 from tests.client import Api, new_email
-from tests.conftest import WAIT_S
-from tests.tokens import Provider
+from tests.conftest import QUICK, WAIT_S
+from tests.tokens import AUDIENCE, ISSUER, Provider
 
 ROUTES = [route for _, route in routes(chosen_style())]
 SCOPES = {route.needs.scope for route in ROUTES if isinstance(route.needs, Needs)}
+BETWEEN_SERVICES = "between-services-" + "x" * 20
 LISTS = (Owner.QUERY, Owner.ONLY)
 
 
@@ -39,9 +41,7 @@ class Shop(NamedTuple):
     values: dict[str, str]  # of the variables in paths: things of Ada's
 
     def client(self, token: str | None) -> Api:
-        api = Api(self.url, WAIT_S)
-        api.session.headers.update({"Authorization": f"Bearer {token}"} if token else {})
-        return api
+        return Api(self.url, WAIT_S, token)
 
     def ask(self, route: Route, token: str | None, user_id: str, values: dict[str, str]) -> requests.Response:
         """Send a good request about the things of a user."""
@@ -58,6 +58,12 @@ class Shop(NamedTuple):
         ]
 
 
+def settings(keys: Path) -> dict[str, str]:
+    """Return the settings of services that take the tokens of the keys in a file."""
+    of_auth = {"AUTH": "jwt", "AUTH_JWKS": str(keys), "AUTH_ISSUER": ISSUER, "AUTH_AUDIENCE": AUDIENCE}
+    return {**QUICK, **of_auth, "INTERNAL_TOKEN": BETWEEN_SERVICES}
+
+
 def body_of(route: Route, user_id: str) -> dict[str, Any]:
     amount, letter = {"amount": 1}, {"user_id": user_id, "subject": "Hello", "body": "Good to see you."}
     bodies: dict[str, dict[str, Any]] = {
@@ -71,8 +77,7 @@ def body_of(route: Route, user_id: str) -> dict[str, Any]:
 @contextmanager
 def shop_at(url: str, provider: Provider) -> Iterator[Shop]:
     """Fill a shop that takes the tokens of a provider."""
-    with Api(url, WAIT_S) as admin:
-        admin.session.headers["Authorization"] = f"Bearer {provider.token('the-office', ADMIN)}"
+    with Api(url, WAIT_S, provider.token("the-office", ADMIN)) as admin:
         ada, bob = admin.new_user(1000)["id"], admin.new_user(1000)["id"]
         order = admin.ended_order(ada, 100)["id"]
         [letter] = admin.letters(ada, 1)

@@ -7,8 +7,7 @@ import pytest
 
 from services.local.net import free_port
 from services.local.stack import Stack
-from tests.integration.test_auth import settings
-from tests.matrix import Matrix, Shop, shop_at
+from tests.matrix import Matrix, Shop, settings, shop_at
 from tests.tokens import Provider
 
 pytestmark = pytest.mark.long

@@ -13,17 +13,11 @@ import requests
 from services.kit.web.auth.caller import ADMIN
 from services.shop import chosen_style
 from tests.client import Api
-from tests.conftest import QUICK, WAIT_S, Embedded
-from tests.matrix import Matrix, Shop, shop_at
-from tests.tokens import AUDIENCE, ISSUER, Provider
+from tests.conftest import WAIT_S, Embedded
+from tests.matrix import BETWEEN_SERVICES, Matrix, Shop, settings, shop_at
+from tests.tokens import Provider
 
 PROVIDER = Provider()
-BETWEEN_SERVICES = "between-services-" + "x" * 20
-
-
-def settings(keys: Path) -> dict[str, str]:
-    of_auth = {"AUTH": "jwt", "AUTH_JWKS": str(keys), "AUTH_ISSUER": ISSUER, "AUTH_AUDIENCE": AUDIENCE}
-    return {**QUICK, **of_auth, "INTERNAL_TOKEN": BETWEEN_SERVICES}
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +51,8 @@ def test_what_needs_no_token_is_open(shop: Shop):
 
 @pytest.mark.skipif(chosen_style().name != "broker", reason="the other tests have tried it, or need not")
 def test_services_that_speak_http_know_each_other(keys: Path, tmp_path: Path):
-    with Embedded(tmp_path, settings(keys) | {"STYLE": "http"}) as running, Api(running.url, WAIT_S) as admin:
-        admin.session.headers["Authorization"] = f"Bearer {PROVIDER.token('the-office', ADMIN)}"
+    token = PROVIDER.token("the-office", ADMIN)
+    with Embedded(tmp_path, settings(keys) | {"STYLE": "http"}) as running, Api(running.url, WAIT_S, token) as admin:
         user = admin.new_user(10)
         assert admin.ended_order(user["id"], 7)["status"] == "paid"
         assert [one["kind"] for one in admin.letters(user["id"], 1)] == ["order_paid"]

@@ -16,6 +16,7 @@ from services.local.net import free_port, wait_for
 from services.local.supervisor import dies_with_parent
 from tests.client import Api
 from tests.conftest import QUICK, WAIT_S, Embedded
+from tests.matrix import BETWEEN_SERVICES
 from tests.tokens import AUDIENCE
 
 PROGRAM = Path(__file__).parents[1] / "clients" / "provider.js"
@@ -65,37 +66,31 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
 @pytest.fixture(scope="module")
 def url(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     of_auth = {"AUTH": "jwt", "AUTH_JWKS": provider.known("jwks_uri"), "AUTH_ISSUER": provider.known("issuer")}
-    of_auth |= {"AUTH_AUDIENCE": AUDIENCE, "INTERNAL_TOKEN": "between-services-" + "x" * 20}
+    of_auth |= {"AUTH_AUDIENCE": AUDIENCE, "INTERNAL_TOKEN": BETWEEN_SERVICES}
     with Embedded(tmp_path_factory.mktemp("shop"), {**QUICK, **of_auth}) as running:
         yield running.url
 
 
-def client(url: str, token: str) -> Api:
-    api = Api(url, WAIT_S)
-    api.session.headers["Authorization"] = f"Bearer {token}"
-    return api
-
-
 def test_users_of_a_provider_see_and_order_for_themselves(provider: Provider, url: str):
-    with client(url, provider.token("the-office", ADMIN)) as admin:
+    with Api(url, WAIT_S, provider.token("the-office", ADMIN)) as admin:
         ada, bob = admin.new_user(10)["id"], admin.new_user(10)["id"]
-    with client(url, provider.token(ada, "orders:write orders:read notifications:read")) as her:
+    with Api(url, WAIT_S, provider.token(ada, "orders:write orders:read notifications:read")) as her:
         order = her.ended_order(ada, 7)
         assert order["status"] == "paid"
         assert [one["kind"] for one in her.letters(ada, 1)] == ["order_paid"]
         assert her.post("/orders", {"user_id": bob, "price": 1}).status_code == 404
-    with client(url, provider.token(bob, "orders:read")) as him:
+    with Api(url, WAIT_S, provider.token(bob, "orders:read")) as him:
         assert him.get(f"/orders/{order['id']}").status_code == 404
         assert him.post("/orders", {"user_id": bob, "price": 1}).status_code == 403
 
 
 def test_a_token_for_another_service_is_refused(provider: Provider, url: str):
-    with client(url, provider.token(uuid4(), ADMIN, audience="another-shop")) as stranger:
+    with Api(url, WAIT_S, provider.token(uuid4(), ADMIN, audience="another-shop")) as stranger:
         assert stranger.get("/orders").status_code == 401
 
 
 def test_a_key_that_is_added_needs_no_restart(provider: Provider, url: str):
     provider.add_key()
     for _ in range(2):  # the keys take turns
-        with client(url, provider.token("the-office", ADMIN)) as admin:
+        with Api(url, WAIT_S, provider.token("the-office", ADMIN)) as admin:
             wait_for(lambda: admin.get("/orders").status_code == 200, START_S, "the token of each key to be taken")
