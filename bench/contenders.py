@@ -24,6 +24,8 @@ from services.shop import SERVICES
 USERS = 200
 MONEY = 10**9
 READY_S = 60
+#: A connection with these options has no work done by parallel workers, nor its reading by workers for I/O.
+ALL_IN_ONE_PROCESS = "-c max_parallel_workers_per_gather=0 -c effective_io_concurrency=0"
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,7 @@ class Servers:
     def ask(self, database: str, query: str, values: object = None) -> Any:
         """Return the first value of the first row of `query`, or None."""
         if database not in self._counters:
-            # All in one process of the server, so that `asking_s` counts everything.
-            self._counters[database] = connect(self.postgres.url(database), "-c max_parallel_workers_per_gather=0")
+            self._counters[database] = connect(self.postgres.url(database), ALL_IN_ONE_PROCESS)
         with self._counters[database].cursor() as cursor:
             cursor.execute(query, values)
             row = cursor.fetchone() if cursor.description else None
@@ -83,7 +84,7 @@ class Servers:
         return int(self.ask("postgres", "select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"))
 
     def asking_s(self) -> float:
-        """Return the seconds of CPU that `ask` has cost so far."""
+        """Return the seconds of CPU that `ask` has cost so far, all of it in the processes of its connections."""
         return sum(seconds_of(connection.info.backend_pid) for connection in self._counters.values())
 
 
