@@ -4,14 +4,11 @@ The same seed gives the same figures.
 """
 
 import heapq
-import math
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-
-from services.kit.batching import ROUNDS
 
 Then = Callable[[], None]
 SPREAD = (0.7, 1.3)  # a job takes its measured time by a random factor between these
@@ -89,34 +86,25 @@ class Process:
 
 
 class Rounds:
-    """Natural batching, as in services/kit/batching.py: what comes during a round is done in the next one.
+    """Natural batching, as in services/kit/batching.py: what comes during a round is done in the next one."""
 
-    That one begins beside it if `enough` wait. A round takes `most` items at the most.
-    """
-
-    def __init__(
-        self, work: Callable[[list[Any], Then], None], most: int | None = None, enough: float = math.inf
-    ) -> None:
+    def __init__(self, work: Callable[[list[Any], Then], None], most: int | None = None) -> None:
         self.work = work
         self.most = most
-        self.enough = enough
         self.waiting: list[Any] = []
-        self.under_way = self.rounds = self.items = 0
+        self.is_running = False
+        self.rounds = self.items = 0
 
     def add(self, item: Any) -> None:
         self.waiting.append(item)
-        self._next()
+        if not self.is_running:
+            self._next()
 
     def _next(self) -> None:
-        may_begin = not self.under_way or (self.under_way < ROUNDS and len(self.waiting) >= self.enough)
-        if self.waiting and may_begin:
-            most = self.most or len(self.waiting)
-            items, self.waiting = self.waiting[:most], self.waiting[most:]
-            self.under_way += 1
+        most = self.most or len(self.waiting)
+        items, self.waiting = self.waiting[:most], self.waiting[most:]
+        self.is_running = bool(items)
+        if items:
             self.rounds += 1
             self.items += len(items)
-            self.work(items, self._done)
-
-    def _done(self) -> None:
-        self.under_way -= 1
-        self._next()
+            self.work(items, self._next)

@@ -14,7 +14,6 @@ from typing import Any
 
 from bench.costs import Cost
 from bench.engine import Clock, Cores, Process, Rounds, Then
-from services.kit.batching import ENOUGH
 from services.ops.configuration import configuration
 
 ROUND_STEPS, ITEM_STEPS = 3, 5  # of orders: store, ask, end; and besides these: receive and answer, publish
@@ -123,7 +122,7 @@ class OrdersProcess:
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
         self.process = Process(shop.apps, "orders")
-        self.store, self.settle = Rounds(self._store, enough=ENOUGH), Rounds(self._settle, enough=ENOUGH)
+        self.store, self.settle = Rounds(self._store), Rounds(self._settle)
         self.round_ms = shop.costs.orders.round_ms / ROUND_STEPS
         self.item_ms = shop.costs.orders.item_ms / ITEM_STEPS
         self.statement = Cost(shop.costs.orders_database.round_ms / 2, shop.costs.orders_database.item_ms / 2)

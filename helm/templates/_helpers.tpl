@@ -361,13 +361,13 @@ does not restart the server. Stops with a clear message when those that are give
 {{- $service := include "nameko-hw.service" (dict "root" $ "name" $name) | fromYaml -}}
 {{- $settings := include "nameko-hw.settings" (dict "root" $ "service" $service) | fromYaml -}}
 {{- $pods := $service.autoscaling.enabled | ternary $service.autoscaling.maxReplicas $service.replicas | int -}}
-{{- $each := add 4 (get $settings "MAX_WORKERS" | default 20 | int) -}}
+{{- $each := add 4 (get $settings "DB_CONNECTIONS" | default 20 | int) -}}
 {{- $needed = add $needed (mul $each (add 1 $pods)) -}}{{/* one more while they are rolled */}}
 {{- end -}}
 {{- if not .Values.postgres.maxConnections -}}
 {{- mul 100 (max 3 (ceil (divf $needed 100))) -}}
 {{- else if gt (int $needed) (int .Values.postgres.maxConnections) -}}
-{{- fail (printf "postgres.maxConnections: %d is too low, the services may open %d: raise it, or lower replicas, autoscaling.maxReplicas or config.MAX_WORKERS" (int .Values.postgres.maxConnections) (int $needed)) -}}
+{{- fail (printf "postgres.maxConnections: %d is too low, the services may open %d: raise it, or lower replicas, autoscaling.maxReplicas or config.DB_CONNECTIONS" (int .Values.postgres.maxConnections) (int $needed)) -}}
 {{- else -}}
 {{- .Values.postgres.maxConnections | int -}}
 {{- end -}}

@@ -2,9 +2,7 @@
 
 Nobody waits for a batch to fill up. A call that finds no round under way starts one at once, alone. Under load, one
 transaction or one message serves all the calls that came during the round before. (DeWitt et al., "Implementation
-Techniques for Main Memory Database Systems", 1984: group commit; Thompson, "Smart Batching", 2011.) Batches grow before
-rounds do: only when ENOUGH calls wait does a second round begin beside the first, and makes use of the time in which
-that one waits for a server.
+Techniques for Main Memory Database Systems", 1984: group commit; Thompson, "Smart Batching", 2011.)
 
 A round runs in a green thread of its own, with a deadline of its own. Its callers only wait, each for its own time: one
 that gives up holds up nobody, and interrupts nothing that is done for the others. The exception is `many`: it does its
@@ -22,14 +20,12 @@ from nameko.extensions import DependencyProvider
 from services.kit.errors import NOTHING_DONE, Unavailable
 from services.kit.tracing import traceparent
 
-ROUNDS = 2  # at a time
-ENOUGH = 16  # calls that wait are worth a second round
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """Does calls in rounds, ROUNDS at a time at the most: `work` takes a list of items and returns a result for each.
+    """Does calls in rounds, one round at a time: `work` takes a list of items and returns a result for each.
 
     `do` takes a list, and runs at once in the thread of its caller, beside the round that is under way.
 
@@ -50,22 +46,18 @@ class Batcher(Generic[Item, Result]):
         self._spawn = spawn
         self._again = again
         self._waiting: dict[Signal, Item] = {}
-        self._rounds = 0
+        self._is_running = False
 
     @property
     def is_idle(self) -> bool:
-        return not self._rounds
-
-    def _may_begin(self, others: int) -> bool:
-        """Return whether a round is to begin, while `others` are under way."""
-        return bool(self._waiting) and (not others or (others < ROUNDS and len(self._waiting) >= ENOUGH))
+        return not self._is_running
 
     def call(self, item: Item) -> Result:
         """Have `item` done in the next round; return its result, or raise it."""
         done = Signal()
         self._waiting[done] = item
-        if self._may_begin(self._rounds):
-            self._rounds += 1
+        if not self._is_running:
+            self._is_running = True
             self._spawn(self._run)
         try:
             result: Result | Exception = done.wait()
@@ -88,12 +80,12 @@ class Batcher(Generic[Item, Result]):
 
     def _run(self) -> None:
         try:
-            while self._may_begin(self._rounds - 1):
+            while self._waiting:
                 calls, self._waiting = self._waiting, {}
                 for done, result in zip(calls, self.do(list(calls.values())), strict=True):
                     done.send(result)
         finally:
-            self._rounds -= 1
+            self._is_running = False
 
     def _each(self, items: Sequence[Item]) -> Iterator[tuple[int, Result | Exception]]:
         try:

@@ -50,6 +50,7 @@ class Settings(BaseModel):
     WORKER_WAIT_S: Seconds
     RPC_TIMEOUT_S: Seconds
     DB_TIMEOUT_S: Seconds
+    DB_CONNECTIONS: Count
     LOCK_TIMEOUT_S: Seconds
     DB_BEHIND_POOLER: bool
     PUBLISH_TIMEOUT_S: Seconds

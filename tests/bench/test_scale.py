@@ -89,21 +89,6 @@ def test_what_comes_during_a_round_is_done_in_the_next(steady: None):
     assert (rounds.rounds, rounds.items) == (3, 5)
 
 
-def test_a_second_round_begins_when_enough_wait_and_no_third(steady: None):
-    clock = Clock(1)
-    began: list[tuple[float, int]] = []
-
-    def work(items, done) -> None:
-        began.append((clock.now, len(items)))
-        clock.after(5, done)
-
-    rounds = Rounds(work, enough=2)
-    for at in range(6):
-        clock.after(at * 0.5, lambda: rounds.add(None))
-    clock.run_until(100)
-    assert began == [(0, 1), (1, 2), (5, 3)]
-
-
 def test_one_client_waits_for_all_steps_in_turn(steady: None):
     found = simulate(COSTS, Deployment(shared=8), clients=1)
     # orders but for the publishing, the broker, billing, three statements, and three times the disk

@@ -53,7 +53,7 @@ def test_a_commit_waits_for_a_standby_and_none_is_promoted_without_it():
 def test_the_server_takes_the_connections_of_all_pods_and_of_one_more_of_each_service():
     [cluster, *_] = example("cloudnative-pg.yaml")
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    of_a_pod = values["config"]["MAX_WORKERS"] + 4
+    of_a_pod = values["config"]["DB_CONNECTIONS"] + 4
     pods = len(SERVICES) * (values["defaults"]["replicas"] + 1)
     assert int(cluster["spec"]["postgresql"]["parameters"]["max_connections"]) >= pods * of_a_pod
 

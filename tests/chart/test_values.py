@@ -100,7 +100,7 @@ def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], named: str
         ({"rabbitmq": {"enabled": False}}, "externalBroker.existingSecret: name the Secret with the URIs"),
         ({"postgres": {"maxConnections": 299}}, "postgres.maxConnections: 299 is too low, the services may open 300"),
         (
-            {"config": {"MAX_WORKERS": 21}, "postgres": {"maxConnections": 300}},
+            {"config": {"DB_CONNECTIONS": 21}, "postgres": {"maxConnections": 300}},
             "postgres.maxConnections: 300 is too low, the services may open 312",
         ),
         ({"auth": {"mode": "jwt", "jwks": "https://x/jwks", "audience": "y"}}, "auth.issuer: say who signs the tokens"),

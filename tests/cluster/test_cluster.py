@@ -119,7 +119,7 @@ def test_a_rollback_brings_the_old_setting_back_and_no_request_fails(cluster: Cl
     [settings] = [
         one["data"] for one in cluster.objects("configmaps") if one["metadata"]["name"] == f"{RELEASE}-orders"
     ]
-    assert settings["MAX_WORKERS"] == "20"
+    assert settings["MAX_WORKERS"] == "100"
 
 
 @pytest.mark.parametrize("service", SERVICES)

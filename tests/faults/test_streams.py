@@ -60,7 +60,7 @@ def test_500_streams_begin_together_hold_up_nobody_and_end_at_once(stack: Stack,
         answer = api.request("GET", "/events", headers={"Accept": "text/event-stream"})
         assert answer.status_code == 503 and answer.headers["Retry-After"] and "500 streams" in answer.json()["detail"]
         connected = "select count(*) from pg_stat_activity where application_name = 'notifications'"
-        assert one(stack, "notifications", connected) <= 24  # its pool
+        assert one(stack, "notifications", connected) <= 24  # DB_CONNECTIONS, and 4 more
         user_id = api.new_user(balance=1)["id"]
         started = time.monotonic()
         assert api.order(user_id, 1).status_code in (201, 202)

@@ -4,6 +4,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from sqlalchemy import text
 
 from services.kit.config import check
 from services.kit.db.connecting import with_driver
-from services.kit.db.database import Database
+from services.kit.db.database import OTHERS, Database, Sessions
 from services.kit.errors import (
     DATABASE_DOWN,
     NOTHING_DONE,
@@ -203,15 +204,33 @@ def test_a_server_that_refuses_or_keeps_silent_is_an_outage(make_database):
         session.execute(text("select 1"))
 
 
-def test_the_pool_has_a_connection_for_each_worker_and_a_few_more_and_is_then_used_up(postgres, make_database):
-    database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.1, max_workers=4)
-    taken = [database.autocommit() for _ in range(4 + 4)]
-    for one in taken:
-        one.__enter__()
-    with pytest.raises(DATABASE_DOWN), database.autocommit():
-        pass
-    for one in taken:
-        one.__exit__()
+def test_workers_share_connections_and_leave_a_few_to_the_rest(postgres, make_database):
+    database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.1, DB_CONNECTIONS=2)
+    worker = Sessions(database)
+    with ExitStack() as of_workers, ExitStack() as of_others:
+        of_workers.enter_context(worker.autocommit())
+        of_workers.enter_context(worker.get_session()).execute(text("select 1"))
+        for way in (worker.autocommit, worker.get_session):
+            with pytest.raises(DATABASE_DOWN, match="no connection of DB_CONNECTIONS was free for 0.1 s"), way():
+                pass
+        for _ in range(OTHERS):
+            of_others.enter_context(database.autocommit())
+        with pytest.raises(DATABASE_DOWN), database.autocommit():
+            pass
+    with worker.autocommit(), worker.get_session() as session:
+        session.execute(text("select 1"))
+
+
+def test_a_worker_gives_its_turn_back_whatever_happens(postgres, make_database):
+    database = make_database(postgres.url("orders"), DB_TIMEOUT_S=0.1, DB_CONNECTIONS=1)
+    worker = Sessions(database)
+    for way in (worker.autocommit, worker.get_session):
+        with pytest.raises(sqlalchemy.exc.ProgrammingError), way() as connection:
+            connection.execute(text("select nothing"))
+        with way() as connection, pytest.raises(Timeout), Timeout(0.02):
+            connection.execute(text("select pg_sleep(1)"))
+    with worker.autocommit() as connection:
+        assert connection.execute(text("select 1")).scalar() == 1
 
 
 @pytest.mark.parametrize("code", ["08006", "25006", "25P03", "40003", "53100", "53300", "57P01", "57P03", "58030"])

@@ -85,14 +85,19 @@ CHANGES = [
     ),
     Change(
         "small-pool",
-        "requests wait for connections, and fail, while the database is idle",
+        "the relay and the health check wait for slow requests",
         "kit/db/database.py",
-        '"pool_size": settings.max_workers + 4,',
-        '"pool_size": 5,',
-        (
-            "integration/test_database.py::"
-            "test_the_pool_has_a_connection_for_each_worker_and_a_few_more_and_is_then_used_up",
-        ),
+        "settings.DB_CONNECTIONS + OTHERS",
+        "settings.DB_CONNECTIONS",
+        ("integration/test_database.py::test_workers_share_connections_and_leave_a_few_to_the_rest",),
+    ),
+    Change(
+        "no-turns",
+        "workers take the connections of the relay and the health check",
+        "kit/db/database.py",
+        "self.turns = Semaphore(settings.DB_CONNECTIONS)",
+        "self.turns = Semaphore(1000)",
+        ("integration/test_database.py::test_workers_share_connections_and_leave_a_few_to_the_rest",),
     ),
     Change(
         "values-in-the-log",

@@ -1,5 +1,7 @@
 """Sessions on a service's own PostgreSQL database, with a deadline on every wait."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -7,6 +9,7 @@ import nameko_sqlalchemy.database
 import psycopg2
 import sqlalchemy.event
 import sqlalchemy.exc
+from eventlet.semaphore import Semaphore
 from psycopg2 import extensions
 from sqlalchemy import Connection, Engine, ExceptionContext
 from sqlalchemy.orm import Session
@@ -25,6 +28,8 @@ CHECK_WRITABLE = """do $$ begin
 end $$"""
 
 
+OTHERS = 4  # connections besides those of the workers: for the relay, streams, timers of the kit and the health check
+
 #: SQLSTATEs, or their classes, of a server that can do nothing for us now, or does not know itself whether it
 #: committed (40003). (PostgreSQL manual, appendix A.)
 AWAY = ("08", "25006", "25P03", "25P04", "40003", "53", "57P", "58")
@@ -33,7 +38,11 @@ ROLLED_BACK = ("40001", "40P01", "55P03", "57014")
 
 
 class Database(nameko_sqlalchemy.Database):
-    """nameko-sqlalchemy's provider with a pool as large as the worker pool and bounded waits.
+    """nameko-sqlalchemy's provider with a bounded pool and bounded waits.
+
+    Workers share DB_CONNECTIONS, and wait for one in turn: most of them only wait for a round, which needs one for all.
+    OTHERS more are out of their reach, so that slow requests stop neither the relay nor the health check. (Nygard,
+    "Release It!", 2nd edition, 2018: bulkheads.)
 
     The server ends a statement after DB_TIMEOUT_S; if the server itself is silent, the client gives up
     a second later and closes the connection.
@@ -50,9 +59,10 @@ class Database(nameko_sqlalchemy.Database):
             **BY_INDEX,
         }
         extensions.set_wait_callback(partial(wait, timeout_s=settings.DB_TIMEOUT_S + 1))
+        self.turns = Semaphore(settings.DB_CONNECTIONS)
         self.session_options = {"expire_on_commit": False}
         self.engine_options = {
-            "pool_size": settings.max_workers + 4,  # the relay, the timers and the health check need one too
+            "pool_size": settings.DB_CONNECTIONS + OTHERS,
             "max_overflow": 0,
             "pool_timeout": settings.DB_TIMEOUT_S,
             "pool_use_lifo": True,
@@ -117,15 +127,35 @@ class Autocommit:
 
 
 class Sessions(nameko_sqlalchemy.database.DatabaseWrapper):
-    """What a worker holds of a Database: `with self.db.get_session() as session:` commits at the end."""
+    """What a worker holds of a Database: `with self.db.get_session() as session:` commits at the end.
+
+    Both ways raise sqlalchemy.exc.TimeoutError after DB_TIMEOUT_S without a turn. A worker takes one at a time.
+    """
 
     def __init__(self, database: Database) -> None:
         super().__init__(database.Session)
         self._database = database
 
-    def autocommit(self) -> Autocommit:
+    @contextmanager
+    def get_session(self) -> Iterator[Session]:
+        with self._turn(), self._database.session() as session:
+            yield session
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
         """See Autocommit."""
-        return self._database.autocommit()
+        with self._turn(), self._database.autocommit() as connection:
+            yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        timeout_s = self._database.container.settings.DB_TIMEOUT_S
+        if not self._database.turns.acquire(timeout=timeout_s):
+            raise sqlalchemy.exc.TimeoutError(f"no connection of DB_CONNECTIONS was free for {timeout_s:g} s")
+        try:
+            yield
+        finally:
+            self._database.turns.release()
 
 
 def classify(context: ExceptionContext) -> Exception | None:

@@ -8,7 +8,7 @@ from eventlet import Timeout
 from eventlet.event import Event
 from sqlalchemy.exc import DataError
 
-from services.kit.batching import ENOUGH, Batched, Batcher
+from services.kit.batching import Batched, Batcher
 from services.kit.errors import Unavailable
 from services.kit.tracing import Tracer
 from tests.clock import simulated_clock
@@ -59,19 +59,6 @@ def test_who_comes_first_goes_alone_and_the_next_round_takes_all_who_came_meanwh
     assert service.rounds == [[1], [2, 3, 4, 5]]
     assert service.double(6) == 12
     assert service.rounds[2:] == [[6]]
-
-
-def test_a_second_round_begins_beside_the_first_when_enough_calls_wait(service):
-    callers = []
-    for count in (1, ENOUGH - 1, 1, ENOUGH):
-        callers += [eventlet.spawn(service.double, 100) for _ in range(count)]
-        eventlet.sleep(0)
-        eventlet.sleep(0)
-    assert [len(one) for one in service.rounds] == [1, ENOUGH]  # and the others wait
-    service.go_on.send()
-    assert [caller.wait() for caller in callers] == [200] * len(callers)
-    assert [len(one) for one in service.rounds] == [1, ENOUGH, ENOUGH]
-    assert service.batcher.is_idle
 
 
 def in_one_round(service, *numbers):

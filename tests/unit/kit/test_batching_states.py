@@ -4,7 +4,6 @@ from collections import Counter
 from itertools import count
 
 import eventlet
-import pytest
 from eventlet import Timeout
 from eventlet.event import Event
 from hypothesis import HealthCheck, settings
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy.exc import DataError
 
-from services.kit import batching as module
 from services.kit.batching import Batcher
 from services.kit.errors import Unavailable
 from tests.clock import simulated_clock
@@ -52,23 +50,22 @@ class Batches(RuleBasedStateMachine):
         self.bad: set[int] = set()
         self.committed: Counter[int] = Counter()
         self.callers: list[Caller] = []
-        self.under_way: dict[Event, list[int]] = {}  # rounds, and what is done in them
-        self.began: dict[int, float] = {}  # when the round of an item began
-        self.too_early: list[list[int]] = []
+        self.under_way: Event | None = None
+        self.round_items: set[int] = set()
+        self.round_began = 0.0
+        self.overlapped = False
         self.batcher = Batcher(self.work, ROUND_S, eventlet.spawn)
 
     def work(self, items):
-        if items[0] not in self.began:  # else they are done again one by one
-            if self.under_way and (len(self.under_way) >= module.ROUNDS or len(items) < module.ENOUGH):
-                self.too_early.append(list(items))  # an error here would be told to the callers only
-            self.began |= dict.fromkeys(items, self.now())
+        self.overlapped |= self.under_way is not None  # an error here would be told to the callers only
+        self.under_way = Event()
+        if not self.round_items.issuperset(items):  # else they are done again one by one
+            self.round_items, self.round_began = set(items), self.now()
             assert all(self.callers[item].ended is None for item in items)
-        told = Event()
-        self.under_way[told] = list(items)
         try:
-            how = told.wait()
+            how = self.under_way.wait()
         finally:
-            del self.under_way[told]
+            self.under_way = None
         if how == "defect":
             raise KeyError("a defect")
         if any(item in self.bad for item in items):
@@ -93,11 +90,11 @@ class Batches(RuleBasedStateMachine):
         eventlet.spawn(caller.run, self.batcher)
         self.settle()
 
-    @precondition(lambda self: self.under_way)
-    @rule(how=st.sampled_from(["commit", "commit", "lost reply", "lost reply", "defect"]), last=st.booleans())
-    def go_on(self, how: str, last: bool = False) -> None:
-        if self.under_way:
-            list(self.under_way)[-1 if last else 0].send(how)
+    @precondition(lambda self: self.under_way is not None)
+    @rule(how=st.sampled_from(["commit", "commit", "lost reply", "lost reply", "defect"]))
+    def go_on(self, how: str) -> None:
+        if self.under_way is not None:
+            self.under_way.send(how)
         self.settle()
 
     @rule(seconds=st.sampled_from([0.5, 1, 2, 6]))
@@ -106,12 +103,12 @@ class Batches(RuleBasedStateMachine):
         self.settle()
 
     @invariant()
-    def a_second_round_is_large_and_there_is_no_third(self) -> None:
-        assert self.too_early == []
+    def a_round_ends(self) -> None:
+        assert self.under_way is None or self.now() <= self.round_began + ROUND_S
 
     @invariant()
-    def a_round_ends(self) -> None:
-        assert all(self.now() <= self.began[one] + ROUND_S for items in self.under_way.values() for one in items)
+    def there_is_one_round_at_a_time(self) -> None:
+        assert not self.overlapped
 
     @invariant()
     def nothing_is_done_twice(self) -> None:
@@ -135,7 +132,7 @@ class Batches(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Let time pass, and everything that is under way succeed: nobody is left, and the batcher serves the next."""
         try:
-            for _ in range(2 * len(self.callers) + 5):
+            for _ in range(len(self.callers) + 5):
                 self.go_on("commit")
                 self.wait(6)
             assert all(caller.ended is not None for caller in self.callers)
@@ -144,11 +141,6 @@ class Batches(RuleBasedStateMachine):
             assert self.callers[-1].answer == -self.callers[-1].item
         finally:
             self.simulation.__exit__(None, None, None)
-
-
-@pytest.fixture(autouse=True)
-def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ENOUGH", 2)
 
 
 TestBatches = Batches.TestCase

@@ -22,7 +22,7 @@ def config() -> dict:
 
 
 def test_the_defaults_are_good():
-    assert check(config()).max_workers == 20
+    assert check(config()).max_workers == 100
 
 
 @pytest.mark.parametrize(
