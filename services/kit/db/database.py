@@ -1,9 +1,9 @@
 """Sessions on a service's own PostgreSQL database, with a deadline on every wait."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import nameko_sqlalchemy.database
 import psycopg2
@@ -20,13 +20,14 @@ from services.kit.db.statements import PREPARE
 from services.kit.db.traced import trace_statements
 from services.kit.errors import DatabaseAway, DriverFailed, TryAgain
 
+Connected = TypeVar("Connected")
+
 #: Refuses as a statement that writes would. (A standby, or default_transaction_read_only.)
 CHECK_WRITABLE = """do $$ begin
     if current_setting('transaction_read_only')::boolean then
         raise exception using errcode = '25006', message = 'the database is read-only';
     end if;
 end $$"""
-
 
 OTHERS = 4  # connections besides those of the workers: for the relay, streams, timers of the kit and the health check
 
@@ -136,24 +137,21 @@ class Sessions(nameko_sqlalchemy.database.DatabaseWrapper):
         super().__init__(database.Session)
         self._database = database
 
-    @contextmanager
-    def get_session(self) -> Iterator[Session]:
-        with self._turn(), self._database.session() as session:
-            yield session
+    def get_session(self) -> AbstractContextManager[Session]:
+        return self._in_turn(self._database.session())
 
-    @contextmanager
-    def autocommit(self) -> Iterator[Connection]:
+    def autocommit(self) -> AbstractContextManager[Connection]:
         """See Autocommit."""
-        with self._turn(), self._database.autocommit() as connection:
-            yield connection
+        return self._in_turn(self._database.autocommit())
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _in_turn(self, connected: AbstractContextManager[Connected]) -> Iterator[Connected]:
         timeout_s = self._database.container.settings.DB_TIMEOUT_S
         if not self._database.turns.acquire(timeout=timeout_s):
             raise sqlalchemy.exc.TimeoutError(f"no connection of DB_CONNECTIONS was free for {timeout_s:g} s")
         try:
-            yield
+            with connected as one:
+                yield one
         finally:
             self._database.turns.release()
 
