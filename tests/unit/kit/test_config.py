@@ -32,6 +32,7 @@ def test_the_defaults_are_good():
         ("RPC_TIMEOUT_S", "soon"),
         ("max_workers", 0),
         ("max_workers", 1.5),
+        ("DB_CONNECTIONS", 0),
         ("AMQP_URI", "http://x"),
         ("AMQP_URI", None),
         ("AMQP_URI", "amqp://one;http://two"),
