@@ -1,17 +1,21 @@
 """A service that is asked to stop finishes what it has, and nobody notices."""
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
 
 from services.local.net import free_port, wait_for
-from services.local.stack import Stack
+from services.local.stack import ROOT, Stack
 from tests.books import violations, wait_until_quiet
 from tests.client import Api
 from tests.commands import audit, replicas
@@ -113,6 +117,34 @@ def test_what_takes_too_long_to_drain_is_cut_off(stack: Stack, api: Api):
     wait_for(stack.is_ready, 60, "the stack to be ready")
     assert api.order(user_id, 5).json()["status"] == "paid"
     api.letters(user_id, 1)
+
+
+@pytest.mark.parametrize("module", ["services.orders.broker", "services.billing.events"])
+def test_a_service_that_has_never_seen_its_broker_ends_as_quietly(module: str, tmp_path: Path):
+    nowhere = "postgresql+psycopg2://postgres@127.0.0.1:1/nowhere"
+    log = tmp_path / "service.log"
+    with log.open("w") as written:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nameko", "run", "--config", "config.yaml", module],
+            cwd=ROOT,
+            stdout=written,
+            stderr=written,
+            env={
+                **os.environ,
+                "AMQP_URI": "amqp://guest:guest@127.0.0.1:1/",
+                "ORDERS_DATABASE_URL": nowhere,
+                "BILLING_DATABASE_URL": nowhere,
+                "WEB_SERVER_ADDRESS": f"127.0.0.1:{free_port()}",
+            },
+        )
+    try:
+        wait_for(lambda: "cannot connect to the broker" in log.read_text(), 30, "it to miss the broker")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+    assert "stopping services" in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 @contextmanager

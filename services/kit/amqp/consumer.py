@@ -203,8 +203,14 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
             raise RecoverableConnectionError("the node is silent")
 
     def stop(self) -> None:
-        """End the loop. The container calls this when all workers have ended."""
+        """End the loop. The container calls this when all workers have ended.
+
+        If the broker has never been there, the loop ends at its next attempt to connect, and `start` waits no longer.
+        Nameko would kill the thread of the loop, which the container takes for a crash.
+        """
         self._workers_are_done = True
+        if not self._consumers_ready.ready():
+            self._consumers_ready.send(None)
         super().stop()
 
     def get_consumers(self, consumer_cls: Any, channel: Any) -> Any:
