@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
+from jsonschema import ValidationError
 
 from services.shop import SERVICES
 from tests.chart.apiserver import CURRENT, OLDEST, ApiServer
+from tests.chart.custom_resources import check, is_custom
 from tests.chart.objects import MATRIX, RELEASE, Objects, selects
 from tests.chart.values_table import CHART
 
@@ -37,6 +39,7 @@ def test_each_kind_is_of_a_version_that_the_cluster_knows(cluster: tuple, versio
 
 
 OPERATOR = "monitoring.coreos.com/v1"  # the kinds of the Prometheus operator
+GATEWAY = "gateway.networking.k8s.io/v1"
 
 
 @pytest.mark.parametrize("apis, found", [((), 0), ((OPERATOR,), 1)])
@@ -45,6 +48,18 @@ def test_objects_for_the_prometheus_operator_are_made_only_where_it_is_known(api
         objects = server.install({"serviceMonitor": {"enabled": True}, "alerts": {"enabled": True}})
         assert {one["kind"] for one in server.install() if one["apiVersion"] == OPERATOR} == set()
     assert len(objects.kind("ServiceMonitor")) == len(objects.kind("PrometheusRule")) == found
+
+
+def test_what_the_chart_makes_for_operators_and_gateways_is_what_they_take():
+    values = {**MATRIX["gateway"], "serviceMonitor": {"enabled": True}, "alerts": {"enabled": True}}
+    with ApiServer(CURRENT[0], (*CURRENT[1], OPERATOR, GATEWAY)) as server:
+        made = {one["kind"]: one for one in server.install(values) if is_custom(one)}
+    assert set(made) == {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
+    for one in made.values():
+        check(one)
+    del made["HTTPRoute"]["spec"]["rules"][0]["backendRefs"][0]["port"]
+    with pytest.raises(ValidationError, match="port"):
+        check(made["HTTPRoute"])
 
 
 def test_the_service_monitor_finds_all_services_and_the_audit():
@@ -77,9 +92,6 @@ def test_an_autoscaler_that_is_turned_on_begins_with_the_pods_that_there_are_or_
     with_autoscalers = cluster.install(MATRIX["autoscaling"])
     assert sorted(replicas(with_autoscalers).values()) == [2, 2, 2, 3]
     assert set(replicas(cluster.install()).values()) == {2}
-
-
-GATEWAY = "gateway.networking.k8s.io/v1"
 
 
 def test_the_route_of_a_gateway_leads_where_the_ingress_does():

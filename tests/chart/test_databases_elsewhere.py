@@ -1,10 +1,9 @@
 """Databases that the chart does not install."""
 
-import jsonschema
 import yaml
 
 from services.shop import SERVICES
-from tests.chart.cloudnative_pg import SCHEMAS
+from tests.chart.custom_resources import check
 from tests.chart.objects import MATRIX, render
 from tests.chart.values_table import CHART
 
@@ -32,7 +31,7 @@ def example(name: str) -> list[dict]:
 
 def test_the_example_for_cloudnative_pg_is_what_its_operator_takes():
     for one in example("cloudnative-pg.yaml"):
-        jsonschema.validate(one, SCHEMAS[one["kind"]])
+        check(one)
 
 
 def test_the_cluster_has_a_database_and_a_role_for_each_service():

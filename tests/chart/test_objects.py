@@ -7,7 +7,6 @@ from collections import Counter
 from functools import cache
 
 import helm_python
-import jsonschema
 import kubernetes_validate
 import pytest
 import requests
@@ -19,7 +18,7 @@ from services.kit.tracing import OpenTelemetry, tracer_of
 from services.local.stack import ROOT, Stack, database_variable
 from services.ops.openapi import document
 from services.shop import ROUTES, SERVICES, STYLES, Style, module_of
-from tests.chart import cert_manager
+from tests.chart import custom_resources
 from tests.chart.objects import (
     MATRIX,
     NAMESPACE,
@@ -70,8 +69,8 @@ def test_kubernetes_takes_every_object(version: str, monkeypatch: pytest.MonkeyP
     # which reads its schemas again for each object
     monkeypatch.setattr(kubernetes_validate.utils, "schema_contents", cache(kubernetes_validate.utils.schema_contents))
     for one in different():
-        if one["apiVersion"] == cert_manager.API:
-            jsonschema.validate(one, cert_manager.SCHEMAS[one["kind"]])
+        if custom_resources.is_custom(one):
+            custom_resources.check(one)
         else:
             kubernetes_validate.validate(one, version, strict=True)
 
@@ -610,7 +609,8 @@ def test_the_example_of_the_cluster_operator_fits_the_chart():
     assert not [one for one in objects if one["metadata"]["name"].endswith("rabbitmq")]
     assert objects.one("ConfigMap", f"{RELEASE}-orders")["data"]["QUEUE_TYPE"] == "quorum"
     cluster = yaml.safe_load((OPERATOR / "cluster.yaml").read_text())
-    assert (cluster["apiVersion"], cluster["kind"]) == ("rabbitmq.com/v1beta1", "RabbitmqCluster")
+    custom_resources.check(cluster)
+    kubernetes_validate.validate(custom_resources.pod_of(cluster), CLUSTERS[-1], strict=True)
     assert cluster["metadata"]["namespace"] == NAMESPACE
     [volume] = cluster["spec"]["override"]["statefulSet"]["spec"]["template"]["spec"]["volumes"]
     [container] = cluster["spec"]["override"]["statefulSet"]["spec"]["template"]["spec"]["containers"]
