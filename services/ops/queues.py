@@ -13,7 +13,6 @@ from services.kit.amqp.nodes import BROKER_DOWN, nodes_of
 from services.kit.amqp.queues import arguments_of, handler_queue
 from services.kit.amqp.rpc import Rpc
 from services.kit.config import QueueType
-from services.kit.tls import BrokerFiles
 from services.ops.configuration import configuration
 from services.ops.errors import CommandError
 from services.ops.openapi import entrypoints
@@ -50,7 +49,7 @@ def move_all() -> None:
     if not style.has_broker:
         raise CommandError(f"the style {style.name} has no broker")
     try:
-        connection = nodes_of(config["AMQP_URI"], BrokerFiles.of(config)).connect(CONNECT_S, 0, lambda opened: opened)
+        connection = nodes_of(config).connect(CONNECT_S, 0, lambda opened: opened)
         with connection:
             for queue, keeps in queues_of(style, config["QUEUE_TYPE"]):
                 carried = move(connection, queue, keeps)

@@ -22,7 +22,6 @@ from services.kit.amqp.nodes import BROKER_DOWN, Nodes, NodeSilent, nodes_of
 from services.kit.amqp.publisher import REFUSALS
 from services.kit.amqp.watch import BrokerWatch
 from services.kit.seams import Container, Incoming
-from services.kit.tls import BrokerFiles
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +80,7 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
 
     @cached_property
     def _nodes(self) -> Nodes:
-        config = self.container.config
-        return nodes_of(config["AMQP_URI"], BrokerFiles.of(config))
+        return nodes_of(self.container.config)
 
     @contextmanager
     def establish_connection(self) -> Iterator[Any]:

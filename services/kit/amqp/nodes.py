@@ -7,7 +7,7 @@ over the nodes. A node that fails is tried last from then on.
 import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -76,7 +76,9 @@ class Nodes:
             self._uris.rotate(-1)
 
 
-@cache
-def nodes_of(amqp_uri: str, files: BrokerFiles = NO_FILES) -> Nodes:
-    """Return the nodes at `amqp_uri`, which a process knows once."""
-    return Nodes(amqp_uri, files)
+def nodes_of(config: Mapping[str, Any]) -> Nodes:
+    """Return the nodes that a configuration names, which a process knows once."""
+    return _known(config["AMQP_URI"], BrokerFiles.of(config))
+
+
+_known = cache(Nodes)

@@ -30,7 +30,6 @@ from services.kit.amqp.nodes import BROKER_DOWN, Nodes, nodes_of
 from services.kit.amqp.sockets import written_together
 from services.kit.errors import Refused, Unavailable
 from services.kit.seams import Container
-from services.kit.tls import BrokerFiles
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +108,7 @@ class Publisher(SharedExtension):
 
     @cached_property
     def _nodes(self) -> Nodes:
-        config = self.container.config
-        return nodes_of(config["AMQP_URI"], BrokerFiles.of(config))
+        return nodes_of(self.container.config)
 
     def _connect(self, timeout_s: float) -> "ConfirmedChannel":
         if time.monotonic() < self._no_login_until:

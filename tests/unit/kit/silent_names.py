@@ -54,7 +54,7 @@ def connect_to_database() -> None:
 
 
 def connect_to_broker() -> None:
-    nodes_of("amqp://broker.example").connect(1, 0, ConfirmedChannel)
+    nodes_of({"AMQP_URI": "amqp://broker.example"}).connect(1, 0, ConfirmedChannel)
 
 
 def outcome(connect: Callable[[], None]) -> str:
