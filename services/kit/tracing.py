@@ -21,6 +21,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import eventlet
 from eventlet import GreenPool, Timeout
 
 from services.kit.config import BadConfiguration
@@ -328,10 +329,21 @@ def _exporter(service: str) -> Any:
 
 
 class InheritingPool(GreenPool):
-    """A pool whose green threads go on with the context of who spawned them; eventlet's begin without one."""
+    """A pool whose green threads go on with the context of who spawned them; eventlet's begin without one.
+
+    One that spawns its successor while the pool is full runs beside it until it ends. eventlet's would run the
+    successor within it, and the next one within that, until the stack is too deep.
+    """
 
     def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return super().spawn(copy_context().run, function, *args, **kwargs)
+        inherited = copy_context().run
+        if not (self.sem.locked() and eventlet.getcurrent() in self.coroutines_running):
+            return super().spawn(inherited, function, *args, **kwargs)
+        self.sem.counter -= 1  # without waiting for it: `_spawn_done` gives one back for each
+        successor = eventlet.spawn(inherited, function, *args, **kwargs)
+        self.coroutines_running.add(successor)
+        successor.link(self._spawn_done)
+        return successor
 
 
 def tracer_of(service: str) -> Tracer:

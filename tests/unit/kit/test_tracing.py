@@ -1,5 +1,6 @@
 """Contexts that are passed on, spans and their parents, and what the log says of them."""
 
+import inspect
 import json
 import logging
 import subprocess
@@ -8,6 +9,7 @@ from typing import Any
 
 import eventlet
 import pytest
+from eventlet import Timeout
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -154,6 +156,34 @@ def test_a_worker_goes_on_with_the_context_of_who_spawned_it(tracer: OpenTelemet
         alone = eventlet.spawn(tracing.traceparent)
     assert inherited.wait().split("-")[1] == "a" * 32
     assert alone.wait() is None
+
+
+def test_a_worker_that_spawns_its_successor_while_all_are_busy_is_not_its_frame():
+    """eventlet's pool would run the successor within the worker, and end the process after some hundred of them."""
+    pool = InheritingPool(2)
+    depths: list[int] = []
+    most = 0
+
+    def work(left: int) -> None:
+        nonlocal most
+        depths.append(len(inspect.stack(0)))
+        most = max(most, pool.running())
+        eventlet.sleep(0)
+        if left:
+            pool.spawn(work, left - 1)
+
+    def others() -> None:
+        while len(depths) < 300:
+            pool.spawn(eventlet.sleep, 0.001).wait()
+
+    clients = [eventlet.spawn(others) for _ in range(4)]
+    pool.spawn(work, 300)
+    for one in clients:
+        one.wait()
+    with Timeout(5):
+        pool.waitall()
+    assert len(depths) == 301 and max(depths) == depths[0]
+    assert most <= 3 and pool.free() == 2, "one more than its size for a moment"
 
 
 def test_an_answer_of_ours_that_went_wrong_names_its_request():
