@@ -55,10 +55,12 @@ class BillingService(service.AskedBilling):
         """Take the price of an order, once; say what became of it. An account that is locked is waited for a while."""
         payment = Payment(operation_id=order_id, user_id=body.user_id, amount=body.amount)
         outcome = self._pay_together.one(payment)
-        if outcome == Outcome.BUSY and body.user_id not in self.busy:
-            [outcome] = self._pay_all([payment], wait=True)
-            if outcome == Outcome.BUSY:  # whoever waits holds a worker: those who come next need not
-                self.busy.add(body.user_id)
+        if outcome == Outcome.BUSY:
+            with self.busy.one_at_a_time(body.user_id) as is_let_in:
+                if is_let_in:
+                    [outcome] = self._pay_all([payment], wait=True)
+                    if outcome == Outcome.BUSY:
+                        self.busy.add(body.user_id)
         return Reply(200, PaymentState(order_id=order_id, outcome=outcome))
 
     @batched()

@@ -69,24 +69,33 @@ class Billing:
 
     def _move(self, kind: OperationKind, user_id: UUID, key: str | None, money: Money) -> Reply:
         """Carry out a deposit or a withdrawal, once for each key; a refusal is kept under the key as well."""
-        if user_id in self.busy:
-            raise account_busy()
         movement = Movement.of(kind, user_id, money.amount, key=key)
-        with self.db.autocommit() as connection:
-            [moved] = store.move(connection, [movement], wait=True)
-            if key is not None and isinstance(moved, Moved) and moved.outcome == Outcome.ACCOUNT_NOT_FOUND:
-                moved = store.refuse(connection, movement)  # a refusal is stored only under a key
+        with self.busy.one_at_a_time(user_id) as is_let_in:
+            moved = self._move_alone(movement) if is_let_in else Moved(Outcome.BUSY, movement.id)
         if isinstance(moved, KeyReused):
             raise moved
         match moved.outcome:
-            case Outcome.BUSY:  # whoever waits for a locked account holds a worker: those who come next need not
-                self.busy.add(user_id)
+            case Outcome.BUSY:
                 raise account_busy()
             case Outcome.ACCOUNT_NOT_FOUND | Outcome.REFUSED:
                 raise not_found("account", replayed=not moved.is_new)
             case Outcome.INSUFFICIENT_FUNDS:
                 raise insufficient_funds(replayed=not moved.is_new)
         return Reply(200, receipt(moved, movement), replayed=not moved.is_new)
+
+    def _move_alone(self, movement: Movement) -> Moved | KeyReused:
+        """Carry out one movement; an account that somebody else holds is waited for, and remembered if in vain."""
+        with self.db.autocommit() as connection:
+            [moved] = store.move(connection, [movement], wait=True)
+            if (
+                movement.idempotency_key is not None
+                and isinstance(moved, Moved)
+                and moved.outcome == Outcome.ACCOUNT_NOT_FOUND
+            ):
+                moved = store.refuse(connection, movement)  # a refusal is stored only under a key
+        if isinstance(moved, Moved) and moved.outcome == Outcome.BUSY:
+            self.busy.add(movement.user_id)
+        return moved
 
     @http(
         "GET",

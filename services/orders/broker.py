@@ -40,7 +40,8 @@ class OrdersService(service.AskingOrders):
     def _settle_busy(self, orders: Sequence[OrderView]) -> Sequence[OrderView | Exception]:
         """Settle orders of one account that somebody else holds, in rounds of their own, which may wait for it.
 
-        If the wait fails, no request waits for this account for a second, as each would occupy a worker.
+        If the wait fails, no request waits for this account for a second: each would occupy a worker here, and a
+        connection in billing.
         """
         account = orders[0].user_id
         if account in self.busy:

@@ -113,6 +113,34 @@ def test_a_locked_account_delays_only_its_own_orders(proxied: ProxiedStack, api:
     assert violations(proxied) == []
 
 
+def test_deposits_to_a_locked_account_hold_up_no_others(proxied: ProxiedStack, api: Api):
+    """They are more than the connections to the database; each that waited for the account would hold one."""
+    unlucky, *neighbours = [api.new_user()["id"] for _ in range(NEIGHBOURS)]
+    held = Counter[str]()
+
+    def deposit(user_id: str) -> float:
+        with Api(proxied.url) as client:
+            started = time.monotonic()
+            answer = client.deposit(user_id, 1)
+            held[answer.json().get("type", "paid in").rpartition(":")[2]] += 1
+            return time.monotonic() - started
+
+    with ThreadPoolExecutor(90) as pool, locked(proxied, unlucky):
+        waiting = [pool.submit(deposit, unlucky) for _ in range(80)]
+        wait_for(lambda: locks_waited_for(proxied), 5, "a deposit to wait for the account")
+        took_s = list(pool.map(deposit, neighbours))
+        longest_s = max(one.result() for one in waiting)
+    assert held == {"account-busy": 80, "paid in": len(neighbours)}
+    assert max(took_s) < ANSWERED_S and longest_s < 2 * ANSWERED_S, (took_s, longest_s)
+    assert api.deposit(unlucky, 1).status_code in (200, 503)
+
+
+def locks_waited_for(stack: Stack) -> int:
+    """How many connections of billing wait for a lock."""
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    return int(one(stack, "billing", waiting))
+
+
 def pend(stack: Stack, user_id: str, count: int) -> None:
     """Orders that a crash has left pending, and that are due."""
     rows(
