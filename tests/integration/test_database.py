@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
+import eventlet
 import psycopg2
 import pytest
 import sqlalchemy.exc
@@ -231,6 +232,22 @@ def test_a_worker_gives_its_turn_back_whatever_happens(postgres, make_database):
             connection.execute(text("select pg_sleep(1)"))
     with worker.autocommit() as connection:
         assert connection.execute(text("select 1")).scalar() == 1
+
+
+def test_who_has_waited_for_a_turn_comes_before_who_gives_one_back_and_wants_another(postgres, make_database):
+    worker = Sessions(make_database(postgres.url("orders"), DB_CONNECTIONS=1))
+    done: list[str] = []
+
+    def work(name: str, times: int) -> None:
+        for _ in range(times):
+            with worker.autocommit() as connection:
+                connection.execute(text("select pg_sleep(0.01)"))
+            done.append(name)
+
+    both = [eventlet.spawn(work, "greedy", 9), eventlet.spawn(work, "modest", 1)]
+    for one in both:
+        one.wait()
+    assert done[:2] == ["greedy", "modest"]
 
 
 @pytest.mark.parametrize("code", ["08006", "25006", "25P03", "40003", "53100", "53300", "57P01", "57P03", "58030"])

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+import eventlet
 import nameko_sqlalchemy.database
 import psycopg2
 import sqlalchemy.event
@@ -29,7 +30,7 @@ CHECK_WRITABLE = """do $$ begin
     end if;
 end $$"""
 
-OTHERS = 4  # connections besides those of the workers: for the relay, streams, timers of the kit and the health check
+OTHERS = 4  # connections besides those of the workers: for the relay, inbox, recovery, streams and the health check
 
 #: SQLSTATEs, or their classes, of a server that can do nothing for us now, or does not know itself whether it
 #: committed (40003). (PostgreSQL manual, appendix A.)
@@ -42,8 +43,8 @@ class Database(nameko_sqlalchemy.Database):
     """nameko-sqlalchemy's provider with a bounded pool and bounded waits.
 
     Workers share DB_CONNECTIONS, and wait for one in turn: most of them only wait for a round, which needs one for all.
-    OTHERS more are out of their reach, so that slow requests stop neither the relay nor the health check. (Nygard,
-    "Release It!", 2nd edition, 2018: bulkheads.)
+    OTHERS more are out of their reach, so that slow requests stop neither the relay nor the health check; the inbox and
+    recovery, which are not many at a time, share those. (Nygard, "Release It!", 2nd edition, 2018: bulkheads.)
 
     The server ends a statement after DB_TIMEOUT_S; if the server itself is silent, the client gives up
     a second later and closes the connection.
@@ -147,13 +148,16 @@ class Sessions(nameko_sqlalchemy.database.DatabaseWrapper):
     @contextmanager
     def _in_turn(self, connected: AbstractContextManager[Connected]) -> Iterator[Connected]:
         timeout_s = self._database.container.settings.DB_TIMEOUT_S
-        if not self._database.turns.acquire(timeout=timeout_s):
+        turns = self._database.turns
+        if turns.balance < 1:
+            eventlet.sleep(0)  # a turn that was given back just now is of who has waited for it
+        if not turns.acquire(timeout=timeout_s):
             raise sqlalchemy.exc.TimeoutError(f"no connection of DB_CONNECTIONS was free for {timeout_s:g} s")
         try:
             with connected as one:
                 yield one
         finally:
-            self._database.turns.release()
+            turns.release()
 
 
 def classify(context: ExceptionContext) -> Exception | None:
