@@ -154,12 +154,14 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
             raise StopConnecting
 
     def _cancel_consumers_if_requested(self) -> None:
-        """Cancel the consumers of removed providers, which do not wait on if the broker goes away meanwhile."""
+        """Cancel the consumers of removed providers, which do not wait on if the broker goes away meanwhile.
+
+        One that was removed while we connected is not among the providers any more.
+        """
         try:
-            for provider in list(self._pending_remove_providers):
-                consumer = self._consumers.pop(provider, None)
-                if consumer is not None:
-                    consumer.cancel()
+            for provider in list(self._consumers):
+                if provider in self._pending_remove_providers or provider not in self._providers:
+                    self._consumers.pop(provider).cancel()
         finally:
             self._report_removed()
 

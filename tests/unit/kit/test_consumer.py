@@ -18,13 +18,23 @@ class Channel(SimpleNamespace):
         self.sent += 1
 
 
+class Consumer:
+    """A consumer that knows whether it was cancelled."""
+
+    is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
 def consumer_on(connection: object, amqp_uri: str = "amqp://one") -> Any:
     consumer: Any = QueueConsumer()
     consumer.container = SimpleNamespace(
         config={"AMQP_URI": amqp_uri}, settings=SimpleNamespace(EVENT_BATCH=10, max_workers=5)
     )
     consumer._channel = Channel(connection=connection)
-    consumer._consumers = {"a provider": "its consumer"}
+    consumer._providers = {"a provider"}
+    consumer._consumers = {"a provider": Consumer()}
     return consumer
 
 
@@ -41,6 +51,17 @@ def test_on_a_good_one_it_goes_on(connection: object):
     for _ in range(2 * LEAVE_AFTER):
         consumer.on_iteration()
     assert not consumer.should_stop
+
+
+def test_a_provider_that_went_while_we_connected_is_consumed_for_no_longer():
+    consumer = consumer_on(SimpleNamespace(connected=True))
+    [its_consumer] = consumer._consumers.values()
+    consumer.unregister_provider("a provider")
+    consumer.on_iteration()
+    assert its_consumer.is_cancelled and not consumer.should_stop
+    consumer._workers_are_done = True
+    consumer.on_iteration()
+    assert consumer.should_stop
 
 
 def test_one_of_several_nodes_that_is_silent_is_asked_for_an_answer_then_left():
