@@ -70,7 +70,7 @@ def test_the_defaults_are_good():
         ("RATE_LIMIT", "600/60"),
         ("RATE_LIMIT_WINDOW_S", 0.5),
         ("MAX_CONNECTIONS_PER_ADDRESS", -1),
-        ("MAX_CONNECTIONS_PER_ADDRESS", 10),
+        ("MAX_CONNECTIONS_PER_ADDRESS", 50),
         ("TRUSTED_PROXIES", "10.0.0.0/8"),
         ("TRUSTED_PROXIES", ["10.0.0.1/8"]),
         ("TRUSTED_PROXIES", ["proxy.example.com"]),
