@@ -30,6 +30,7 @@ class Metrics:
             ["method", "outcome"],
             RPC_BUCKETS,
         )
+        self.database_up = gauge("database_up", "1 if the database takes writes, else 0")
         self.broker_up = gauge("broker_up", "1 while the broker answers, else 0")
         self.broker_refusals = counter(
             "broker_refusals_total", "Messages or logins that the broker refused for good, by reason", "reason"

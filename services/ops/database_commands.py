@@ -62,6 +62,7 @@ def add_window(audit: argparse.ArgumentParser) -> None:
         help="only what was created since then (RFC 3339)",
     )
     audit.add_argument("--until", type=moment, metavar="TIME", help="... and before then (default: now)")
+    audit.add_argument("--within", type=seconds, metavar="SECONDS", help="only what was created in the last SECONDS")
     audit.add_argument(
         "--older-than",
         type=seconds,

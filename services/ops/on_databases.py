@@ -40,9 +40,7 @@ def audit(arguments: argparse.Namespace) -> int:
     urls = database_urls()
 
     def once() -> Report:
-        latest = datetime.now(UTC) - timedelta(seconds=arguments.older_than)
-        until = min(arguments.until or latest, latest)
-        return Audit(urls, arguments.since, until, arguments.patience).run()
+        return Audit(urls, *_window(arguments), arguments.patience).run()
 
     if arguments.every is not None:
         auditor.serve(once, arguments.every, configuration()["WEB_SERVER_ADDRESS"])
@@ -72,9 +70,8 @@ def settle(arguments: argparse.Namespace) -> int:
 def reconcile(arguments: argparse.Namespace) -> int:
     """Mend what an audit finds, print each line, and return 1 if something is left to a person."""
     urls = database_urls()
-    until = datetime.now(UTC) - timedelta(seconds=arguments.older_than)
     with _answering("; all four are needed"):
-        report = Audit(urls, arguments.since, min(arguments.until or until, until), arguments.patience).run()
+        report = Audit(urls, *_window(arguments), arguments.patience).run()
         lines = []
         for line in Reconciliation(urls, arguments.dry_run).run(report.violations):
             print(line)
@@ -125,6 +122,16 @@ def _print_each(lines: Iterator[str]) -> int:
         print(line)
         count += 1
     return count
+
+
+def _window(arguments: argparse.Namespace) -> tuple[datetime, datetime]:
+    """Return from when on, and until when, what is audited was created."""
+    now = datetime.now(UTC)
+    latest = now - timedelta(seconds=arguments.older_than)
+    since = (
+        arguments.since if arguments.within is None else max(arguments.since, now - timedelta(seconds=arguments.within))
+    )
+    return since, min(arguments.until or latest, latest)
 
 
 @contextmanager

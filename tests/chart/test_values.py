@@ -8,6 +8,7 @@ import helm_python
 import pytest
 import yaml
 
+from services.kit.config import Settings
 from services.kit.logs import FORMATS
 from services.kit.tracing import SAMPLERS
 from services.local.stack import ROOT, database_variable
@@ -134,6 +135,22 @@ def test_what_people_ask_for_is_accepted(values: str):
 
 def test_every_setting_of_the_services_can_be_given_and_no_other():
     assert set(SCHEMA["definitions"]["settings"]["properties"]) == variables() - OWN
+
+
+def test_a_number_has_the_limits_that_the_services_set():
+    ours = Settings.model_json_schema()["properties"]
+    given = SCHEMA["definitions"]["settings"]["properties"]
+    variable = {"HEARTBEAT": "AMQP_HEARTBEAT_S", "max_workers": "MAX_WORKERS"}
+    numbers = {name: one for name, one in ours.items() if one.get("type") in ("number", "integer")}
+    assert len(numbers) > 20
+    for name in numbers.keys() - OWN:
+        its = given[variable.get(name, name)]
+        its = SCHEMA["definitions"][its["$ref"].rpartition("/")[2]] if "$ref" in its else its
+        assert limits(its) == limits(numbers[name]), name
+
+
+def limits(schema: dict[str, Any]) -> dict[str, float]:
+    return {key: schema[key] for key in ("minimum", "exclusiveMinimum", "maximum") if key in schema}
 
 
 def test_the_samplers_and_the_formats_of_the_log_are_those_of_the_services():

@@ -10,6 +10,7 @@ volumes included.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ import pytest
 import yaml
 
 from services.local.net import wait_for
+from services.local.stack import ROOT
 from tests.chart.objects import NAMESPACE, RELEASE, Object, Values
 from tests.chart.values_table import CHART
 
@@ -136,6 +138,16 @@ def empty() -> Iterator[Cluster]:
         finally:
             config.uninstall(RELEASE, ignore_not_found=True, wait="watcher", timeout=GONE_S)
             running.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", f"--timeout={GONE_S}s")
+
+
+def manual(*contents: str) -> list[str]:
+    """Return those blocks of commands of docs/operations.md in which these texts are, each in exactly one."""
+    blocks = re.findall("```\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
+    found = []
+    for content in contents:
+        [block] = [one for one in blocks if content in one]
+        found.append(block)
+    return found
 
 
 def values_in(file: str | None) -> Values:

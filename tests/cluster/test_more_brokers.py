@@ -6,14 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.local.stack import ROOT
 from tests.client import Api
-from tests.cluster.conftest import INSTALL_S, Cluster, empty
+from tests.cluster.conftest import INSTALL_S, Cluster, empty, manual
 from tests.cluster.load import Load
 from tests.cluster.test_brokers import BROKER, NODES, queues, three_nodes, wait_until_whole
 
 REPLIES = "rpc.reply-"  # to pods that were stopped; these queues expire
-MANUAL = ROOT / "docs" / "operations.md"
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +24,7 @@ def cluster() -> Iterator[Cluster]:
 
 def commands_of_the_manual(cluster: Cluster) -> str:
     """What docs/operations.md says has to be done before the upgrade to three nodes, with the image that runs here."""
-    [block] = [one for one in re.findall("```\n(.*?)```", MANUAL.read_text(), re.DOTALL) if "kind: Job" in one]
-    commands, upgrade = block.split("helm upgrade")
+    commands, upgrade = "".join(manual("kind: Job", "kubectl delete job")).split("helm upgrade")
     assert f"--set rabbitmq.replicas={len(NODES)}" in upgrade
     image = next(iter(cluster.pods("orders").values()))["spec"]["containers"][0]["image"]
     return re.sub(r"image: \S+", f"image: {image}", commands)

@@ -215,8 +215,9 @@ def test_it_can_be_kept_to_a_window(stack: Stack, order: dict):
         assert "clean" in audit(stack, "--until", before.isoformat())
         assert "clean" in audit(stack, "--since", after.isoformat())
         assert "clean" in audit(stack, "--older-than", "3600")
-        seen = nameko_hw(stack, "audit", "--since", before.isoformat(), "--patience", "0")
-        assert seen.returncode == 1
+        assert "clean" in audit(stack, "--within", "0.001")
+        for options in (("--since", before.isoformat()), ("--within", "3600")):
+            assert nameko_hw(stack, "audit", *options, "--patience", "0").returncode == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Ready means that a service can do something useful: its database takes writes, whatever the broker does."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,17 @@ def health(stack: Stack) -> dict[str, Response]:
 def brokers(stack: Stack) -> set[str | None]:
     """What the services say of the broker."""
     return {answer.json().get("broker") for answer in health(stack).values() if answer.status_code == 200}
+
+
+def databases(stack: Stack) -> set[str]:
+    """What the metrics of the services say of their databases: 1.0 is up."""
+    found = set()
+    for service, [port] in stack.ports.items():
+        with Api(f"http://127.0.0.1:{port}") as direct:
+            [line] = re.findall(r"^nameko_hw_database_up{.*", direct.get("/metrics").text, re.MULTILINE)
+        assert f'service="{service}"' in line
+        found.add(line.split()[-1])
+    return found
 
 
 @contextmanager
@@ -79,8 +91,10 @@ def test_a_read_only_database_is_an_outage(stack: Stack, api: Api):
                 assert answer.status_code == 503, answer.text
                 assert answer.headers["Retry-After"]
             assert all("Idempotency-Key" in answer.json()["detail"] for answer in refused)
+        assert databases(stack) == {"0.0"}
     finally:
         set_read_only(stack.postgres, False)
+    assert databases(stack) == {"1.0"}
     wait_for(stack.is_ready, HEALED_S, "the services to be ready again")
     assert api.deposit(user_id, 1, f"{user_id} 1").status_code == 200
     assert [letter["order_id"] for letter in api.letters(user_id, 1)] == [order.json()["id"]]

@@ -28,7 +28,7 @@ class Health:
         self.is_stopping = False
         self._container = container
         self._broker = next((one for one in container.subextensions if isinstance(one, BrokerWatch)), None)
-        self.answers = {"/health/live": live, "/health/ready": self.ready, "/metrics": show_metrics}
+        self.answers = {"/health/live": live, "/health/ready": self.ready, "/metrics": self.show_metrics}
 
     def ready(self, request: Request | None = None) -> Response:
         """Return 200 if the service can work: it is not about to stop, and its database, checked now, takes writes.
@@ -44,6 +44,12 @@ class Health:
         broker = {"broker": self._broker.state} if self._broker else {}
         return _json({"status": "ready"} | broker)
 
+    def show_metrics(self, request: Request | None = None) -> Response:
+        """Return the metrics of this process, for Prometheus. Whether the database takes writes is checked now."""
+        up = self._container.metrics.database_up.labels(self._container.service_name)
+        up.set(not _failure(self._check_database))
+        return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
     def _not_ready(self, why: str) -> Response:
         return Problem(503, "not-ready", why, headers=RETRY_AFTER).response(self._container.product.name)
 
@@ -56,11 +62,6 @@ class Health:
 def live(request: Request) -> Response:
     """Return 200: the process runs, and its event loop turns."""
     return _json({"status": "live"})
-
-
-def show_metrics(request: Request) -> Response:
-    """Return the metrics of this process, for Prometheus."""
-    return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
 def _failure(check: Callable[[], None]) -> str:
