@@ -85,25 +85,32 @@ class OperationsQuery(PageQuery):
 
 #: Decide movements, record them and move the money, in one statement: if one of them is not new, all of it fails.
 #: Movements of one account are decided in their order, up to and including the first that is refused. Those after it
-#: are left for the next statement, which knows what the account can still pay. Nothing is decided, and nothing stored,
-#: for an account that is not there, or that could not be locked.
+#: are left for the next statement, which knows what the account can still pay. But what it could not pay even if
+#: nothing before it were taken is refused at once, so that a poor account does not hold up the others with a statement
+#: for each. Nothing is decided, and nothing stored, for an account that is not there, or that could not be locked.
 MOVING = """
     asked as (
-        select *, sum(change) over (partition by user_id order by number) as total from {movements}
+        select *, sum(greatest(change, 0)) over (partition by user_id order by number) as paid_in from {movements}
     ), locked as (
         select user_id, balance from accounts where user_id = any(array(select user_id from asked))
         -- always in the same sequence, to avoid deadlocks
         order by user_id for update<SKIP LOCKED>
-    ), decided as (
-        select asked.*, balance + total as balance_after,
-               coalesce(min(balance + total) over before, 0) >= 0 as has_its_turn
+    ), possible as (
+        select asked.*, balance, balance + paid_in + least(change, 0) >= 0 as is_possible
         from asked join locked using (user_id)
+    ), totalled as (
+        select *, balance + coalesce(sum(change) filter (where is_possible) over so_far, 0) as balance_after
+        from possible window so_far as (partition by user_id order by number)
+    ), decided as (
+        select *, is_possible and balance_after >= 0 as is_accepted,
+               not is_possible or coalesce(min(balance_after) over before, 0) >= 0 as has_its_turn
+        from totalled
         window before as (partition by user_id order by number rows between unbounded preceding and 1 preceding)
     ), moved as (
         insert into operations (id, idempotency_key, kind, user_id, amount, debit, credit, outcome, balance, created_at)
         select id, idempotency_key, kind, user_id, amount, debit, credit,
-               case when balance_after >= 0 then 'accepted' else 'insufficient_funds' end,
-               case when balance_after >= 0 then balance_after end,
+               case when is_accepted then 'accepted' else 'insufficient_funds' end,
+               case when is_accepted then balance_after end,
                clock_timestamp() + number * interval '1 microsecond'
         from decided where has_its_turn order by number
         returning id, outcome, balance, created_at
@@ -112,7 +119,7 @@ MOVING = """
         -- statement began, before a deposit that committed while we waited for the lock.
         update accounts set balance = last.balance_after
         from (select distinct on (user_id) user_id, balance_after from decided
-              where has_its_turn and balance_after >= 0 order by user_id, number desc) as last
+              where has_its_turn and is_accepted order by user_id, number desc) as last
         where accounts.user_id = last.user_id
     )"""
 MOVED = """

@@ -6,13 +6,15 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
+import sqlalchemy.event
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, func, insert, select, text
@@ -300,6 +302,43 @@ def test_payments_together_end_as_they_would_one_after_the_other(billing_db: ses
             for line in reversed(lines):
                 running += line.amount if line.kind == OperationKind.DEPOSIT else -line.amount
                 assert line.balance == running
+
+
+def test_money_that_comes_in_with_payments_pays_for_those_after_it(billing_db: sessionmaker[Session]):
+    chance = random.Random(2)
+    for _ in range(30):
+        user_id, left, expected = new_account(billing_db, 10), 10, []
+        movements = [
+            Movement.of(chance.choice(list(OperationKind)), user_id, chance.randrange(1, 25))
+            for _ in range(chance.randrange(1, 15))
+        ]
+        for movement in movements:
+            is_accepted = left + movement.change >= 0
+            left += movement.change if is_accepted else 0
+            expected.append((Outcome.ACCEPTED, left) if is_accepted else (Outcome.INSUFFICIENT_FUNDS, None))
+        with Autocommit(billing_db.kw["bind"]) as connection:
+            moved = billing_store.move(connection, movements)
+        assert [(one.outcome, one.balance) for one in moved if isinstance(one, Moved)] == expected
+        assert balance(billing_db, user_id) == left
+
+
+def test_a_poor_account_does_not_hold_up_the_others_with_a_statement_for_each(billing_db: sessionmaker[Session]):
+    poor, rich = new_account(billing_db, 10), new_account(billing_db, 1000)
+    payments = [Payment(operation_id=uuid4(), user_id=poor, amount=6 + number % 9) for number in range(60)]
+    statements: list[str] = []
+    with listening(billing_db.kw["bind"], "before_cursor_execute", lambda *said: statements.append(said[2])):
+        outcomes = pay_all(billing_db, *payments, Payment(operation_id=uuid4(), user_id=rich, amount=6), wait=False)
+    assert outcomes == [Outcome.ACCEPTED, *[Outcome.INSUFFICIENT_FUNDS] * 59, Outcome.ACCEPTED]
+    assert len([one for one in statements if one.startswith("execute move ")]) == 2
+
+
+@contextmanager
+def listening(target: Engine, event: str, listener: Callable[..., object]) -> Iterator[None]:
+    sqlalchemy.event.listen(target, event, listener)
+    try:
+        yield
+    finally:
+        sqlalchemy.event.remove(target, event, listener)
 
 
 def test_a_payment_that_was_made_before_takes_nothing_from_those_that_come_with_it(billing_db: sessionmaker[Session]):
