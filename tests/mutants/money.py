@@ -125,6 +125,14 @@ CHANGES = [
         ("integration/test_databases.py::test_payments_together_end_as_they_would_one_after_the_other",),
     ),
     Change(
+        "poor-account-one-by-one",
+        "the orders of somebody without money hold up all others",
+        "billing/store.py",
+        "balance + paid_in + least(change, 0) >= 0 as is_possible",
+        "true as is_possible",
+        ("integration/test_databases.py::test_a_poor_account_does_not_hold_up_the_others_with_a_statement_for_each",),
+    ),
+    Change(
         "paid-becomes-refused",
         "a late refusal overwrites a payment: the money is gone, the order rejected",
         "billing/store.py",
@@ -240,7 +248,7 @@ CHANGES = [
         "refused-deposit-not-kept",
         "a deposit that was answered 404 under its key is made when it is sent again",
         "billing/service.py",
-        "            if key is not None and isinstance(moved, Moved)",
+        "            if movement.idempotency_key is not None and isinstance(moved, Moved)",
         "            if False and isinstance(moved, Moved)",
         ("integration/test_settling.py::test_a_key_keeps_its_first_request_and_its_answer_also_when_it_was_refused",),
     ),

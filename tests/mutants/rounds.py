@@ -84,6 +84,33 @@ CHANGES = [
         ("integration/test_database.py::test_what_the_server_rolled_back_may_be_tried_again",),
     ),
     Change(
+        "turn-taken-back",
+        "a busy round takes the turn of who has waited for it",
+        "kit/db/database.py",
+        "            eventlet.sleep(0)  # a turn",
+        "            pass  # a turn",
+        (
+            "integration/test_database.py::"
+            "test_who_has_waited_for_a_turn_comes_before_who_gives_one_back_and_wants_another",
+        ),
+    ),
+    Change(
+        "successor-within",
+        "a service whose workers are all busy ends when enough events have come",
+        "kit/tracing.py",
+        "if not (self.sem.locked() and eventlet.getcurrent() in self.coroutines_running):",
+        "if True:",
+        ("unit/kit/test_tracing.py::test_a_worker_that_spawns_its_successor_while_all_are_busy_is_not_its_frame",),
+    ),
+    Change(
+        "all-wait-for-a-lock",
+        "a locked account takes the connections of all others",
+        "kit/busy.py",
+        "setdefault(key, Semaphore())",
+        "setdefault(key, Semaphore(1000))",
+        ("unit/kit/test_busy.py::test_one_caller_of_a_key_waits_for_all_and_nobody_waits_for_another_key",),
+    ),
+    Change(
         "small-pool",
         "the relay and the health check wait for slow requests",
         "kit/db/database.py",
