@@ -87,13 +87,10 @@ class Billing:
         """Carry out one movement; an account that somebody else holds is waited for, and remembered if in vain."""
         with self.db.autocommit() as connection:
             [moved] = store.move(connection, [movement], wait=True)
-            if (
-                movement.idempotency_key is not None
-                and isinstance(moved, Moved)
-                and moved.outcome == Outcome.ACCOUNT_NOT_FOUND
-            ):
+            outcome = store.outcome_of(moved)
+            if outcome == Outcome.ACCOUNT_NOT_FOUND and movement.idempotency_key is not None:
                 moved = store.refuse(connection, movement)  # a refusal is stored only under a key
-        if isinstance(moved, Moved) and moved.outcome == Outcome.BUSY:
+        if outcome == Outcome.BUSY:
             self.busy.add(movement.user_id)
         return moved
 
