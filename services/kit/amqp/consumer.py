@@ -131,7 +131,9 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
         except REFUSALS as error:  # kombu's `run` goes on with the next connection
             self._channel = None
             self.watch.note_refusal(error)
+            self._report_removed()
             eventlet.sleep(RECONNECT_S)
+            self.should_stop |= self._workers_are_done
 
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Consume until `stop`, also if the broker is away then."""

@@ -1,11 +1,15 @@
 """A consumer gives up its connection when it is lost or silent, whoever notices that first."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from amqp.exceptions import RecoverableConnectionError
+from amqp.exceptions import PreconditionFailed, RecoverableConnectionError
+from eventlet.event import Event
+from kombu.mixins import ConsumerMixin
 
+from services.kit.amqp import consumer as module
 from services.kit.amqp.consumer import ASK_AFTER, LEAVE_AFTER, QueueConsumer
 
 
@@ -61,6 +65,23 @@ def test_a_provider_that_went_while_we_connected_is_consumed_for_no_longer():
     assert its_consumer.is_cancelled and not consumer.should_stop
     consumer._workers_are_done = True
     consumer.on_iteration()
+    assert consumer.should_stop
+
+
+def test_one_that_the_broker_refuses_ends_when_it_is_to_stop(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> Iterator[None]:
+        raise PreconditionFailed("the queue is of another type")
+        yield
+
+    monkeypatch.setattr(ConsumerMixin, "consume", refuse)
+    monkeypatch.setattr(module, "RECONNECT_S", 0)
+    consumer = consumer_on(None)
+    consumer.watch = SimpleNamespace(note_refusal=lambda error: None)
+    removed = consumer._pending_remove_providers["a provider"] = Event()
+    assert list(consumer.consume()) == []
+    assert removed.ready() and not consumer.should_stop
+    consumer._workers_are_done = True
+    assert list(consumer.consume()) == []
     assert consumer.should_stop
 
 
