@@ -46,6 +46,7 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
 
     def __init__(self) -> None:
         super().__init__()
+        self._providers = Providers()
         self._channel: Any = None
         self._received = 0  # by the connection so far: its own count
         self._silent_rounds = 0  # ... of the loop, in which it received nothing
@@ -133,6 +134,7 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
             self.watch.note_refusal(error)
             self._report_removed()
             eventlet.sleep(RECONNECT_S)
+            self._report_removed()
             self.should_stop |= self._workers_are_done
 
     def run(self, *args: Any, **kwargs: Any) -> None:
@@ -163,7 +165,8 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
         try:
             for provider in list(self._consumers):
                 if provider in self._pending_remove_providers or provider not in self._providers:
-                    self._consumers.pop(provider).cancel()
+                    with self._deadline():
+                        self._consumers.pop(provider).cancel()
         finally:
             self._report_removed()
 
@@ -229,6 +232,13 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
 
     def _handle_undecodable(self, provider: Any, message: Any, error: Exception) -> None:
         self.container.spawn_managed_thread(partial(provider.handle_undecodable, message, error))
+
+
+class Providers(set[Any]):
+    """A set from which one may go while Nameko declares the queues of all, one after the other."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(super().__iter__()))
 
 
 def opened(connection: Any) -> Any:
