@@ -42,6 +42,7 @@ def audit(arguments: argparse.Namespace) -> int:
     def once() -> Report:
         return Audit(urls, *_window(arguments), arguments.patience).run()
 
+    _window(arguments)  # refuses a window with gaps before anything is served
     if arguments.every is not None:
         auditor.serve(once, arguments.every, configuration()["WEB_SERVER_ADDRESS"])
     with _answering("; the audit needs those of all four services"):
@@ -125,7 +126,10 @@ def _print_each(lines: Iterator[str]) -> int:
 
 
 def _window(arguments: argparse.Namespace) -> tuple[datetime, datetime]:
-    """Return from when on, and until when, what is audited was created."""
+    """Return from when on, and until when, what is audited was created. Audits again and again leave no gaps."""
+    least = arguments.older_than + 2 * (vars(arguments).get("every") or 0)
+    if arguments.within is not None and arguments.within <= least:
+        raise CommandError(f"--within: should be above {least:g}, which is --older-than and twice --every")
     now = datetime.now(UTC)
     latest = now - timedelta(seconds=arguments.older_than)
     since = (

@@ -113,6 +113,7 @@ def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], named: str
         ({"tls": {"postgres": {"enabled": True}}}, "tls.postgres.existingSecret: name a Secret with ca.crt"),
         ({"tls": {"rabbitmq": {"enabled": True}}}, "tls.rabbitmq.existingSecret: name a Secret with ca.crt"),
         ({"gateway": {"enabled": True}}, "gateway.parentRefs: name the Gateway"),
+        ({"audit": {"enabled": True, "withinSeconds": 2400}}, "audit.withinSeconds: should be above 2400"),
         (
             {
                 "services": {"orders": {"autoscaling": {"enabled": True, "minReplicas": 9}}},

@@ -12,7 +12,7 @@ from tests.client import Api
 from tests.cluster.conftest import INSTALL_S, Cluster, empty, manual
 from tests.cluster.load import Load
 
-BACKUP, RESTORE = manual("pg_basebackup", "name: restore}")
+BACKUP, *RESTORE = manual("pg_basebackup", "name: restore}", "purge_queue")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_all_databases_come_back_as_of_one_moment_and_the_repair_makes_the_books
         after = api.order(user["id"], 40)
         assert after.status_code == 201
 
-        run(with_the_image_here(cluster, RESTORE), tmp_path)
+        run(with_the_image_here(cluster, "".join(RESTORE)), tmp_path)
         cluster.wait_until_ready()
         nameko_hw(cluster, "republish", "--since", (began - timedelta(minutes=15)).isoformat())
         nameko_hw(cluster, "reconcile")

@@ -220,6 +220,18 @@ def test_it_can_be_kept_to_a_window(stack: Stack, order: dict):
             assert nameko_hw(stack, "audit", *options, "--patience", "0").returncode == 1
 
 
+def test_a_window_that_leaves_gaps_is_refused(stack: Stack):
+    for options, least in (
+        (("--within", "60", "--older-than", "60"), 60),
+        (("--within", "90", "--older-than", "60", "--every", "20"), 100),
+    ):
+        refused = nameko_hw(stack, "audit", *options)
+        assert refused.returncode == 1
+        assert refused.stderr.strip() == (
+            f"nameko-hw: --within: should be above {least}, which is --older-than and twice --every"
+        )
+
+
 @pytest.mark.parametrize(
     "option, value, says",
     [
