@@ -193,23 +193,24 @@ def planned(phase: str, point: Point, lines: Lines) -> str:
 
 
 def test_a_death_between_two_statements_of_a_round_leaves_what_the_first_has_decided(mortals: Mortals):
-    """Of two payments of one account the first is refused, so the second is decided by a statement after it."""
+    """The second payment of an account is refused for the sake of the first: a statement after it decides the third."""
     mortal = mortals.of(STYLES[DEFAULT_STYLE])
     [statement] = [point for point in all_points() if point.kind == "statement"]
-    user_id, ids = str(uuid4()), [str(uuid4()) for _ in range(2)]
+    user_id, ids = str(uuid4()), [str(uuid4()) for _ in range(3)]
     rows(mortal, "billing", "insert into accounts values (:id, 10) returning 1", id=user_id)
     plan = mortal.folder / "plans" / "billing"
     plan.write_text(planned("after", statement, statement.lines))
     payments = [
-        {"operation_id": id_, "user_id": user_id, "amount": amount} for id_, amount in zip(ids, (11, 10), strict=True)
+        {"operation_id": id_, "user_id": user_id, "amount": amount} for id_, amount in zip(ids, (6, 6, 4), strict=True)
     ]
     call = {"args": [], "kwargs": {"payments": payments, "wait": False}}
     publish(mortal, "nameko-rpc", "billing.pay_all", call, reply_to="nobody")
     query = "select id::text, outcome, created_at from operations where user_id = :id order by created_at"
-    wait_for(lambda: len(rows(mortal, "billing", query, id=user_id)) == 2, DIED_S, "both payments")
+    wait_for(lambda: len(rows(mortal, "billing", query, id=user_id)) == 3, DIED_S, "all payments")
     decided = rows(mortal, "billing", query, id=user_id)
     assert not plan.exists()
-    assert [(row.id, row.outcome) for row in decided] == [(ids[0], "insufficient_funds"), (ids[1], "accepted")]
-    assert decided[1].created_at - decided[0].created_at > timedelta(seconds=0.02), "the process has died in between"
+    assert [row.id for row in decided] == ids
+    assert [row.outcome for row in decided] == ["accepted", "insufficient_funds", "accepted"]
+    assert decided[2].created_at - decided[1].created_at > timedelta(seconds=0.02), "the process has died in between"
     rows(mortal, "billing", "delete from operations where user_id = :id returning 1", id=user_id)
     rows(mortal, "billing", "update accounts set balance = 0 where user_id = :id returning 1", id=user_id)
