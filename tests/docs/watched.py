@@ -105,7 +105,7 @@ def main(before_s: float, away_s: float, after_s: float) -> None:
                     time.sleep(before_s)
                     with killed(stack.rabbitmq):
                         time.sleep(away_s)
-                        photograph(f"{prometheus.url}/classic/alerts", 590, DOCS / "alerts.png")
+                        photograph(f"{prometheus.url}/classic/alerts", 690, DOCS / "alerts.png")
                     time.sleep(after_s)
                     (folder / "watched.html").write_text(page(before_s + away_s + after_s + 10))
                     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard()["panels"])
