@@ -42,7 +42,7 @@ def audit(arguments: argparse.Namespace) -> int:
     def once() -> Report:
         return Audit(urls, *_window(arguments), arguments.patience).run()
 
-    _window(arguments)  # refuses a window with gaps before anything is served
+    _refuse_gaps(arguments, arguments.every or 0)
     if arguments.every is not None:
         auditor.serve(once, arguments.every, configuration()["WEB_SERVER_ADDRESS"])
     with _answering("; the audit needs those of all four services"):
@@ -71,6 +71,7 @@ def settle(arguments: argparse.Namespace) -> int:
 def reconcile(arguments: argparse.Namespace) -> int:
     """Mend what an audit finds, print each line, and return 1 if something is left to a person."""
     urls = database_urls()
+    _refuse_gaps(arguments)
     with _answering("; all four are needed"):
         report = Audit(urls, *_window(arguments), arguments.patience).run()
         lines = []
@@ -126,16 +127,20 @@ def _print_each(lines: Iterator[str]) -> int:
 
 
 def _window(arguments: argparse.Namespace) -> tuple[datetime, datetime]:
-    """Return from when on, and until when, what is audited was created. Audits again and again leave no gaps."""
-    least = arguments.older_than + 2 * (vars(arguments).get("every") or 0)
-    if arguments.within is not None and arguments.within <= least:
-        raise CommandError(f"--within: should be above {least:g}, which is --older-than and twice --every")
+    """Return from when on, and until when, what is audited was created."""
     now = datetime.now(UTC)
     latest = now - timedelta(seconds=arguments.older_than)
     since = (
         arguments.since if arguments.within is None else max(arguments.since, now - timedelta(seconds=arguments.within))
     )
     return since, min(arguments.until or latest, latest)
+
+
+def _refuse_gaps(arguments: argparse.Namespace, every_s: float = 0) -> None:
+    """Refuse a window in which nothing lies, or so short that audits with pauses of `every_s` leave something out."""
+    least = arguments.older_than + 2 * every_s
+    if arguments.within is not None and arguments.within <= least:
+        raise CommandError(f"--within: should be above {least:g}, which is --older-than and twice --every")
 
 
 @contextmanager

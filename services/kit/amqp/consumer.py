@@ -134,7 +134,7 @@ class QueueConsumer(nameko.messaging.QueueConsumer):
             self.watch.note_refusal(error)
             self._report_removed()
             eventlet.sleep(RECONNECT_S)
-            self._report_removed()
+            self._report_removed()  # those that went meanwhile: nobody else tells them if this was the last round
             self.should_stop |= self._workers_are_done
 
     def run(self, *args: Any, **kwargs: Any) -> None:

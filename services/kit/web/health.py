@@ -46,9 +46,13 @@ class Health:
 
     def show_metrics(self, request: Request | None = None) -> Response:
         """Return the metrics of this process, for Prometheus. Whether the database takes writes is checked now."""
+        self.measure()
+        return metrics_now()
+
+    def measure(self) -> None:
+        """Check whether the database takes writes, and set the metric that tells."""
         up = self._container.metrics.database_up.labels(self._container.service_name)
         up.set(not _failure(self._check_database))
-        return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
     def _not_ready(self, why: str) -> Response:
         return Problem(503, "not-ready", why, headers=RETRY_AFTER).response(self._container.product.name)
@@ -62,6 +66,11 @@ class Health:
 def live(request: Request) -> Response:
     """Return 200: the process runs, and its event loop turns."""
     return _json({"status": "live"})
+
+
+def metrics_now() -> Response:
+    """Return the metrics of this process as they are."""
+    return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
 def _failure(check: Callable[[], None]) -> str:
