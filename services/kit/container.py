@@ -4,9 +4,11 @@ import gc
 import logging
 import sys
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, TypeVar
 
-from eventlet import Timeout
+import eventlet
+from eventlet import GreenPool, Timeout
 from nameko.containers import ServiceContainer, get_service_name
 
 from services.kit.config import BadConfiguration, check
@@ -14,7 +16,7 @@ from services.kit.db.connecting import with_driver
 from services.kit.dns import install
 from services.kit.metrics import metrics_of
 from services.kit.product import Product
-from services.kit.tracing import InheritingPool, tracer_of
+from services.kit.tracing import tracer_of
 from services.kit.web.auth.guard import Guard
 from services.kit.web.client import HttpClient
 from services.kit.web.entrypoint import Http
@@ -64,6 +66,24 @@ class Container(ServiceContainer):
             log.warning("%s: not drained in time", self.service_name)
             self.kill()
         self.tracer.stop()
+
+
+class InheritingPool(GreenPool):
+    """A pool whose green threads go on with the context of who spawned them; eventlet's begin without one.
+
+    One that spawns its successor while the pool is full runs beside it until it ends. eventlet's would run the
+    successor within it, and the next one within that, until the stack is too deep.
+    """
+
+    def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        inherited = copy_context().run
+        if not (self.sem.locked() and eventlet.getcurrent() in self.coroutines_running):
+            return super().spawn(inherited, function, *args, **kwargs)
+        self.sem.counter -= 1  # without waiting for it: `_spawn_done` gives one back for each
+        successor = eventlet.spawn(inherited, function, *args, **kwargs)
+        self.coroutines_running.add(successor)
+        successor.link(self._spawn_done)
+        return successor
 
 
 def _or_exit(check_: Callable[[Any], T], value: Any) -> T:

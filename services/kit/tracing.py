@@ -14,15 +14,14 @@ the trace of that one: it is looked up by what it is about.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import eventlet
-from eventlet import GreenPool, Timeout
+from eventlet import Timeout
 
 from services.kit.config import BadConfiguration
 from services.kit.outage import Outage
@@ -326,24 +325,6 @@ def _exporter(service: str) -> Any:
             return result
 
     return Exporter()
-
-
-class InheritingPool(GreenPool):
-    """A pool whose green threads go on with the context of who spawned them; eventlet's begin without one.
-
-    One that spawns its successor while the pool is full runs beside it until it ends. eventlet's would run the
-    successor within it, and the next one within that, until the stack is too deep.
-    """
-
-    def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        inherited = copy_context().run
-        if not (self.sem.locked() and eventlet.getcurrent() in self.coroutines_running):
-            return super().spawn(inherited, function, *args, **kwargs)
-        self.sem.counter -= 1  # without waiting for it: `_spawn_done` gives one back for each
-        successor = eventlet.spawn(inherited, function, *args, **kwargs)
-        self.coroutines_running.add(successor)
-        successor.link(self._spawn_done)
-        return successor
 
 
 def tracer_of(service: str) -> Tracer:

@@ -97,7 +97,7 @@ CHANGES = [
     Change(
         "successor-within",
         "a service whose workers are all busy ends when enough events have come",
-        "kit/tracing.py",
+        "kit/container.py",
         "if not (self.sem.locked() and eventlet.getcurrent() in self.coroutines_running):",
         "if True:",
         ("unit/kit/test_tracing.py::test_a_worker_that_spawns_its_successor_while_all_are_busy_is_not_its_frame",),

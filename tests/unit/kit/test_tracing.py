@@ -15,8 +15,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from services.kit import tracing
 from services.kit.config import BadConfiguration
+from services.kit.container import InheritingPool
 from services.kit.logs import formatter
-from services.kit.tracing import InheritingPool, OpenTelemetry, Tracer, tracer_of
+from services.kit.tracing import OpenTelemetry, Tracer, tracer_of
 from services.kit.web.problems import nothing_here, unavailable
 from services.kit.web.request_id import identified
 from services.local.stack import ROOT
