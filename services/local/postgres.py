@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg2
@@ -122,8 +122,10 @@ class Postgres(Server):
         pid_file = self.data / "postmaster.pid"
         if not pid_file.exists() or not Path("/proc/self/cmdline").exists():
             return
-        command_line = Path("/proc", pid_file.read_text().split()[0], "cmdline")
-        if not command_line.exists() or b"postgres" not in command_line.read_bytes():
+        command_line = b""
+        with suppress(OSError):  # it has ended
+            command_line = Path("/proc", pid_file.read_text().split()[0], "cmdline").read_bytes()
+        if b"postgres" not in command_line:
             pid_file.unlink()
 
 

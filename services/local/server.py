@@ -1,6 +1,7 @@
 """A private server in one folder: what PostgreSQL and RabbitMQ have in common."""
 
 import fcntl
+import glob
 import os
 import signal
 import subprocess
@@ -158,10 +159,10 @@ class Server:
 def holders_of(file: Path) -> list[int]:
     """Return the ids of the other processes that have `file` open; none where there is no /proc."""
     found = set()
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+    for descriptor in glob.iglob("/proc/[0-9]*/fd/*"):  # unlike Path.glob, passes over a process that ends meanwhile
         with suppress(OSError):  # it has ended, or is not ours
             if os.readlink(descriptor) == str(file):
-                found.add(int(descriptor.parts[2]))
+                found.add(int(descriptor.split("/")[2]))
     return sorted(found - {os.getpid()})
 
 

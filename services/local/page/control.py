@@ -4,6 +4,7 @@ The process that has started them listens on a Unix socket in the stack's folder
 line of JSON asks, one answers. A part is named, never a process id, so nothing else on the machine can be reached.
 """
 
+import glob
 import json
 import os
 import signal
@@ -144,7 +145,7 @@ class Control:
 def children_of(pid: int) -> list[int]:
     """Return the ids of the processes that `pid` has started; none where there is no /proc."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for stat in map(Path, glob.iglob("/proc/[0-9]*/stat")):
         with suppress(OSError):  # it has ended
             if stat.read_text().rpartition(")")[2].split()[1] == str(pid):
                 found.append(int(stat.parent.name))
