@@ -62,6 +62,9 @@ class PairedPostgres(Postgres):
             except TimeoutError:  # it is too far behind
                 self.fence()
                 raise
+            except psycopg2.Error as error:  # the primary has just died: commits would not wait for this one
+                self.stop()
+                raise CannotStart(f"{self.title} in {self.folder}: the primary does not answer: {error}") from None
 
     def fence(self) -> None:
         """Have it never start again with the data that it has; when this returns, no process of it is left."""
@@ -84,7 +87,14 @@ class PairedPostgres(Postgres):
     def _copy(self, primary: "PairedPostgres") -> None:
         """Put a copy of the primary in the place of what is here."""
         shutil.rmtree(self.data, ignore_errors=True)
-        self.make_data("pg_basebackup", "--checkpoint=fast", "--no-sync", "-d", primary.address(), files=[STANDBY])
+        self.make_data(
+            "pg_basebackup",
+            "--checkpoint=fast",
+            "--no-sync",
+            "-d",
+            primary.address("connect_timeout=5"),
+            files=[STANDBY],
+        )
         (self.folder / FENCED).unlink(missing_ok=True)
 
 
@@ -114,11 +124,18 @@ class Pair:
         self.primary.ensure_databases(names)
 
     def start(self) -> None:
-        """Start both. A primary that was fenced, before its standby could be promoted, is not the primary any more."""
-        self.primary.start()
-        if self.primary.is_standby:
-            self._promote(self.primary)
-        self.standby.start()
+        """Start both. A primary that was fenced, before its standby could be promoted, is not the primary any more.
+
+        Raises CannotStart, FolderInUse or TimeoutError, and leaves neither, if one does not start.
+        """
+        try:
+            self.primary.start()
+            if self.primary.is_standby:
+                self._promote(self.primary)
+            self.standby.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Stop both, the primary first, so that the standby has all that it has."""

@@ -1,10 +1,12 @@
 """A primary and its standby: commits wait for both, and never do both take writes."""
 
+import socket
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
+from services.local.net import HOST
 from services.local.pair import Pair
 from services.local.postgres import Postgres
 from services.local.server import CannotStart
@@ -55,10 +57,20 @@ def test_a_standby_that_is_not_there_is_not_promoted_and_the_primary_stays(pair:
     pair.standby.start()
 
 
+def test_a_standby_whose_primary_does_not_answer_is_not_started(pair: Pair):
+    pair.standby.stop()
+    with suspended(pair.primary.pid), pytest.raises(CannotStart, match="the primary does not answer"):
+        pair.standby.start()
+    assert not pair.standby.running
+    pair.standby.start()
+
+
 def test_a_promotion_that_a_crash_has_cut_off_is_finished_by_the_next_start(pair: Pair):
     before = values(pair)
-    pair.primary.fence()
-    pair.stop()
+    try:
+        pair.primary.fence()
+    finally:
+        pair.stop()
     with Pair(pair.nodes[0].folder) as again:
         assert again.primary.folder == pair.standby.folder
         assert values(again) == before
@@ -70,3 +82,10 @@ def test_a_server_of_a_pair_is_not_started_alone_while_it_is_the_standby(pair: P
         folder = again.standby.folder
     with pytest.raises(CannotStart, match="one of a pair"):
         Postgres(folder).start()
+
+
+def test_a_pair_of_which_one_does_not_start_leaves_none(pair: Pair):
+    again = Pair(pair.nodes[0].folder)
+    with socket.create_server((HOST, again.standby.port)), pytest.raises(CannotStart, match="is taken"):
+        again.start()
+    assert not again.primary.running
