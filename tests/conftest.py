@@ -1,5 +1,6 @@
 """What tests of several folders share: the system in both of its local modes, each started once."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -48,9 +49,21 @@ MEASURED: dict[str, str] = {}
 
 def pytest_configure(config: pytest.Config) -> None:
     if worker := getattr(config, "workerinput", None):  # no port is given out by two processes of a run
-        net.PORTS = net.PORTS[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]
+        ours = net.PORTS[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]
+        net.PORTS, theirs = ours[::2], ours[1::2]
+        os.environ["FREE_PORTS"] = f"{theirs.start} {theirs.stop} {theirs.step}"  # for the programs that it starts
     if config.getoption("cov_source", None):
         MEASURED["COVERAGE_PROCESS_START"] = str(ROOT / "setup.cfg")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Leave what has been collected to itself: each look of the garbage collector at it all halts the process.
+
+    That takes a third of a second, in which a test with a short deadline may fail.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """Loopback ports, and waiting with a deadline."""
 
+import os
 import random
 import socket
 import time
@@ -12,7 +13,7 @@ PROBE_S = 0.2
 
 # Below the ports that Linux and macOS use for outgoing connections. While a server is down, a client that
 # keeps calling a port of their range may in the end connect to itself, and then the port is taken.
-PORTS = range(20_000, 32_000)
+PORTS = range(*map(int, os.environ.get("FREE_PORTS", "20000 32000 1").split()))
 
 T = TypeVar("T")
 _random = random.SystemRandom()  # seeded tests in parallel would otherwise draw the same ports
