@@ -100,6 +100,15 @@ class Api:
         path = f"/notifications?user_id={user_id}"
         return wait_for(lambda: self.enough(path, count), LETTER_S, f"{count} letters") if count else self.items(path)
 
+    def addressed_letters(self, user_id: str, count: int) -> list[Json]:
+        """The same, once they also have the user's address, which may become known after them."""
+
+        def addressed() -> list[Json]:
+            items = self.enough(f"/notifications?user_id={user_id}", count) or []
+            return items if all(one["email"] for one in items) else []
+
+        return wait_for(addressed, LETTER_S, f"{count} letters with an address")
+
     def enough(self, path: str, count: int) -> list[Json] | None:
         items = self.items(path)
         return items if len(items) >= count else None

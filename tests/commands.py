@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 
 import psutil
 import pytest
@@ -55,4 +55,5 @@ def replicas(stack: Stack) -> Iterator[tuple[str, psutil.Process]]:
     for name in stack.supervisor.names():
         pid = stack.supervisor.pid(name)
         if pid is not None and name not in (GATEWAY, INTERNAL):
-            yield name, psutil.Process(pid)
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                yield name, psutil.Process(pid)

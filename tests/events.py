@@ -79,6 +79,7 @@ class Browser:
         self.url = url
         self.events: list[Seen] = []
         self.streams = 0
+        self.stream: Follower | None = None  # the one that is read now, or was last
         self._last_id = after
         self._is_over = False
         self._thread = Thread(target=self._follow)
@@ -96,6 +97,7 @@ class Browser:
         while not self._is_over:
             try:
                 with Follower(self.url, self._last_id) as stream:
+                    self.stream = stream
                     self.streams += 1
                     wait_for(lambda stream=stream: self._is_over or not stream.is_open, LONG_S, "the end of a stream")
             except (requests.RequestException, AssertionError):

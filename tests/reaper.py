@@ -3,6 +3,7 @@
 Run by tests/scratch.py as `python -m tests.reaper FOLDER`, in a session of its own, which no signal to the run reaches.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -44,8 +45,9 @@ def reap(folder: str) -> None:
                 with suppress(psutil.Error):
                     process.kill()
         time.sleep(POLL_S)
-    for pid_file in Path(folder).rglob("postmaster.pid"):
-        forget_shared_memory(pid_file)
+    for inner, _, names in os.walk(folder):
+        if "postmaster.pid" in names:
+            forget_shared_memory(Path(inner, "postmaster.pid"))
     shutil.rmtree(folder, ignore_errors=True)
 
 

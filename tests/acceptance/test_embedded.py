@@ -42,7 +42,7 @@ def test_it_stops_with_nothing_left_and_keeps_its_data(tmp_path: Path, number: s
     with running, Api(running.url) as api:
         user_id = api.new_user(balance=70)["id"]
         order = api.ended_order(user_id, 30)
-        letters = api.letters(user_id, 1)
+        letters = api.addressed_letters(user_id, 1)
         assert processes_of(tmp_path)
         assert running.stop(number) == 0
     assert processes_of(tmp_path) == []

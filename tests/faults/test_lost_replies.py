@@ -16,7 +16,7 @@ from tests.faults.proxied import ProxiedStack
 from tests.faults.proxy import Fault, Mode, Proxy, Rule
 from tests.load import Load
 
-LOST_S = 30
+LOST_S = 90
 ENDED_S = 30
 TERMINATE = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = :name"
 

@@ -81,6 +81,11 @@ def speed(url: str, users: list[str]) -> tuple[float, float]:
     return statuses[201] / MEASURED_S, max(took_s)
 
 
+def paid_orders(stack: Stack, user_id: str) -> int:
+    query = "select count(*) from orders where user_id = :user and status = 'paid'"
+    return int(one(stack, "orders", query, user=user_id))
+
+
 def test_a_locked_account_delays_only_its_own_orders(proxied: ProxiedStack, api: Api):
     unlucky, waiting, *neighbours = [api.new_user(balance=RICH)["id"] for _ in range(NEIGHBOURS + 2)]
     for turn in range(1, TURNS + 1):
@@ -97,15 +102,13 @@ def test_a_locked_account_delays_only_its_own_orders(proxied: ProxiedStack, api:
                     user=unlucky,
                 )
                 measured, slowest_s = speed(proxied.url, neighbours)
-                paid = one(
-                    proxied,
-                    "orders",
-                    "select count(*) from orders where user_id = :user and status = 'paid'",
-                    user=waiting,
+                wait_for(
+                    lambda all_of_them=50 * turn: paid_orders(proxied, waiting) == all_of_them,
+                    RECOVERED_S,
+                    "the pending orders of others to be recovered",
                 )
-        print(f"{usual:.0f} orders a second, {measured:.0f} beside a locked account, {paid} pending ones recovered")
-        assert paid == 50 * turn
-        if measured > KEPT * usual:
+        print(f"{usual:.0f} orders a second, {measured:.0f} beside a locked account")
+        if measured > KEPT * usual and slowest_s < ANSWERED_S:
             break
     assert measured > KEPT * usual
     assert slowest_s < ANSWERED_S

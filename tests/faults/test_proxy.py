@@ -111,9 +111,10 @@ def test_a_request_can_be_delayed(proxy: Proxy):
 
 
 def test_what_is_held_comes_when_it_is_let_go(proxy: Proxy):
-    with connected(proxy, timeout_s=0.2) as one:
+    with connected(proxy) as one:
         assert ask(one, b"one") == b"ONE"
         proxy.mode = Mode.HOLD
+        one.settimeout(0.2)
         with pytest.raises(TimeoutError):
             ask(one, b"two")
         assert heard == [b"one"]

@@ -38,6 +38,7 @@ def test_every_letter_is_told_once_however_often_the_service_dies(stack: Stack, 
             user_id = api.new_user()["id"]
             api.post("/notifications", {"user_id": user_id, "subject": "the last", "body": ""})
             last.wait_for(1)
+            wait_for(lambda: last.events[0] in browser.stream.events, LETTER_S, "the browser to be told of it too")
     told = [event.letter["id"] for event in browser.events]
     assert len(letters) > DEATHS * 10 and len(told) == len(set(told))
     assert set(letters) <= set(told) and told[-1] == last.events[0].letter["id"]

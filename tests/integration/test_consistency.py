@@ -160,7 +160,7 @@ def test_an_order_for_an_unknown_account_is_closed_without_a_letter(stack: Stack
 def test_a_letter_gets_its_address_when_the_user_is_known_at_last(stack: Stack, api: Api):
     user = api.new_user(balance=10)
     order = api.order(user["id"], 1).json()
-    [letter] = api.letters(user["id"], 1)
+    [letter] = api.addressed_letters(user["id"], 1)
     assert letter["email"] == user["email"]
     forget_contact(stack, UUID(user["id"]))
     assert api.letters(user["id"], 1)[0]["email"] is None
@@ -172,7 +172,7 @@ def test_a_letter_gets_its_address_when_the_user_is_known_at_last(stack: Stack, 
 def test_an_event_that_comes_again_makes_no_second_letter(stack: Stack, api: Api):
     user_id = api.new_user(balance=10)["id"]
     order = api.order(user_id, 1).json()
-    before = api.letters(user_id, 1)
+    before = api.addressed_letters(user_id, 1)
     duplicates = duplicates_dropped(stack)
     publish_again(stack, "orders", UUID(user_id))
     wait_for(lambda: duplicates_dropped(stack) > duplicates, RESOLVED_S, "the event to come again")

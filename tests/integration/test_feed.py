@@ -79,8 +79,9 @@ def test_a_transaction_that_began_first_and_commits_last_is_not_passed_over(stac
         connections = [early, late]
         for connection, subject in zip(connections, ("early", "late"), strict=True):
             store(connection, user_id, subject)
+        position = follower.last_id
         connections.pop(first_to_end).commit()
-        before = page(api, user_id, after=follower.last_id)
+        before = page(api, user_id, after=position)
         connections.pop().commit()
         assert [event.letter["subject"] for event in follower.wait_for(2)] == ["early", "late"]
     after = page(api, user_id, after=before["next"])

@@ -24,7 +24,7 @@ def ada(stack) -> dict[str, Any]:
     with Api(stack.url) as api:
         user = api.new_user(balance=10)
         orders = [api.ended_order(user["id"], price) for price in (4, 5000)]
-        letters = api.letters(user["id"], 2)
+        letters = api.addressed_letters(user["id"], 2)
     assert [order["status"] for order in orders] == ["paid", "rejected"]
     return {"id": user["id"], "email": user["email"], "orders": orders, "letters": letters}
 

@@ -98,9 +98,9 @@ def test_a_body_that_nobody_reads_and_that_trickles_in_is_given_up(server: Runni
 def test_an_idle_connection_is_kept_and_each_request_has_its_own_time(server: Running):
     with server.connect() as connection:
         for _ in range(3):
-            eventlet.sleep(REQUEST_S * 0.7)
+            eventlet.sleep(REQUEST_S * 0.55)
             connection.sendall(GET[:9])
-            eventlet.sleep(REQUEST_S * 0.7)
+            eventlet.sleep(REQUEST_S * 0.55)
             connection.sendall(GET[9:])
             assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
         eventlet.sleep(REQUEST_S * 2)

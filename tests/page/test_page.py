@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -116,9 +117,14 @@ def test_an_order_that_is_placed_alone_is_drawn_from_the_request_to_the_letter(p
     page.locator("#orders tr", has_text="paid").first.locator("button").click()
     expect(page.locator("#diagram")).to_contain_text("add_letters", timeout=ENDED_MS)
     expected = page.evaluate(MESSAGES, plain(made.order("an-order").spans))
-    told = [re.sub(r"^[\d.]+ m?s: ", "", one) for one in drawn(page)]
-    # a busy machine may be late with some of it
-    assert sorted(told) == sorted(f"{one['from']} to {one['to']}: {one['label']}" + noted(one) for one in expected)
+    messages = sorted(f"{one['from']} to {one['to']}: {one['label']}" + noted(one) for one in expected)
+
+    def told() -> list[str]:
+        return sorted(re.sub(r"^[\d.]+ m?s: ", "", one) for one in drawn(page))
+
+    with suppress(TimeoutError):  # a busy machine may be late with some of it
+        wait_for(lambda: told() == messages, SEEN_S, "all messages")
+    assert told() == messages
 
 
 def noted(message: Any) -> str:

@@ -279,7 +279,7 @@ def test_a_service_that_has_restarted_is_called_on_a_new_connection(run):
 
 
 def test_few_calls_are_under_way_and_few_connections_open(run):
-    it = run(answer(OK, after_s=0.05))
+    it = run(answer(OK, after_s=0.02), RPC_TIMEOUT_S=2.0)
     assert it.together(5 * MAX_CALLS) == [OK] * 5 * MAX_CALLS
     assert it.peer.most_under_way == MAX_CALLS
     assert len(it.peer.connections) == MAX_CALLS

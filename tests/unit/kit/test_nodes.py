@@ -68,8 +68,8 @@ def test_the_next_node_is_tried_when_one_fails_and_is_the_first_from_then_on(clu
     cluster.does["one"] = failure
     nodes = Nodes(f"{ONE};{TWO};{THREE}")
     started = time.monotonic()
-    assert connect(nodes).hostname == "two"
-    assert time.monotonic() - started < 0.2
+    assert connect(nodes, timeout_s=1.5).hostname == "two"
+    assert time.monotonic() - started < 1.0
     assert connect(nodes).hostname == "two"
     assert (cluster.tried, cluster.closed) == (["one", "two", "two"], ["one"])
 

@@ -38,7 +38,7 @@ def state_of(client: ControlClient, name: str) -> tuple[str, int | None]:
 def test_a_part_is_killed_and_comes_back(controlled):
     stack, client = controlled
     old = stack.supervisor.pid("billing")
-    client.do("kill", "billing", 0.3)
+    client.do("kill", "billing", 2)
     wait_for(lambda: state_of(client, "billing") == ("dead", None), SEEN_S, "the part to be so")
     wait_for(lambda: state_of(client, "billing")[1] not in (None, old), SEEN_S, "the part to be so")
 
