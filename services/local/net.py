@@ -12,7 +12,8 @@ POLL_S = 0.05
 PROBE_S = 0.2
 
 # Below the ports that Linux and macOS use for outgoing connections. While a server is down, a client that
-# keeps calling a port of their range may in the end connect to itself, and then the port is taken.
+# keeps calling a port of their range may in the end connect to itself, and then the port is taken. FREE_PORTS
+# (first, end, step) is set by tests for the programs that they start, so that no two draw the same port.
 PORTS = range(*map(int, os.environ.get("FREE_PORTS", "20000 32000 1").split()))
 
 T = TypeVar("T")
