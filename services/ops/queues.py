@@ -8,7 +8,7 @@ from nameko.rpc import RPC_QUEUE_TEMPLATE, get_rpc_exchange
 from nameko.standalone.events import get_event_exchange
 
 from services.kit.amqp.events import EventHandler
-from services.kit.amqp.moving import CannotMove, move
+from services.kit.amqp.moving import CannotMove, hold, move
 from services.kit.amqp.nodes import BROKER_DOWN, nodes_of
 from services.kit.amqp.queues import arguments_of, handler_queue
 from services.kit.amqp.rpc import Rpc
@@ -19,6 +19,7 @@ from services.ops.openapi import entrypoints
 from services.shop import SERVICES, Style, chosen_style, service_class
 
 CONNECT_S = 30
+HEARTBEAT_S = 60  # longer than any pause between two things that we ask of the broker
 
 
 class ServiceQueue(NamedTuple):
@@ -49,8 +50,9 @@ def move_all() -> None:
     if not style.has_broker:
         raise CommandError(f"the style {style.name} has no broker")
     try:
-        connection = nodes_of(config).connect(CONNECT_S, 0, lambda opened: opened)
+        connection = nodes_of(config).connect(CONNECT_S, HEARTBEAT_S, lambda opened: opened)
         with connection:
+            hold(connection)
             for queue, keeps in queues_of(style, config["QUEUE_TYPE"]):
                 carried = move(connection, queue, keeps)
                 was = (

@@ -1,5 +1,6 @@
 """Queues of either type: what a service does when one is of the other type, and changing that without a loss."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ from amqp.exceptions import PreconditionFailed
 from kombu import Connection, Exchange, Queue
 
 from services.kit.amqp import moving
-from services.kit.amqp.moving import CannotMove, move
+from services.kit.amqp.moving import CannotMove, hold, move
 from services.kit.amqp.queues import arguments_of
 from services.local.net import wait_for
 from services.local.stack import Stack
@@ -16,6 +17,7 @@ from services.ops.queues import queues_of
 from services.shop import STYLES
 from tests.broker import channel
 from tests.client import Api
+from tests.commands import nameko_hw
 
 NAME, EXCHANGE, KEY = "evt-test", "test.events", "tested"
 COUNT = 7
@@ -62,12 +64,13 @@ def fill(connection: Connection) -> None:
     wait_for(lambda: waiting(connection) == there + COUNT, 10, "the new messages")
 
 
-def content(connection: Connection, name: str = NAME) -> dict[str, tuple[Any, ...]]:
-    """Return what is in a queue, and leave it there."""
+def content(connection: Connection) -> dict[str, tuple[Any, ...]]:
+    """Return what is in the queue, and leave it there."""
     with connection.channel() as one:
         one.auto_decode = False
-        found = list(moving._get(one, name))
-        return {m.properties["message_id"]: (bytes(m.body), m.content_type, m.headers["number"]) for m in found}
+        found = list(moving._get(one, NAME))
+    wait_for(lambda: waiting(connection) == len(found), 10, "the messages to be back")
+    return {m.properties["message_id"]: (bytes(m.body), m.content_type, m.headers["number"]) for m in found}
 
 
 ALL = {str(number): (f"body {number}".encode(), "application/x-test", number) for number in range(COUNT)}
@@ -89,6 +92,7 @@ def test_a_queue_gets_another_type_and_keeps_its_messages_and_its_binding(connec
 def test_a_move_that_is_killed_anywhere_is_finished_by_the_next(stack: Stack, connection, monkeypatch):
     """Before and after each step that the broker sees."""
     monkeypatch.setattr(moving, "BATCH", 3)
+    monkeypatch.setattr(moving, "RETURNED_S", 0.05)
     steps = 0
     for point in range(200):
         move(connection, queue("classic"))
@@ -109,6 +113,7 @@ def test_a_move_that_is_killed_anywhere_is_finished_by_the_next(stack: Stack, co
                 patch.setattr(moving, name, counted(getattr(moving, name), count))
             patch.setattr(moving.ConfirmedChannel, "publish", counted(moving.ConfirmedChannel.publish, count))
             try:
+                hold(victim)
                 move(victim, queue("quorum"))
                 steps = done
             except Killed:
@@ -117,7 +122,9 @@ def test_a_move_that_is_killed_anywhere_is_finished_by_the_next(stack: Stack, co
                 victim.collect()
         if steps:
             break
-        move(connection, queue("quorum"))
+        with Connection(stack.amqp_uri) as next_one:
+            hold(next_one)
+            move(next_one, queue("quorum"))
         with connection.channel() as one:
             assert not moving._exists(connection, NAME + moving.SUFFIX)
             assert one.queue_declare(NAME, passive=True).message_count >= COUNT
@@ -141,6 +148,31 @@ def counted(work: Any, count: Any) -> Any:
         return result
 
     return do
+
+
+def test_messages_that_a_dead_process_has_taken_are_not_deleted_with_their_queue(stack, connection, monkeypatch):
+    """The broker has not noticed its death: a machine was lost, or cut off."""
+    monkeypatch.setattr(moving, "FREE_S", 0.3)
+    move(connection, queue("classic"))
+    fill(connection)
+    dead = Connection(stack.amqp_uri)
+    hold(dead)
+    assert dead.channel().basic_get(NAME).body == b"body 0"
+    with pytest.raises(CannotMove, match="somebody else moves queues"):
+        hold(connection)
+    dead.collect()  # now it notices
+    hold(connection)
+    assert move(connection, queue("quorum")) == COUNT
+    assert content(connection) == ALL
+
+
+def test_the_command_moves_nothing_while_somebody_else_does(stack: Stack, monkeypatch):
+    monkeypatch.setattr(moving, "FREE_S", 0)
+    with Connection(stack.amqp_uri) as connection:
+        hold(connection)
+        moved = nameko_hw(stack, "queues", "move")
+    assert (moved.returncode, moved.stdout) == (1, "")
+    assert re.fullmatch("nameko-hw: somebody else moves queues, .*\n", moved.stderr)
 
 
 def test_a_queue_that_somebody_consumes_from_is_not_moved(stack: Stack, monkeypatch):

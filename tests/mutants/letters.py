@@ -154,6 +154,14 @@ CHANGES = [
         ("integration/test_queues.py",),
     ),
     Change(
+        "two-move-queues",
+        "a queue is deleted with the messages that one who moved it before has taken",
+        "ops/queues.py",
+        "            hold(connection)\n",
+        "",
+        ("integration/test_queues.py",),
+    ),
+    Change(
         "inbox-leases-in-turn",
         "one row that is locked stops the inboxes of all replicas",
         "kit/inbox/table.py",

@@ -2,22 +2,27 @@
 
 The services are stopped: their events wait in the outboxes. Each step can be done again, so what a crash leaves is
 finished by the next call. A message is acknowledged when its copy is confirmed, so a crash may leave both.
+
+A queue is deleted together with the messages that somebody has taken and not acknowledged. These cannot be seen from
+here, so nobody may have any: neither a service that still drains, nor one who moves queues, see `hold`.
 """
 
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from amqp.exceptions import NotFound, PreconditionFailed
+from amqp.exceptions import NotFound, PreconditionFailed, ResourceLocked
 from kombu import Connection, Queue
 
 from services.kit.amqp.message import Message
 from services.kit.amqp.publisher import ConfirmedChannel
 
+HOLD = "queues.moving"  # a queue of one connection, which ends with it
 SUFFIX = ".moving"  # of the other name
 BATCH = 200
 CONFIRM_S = 30
 FREE_S = 5  # until the broker has noticed that whoever consumed from a queue has gone
+RETURNED_S = 1  # until what a connection had taken is back in its queue, once the broker has noticed its end
 PAUSE_S = 0.1
 
 
@@ -25,10 +30,31 @@ class CannotMove(Exception):
     """A queue is in use, or the broker does not take a message; nothing is lost."""
 
 
+def hold(connection: Connection) -> None:
+    """Be the only one who moves queues, until the end of `connection`. Raise CannotMove while somebody else is.
+
+    Somebody may also be a process that has died, or was cut off, unless the broker has noticed: it still has messages.
+    """
+    deadline = time.monotonic() + FREE_S
+    while True:
+        try:
+            with connection.channel() as channel:
+                channel.queue_declare(HOLD, exclusive=True, auto_delete=False)
+            break
+        except ResourceLocked:
+            if time.monotonic() > deadline:
+                raise CannotMove(
+                    "somebody else moves queues, or was cut off from the broker, which notices within two minutes"
+                ) from None
+            time.sleep(PAUSE_S)
+    time.sleep(RETURNED_S)
+
+
 def move(connection: Connection, queue: Queue, keeps: bool = True) -> int | None:
     """Have `queue` be of the type that it is declared with; return the number of its messages, None if it was already.
 
-    What waits in it is dropped unless it `keeps` it. Raise CannotMove, or an error of the broker: call it again then.
+    What waits in it is dropped unless it `keeps` it. Raise CannotMove, or an error of the broker: call it again then,
+    with a connection that has the `hold`, as this one should.
     """
     waiting_room = Queue(queue.name + SUFFIX, durable=True, queue_arguments=queue.queue_arguments)
     is_other = not _declare(connection, queue)
