@@ -55,8 +55,10 @@ def test_every_query_of_the_dashboard_finds_what_it_shows(
 
 
 def test_service_is_what_the_metrics_say_and_not_the_target(prometheus: Prometheus):
-    found = {one["metric"]["service"] for one in prometheus.query('{__name__=~"nameko_hw_.+"}')}
-    assert found == {*SERVICES, "audit"}
+    def found() -> set[str]:
+        return {one["metric"]["service"] for one in prometheus.query('{__name__=~"nameko_hw_.+"}')}
+
+    wait_for(lambda: found() == {*SERVICES, "audit"}, SEEN_S, "a scrape of all, and of nothing else")
 
 
 def test_all_rules_are_evaluated(prometheus: Prometheus):

@@ -132,5 +132,7 @@ def test_on_a_phone_pictures_scroll_and_pages_do_not(page: Page) -> None:
 def test_the_reference_shows_every_request(page: Page, asked_for: list[str]) -> None:
     page.goto(f"{HOST}reference.html")
     paths = json.loads((DOCS / "openapi.json").read_text())["paths"]
-    expect(page.locator("#reference .opblock")).to_have_count(sum(len(methods) for methods in paths.values()))
+    expect(page.locator("#reference .opblock")).to_have_count(
+        sum(len(methods) for methods in paths.values()), timeout=30_000
+    )
     assert {url for url in asked_for if not url.startswith(HOST)} == set()

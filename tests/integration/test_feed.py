@@ -20,7 +20,8 @@ KNOWN_S = 10
 
 
 def test_who_follows_gets_what_comes_from_now_on(stack: Stack, api: Api):
-    user_id = api.new_user(balance=10)["id"]
+    user_id = known_user(stack, api)
+    assert api.deposit(user_id, 10).status_code == 200
     api.ended_order(user_id, 3)
     api.letters(user_id, 1)
     with Follower(stack.url, user_id=user_id) as follower:
@@ -139,9 +140,16 @@ def test_only_who_asks_for_a_stream_gets_one(api: Api):
 
 
 def write(api: Api, user_id: str, count: int) -> None:
+    """Return once the feed has them all: each is in it when every transaction that began before has ended."""
     for number in range(count):
-        letter = {"user_id": user_id, "subject": str(number), "body": ""}
-        assert api.post("/notifications", letter).status_code == 201
+        answer = api.post("/notifications", {"user_id": user_id, "subject": str(number), "body": ""})
+        assert answer.status_code == 201
+
+    def is_told() -> bool:
+        told = page(api, user_id, after="beginning", limit=200)["items"]
+        return answer.json()["id"] in [item["letter"]["id"] for item in told]
+
+    wait_for(is_told, KNOWN_S, "the last letter to be told of")
 
 
 def page(api: Api, user_id: str | None, **query: Any) -> Any:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -16,12 +16,14 @@ from services.users.domain import NewUser
 
 USER = uuid4()
 amounts = st.integers(min_value=1, max_value=MAX_AMOUNT)
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first example reads our sources
 
 
 def order(status: OrderStatus, reason: OrderReason | None = None) -> OrderView:
     return OrderView(id=uuid4(), user_id=USER, price=300, status=status, reason=reason, created_at=datetime.now(UTC))
 
 
+@unhurried
 @given(st.lists(st.tuples(st.sampled_from(OperationKind), amounts), max_size=20))
 def test_the_books_always_sum_to_zero(operations):
     books: dict[str, int] = {}
@@ -77,6 +79,7 @@ def test_letters_name_the_order_and_its_price():
     assert paid_letter(paid)[0] != rejected_letter(rejected)[0]
 
 
+@unhurried
 @given(amounts)
 def test_money_is_written_without_loss(amount):
     units, cents = money(amount).split(".")

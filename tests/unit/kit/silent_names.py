@@ -26,7 +26,7 @@ from services.orders.models import Base  # noqa: E402
 from tests.unit.kit.loop import longest_stop  # noqa: E402
 from tests.unit.kit.test_config import config  # noqa: E402
 
-LOOP_S = 0.3
+LOOP_S = 1.0
 DEADLINE_S = 1.5
 socket = patcher.original("socket")
 SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40

@@ -207,7 +207,7 @@ def test_a_late_answer_is_not_taken_for_that_of_the_next_call(run, pause_in):
         eventlet.sleep(DEADLINE_S * 1.2)
         connection.sendall(whole[sent:])
 
-    it = run(late, answer(OK, after_s=DEADLINE_S * 0.5), answer(OK))
+    it = run(late, answer(OK, after_s=DEADLINE_S * 0.3), answer(OK))
     with pytest.raises(NoAnswer):
         it.put()
     assert it.put() == OK

@@ -101,7 +101,7 @@ def service(first: Callable[..., Reply], timeout_s: float = LONG_S) -> Callable[
             return FINAL
 
     container: Any = ServiceContainer(Service, {"max_workers": 1, "WEB_SERVER_ADDRESS": None})
-    container.settings = SimpleNamespace(WORKER_WAIT_S=SHORT_S, REQUEST_TIMEOUT_S=timeout_s)
+    container.settings = SimpleNamespace(WORKER_WAIT_S=1.0, REQUEST_TIMEOUT_S=timeout_s)
     container.tracer = Tracer()
     container.guard, container.limits = Guard(check(config())), Limits(check(config()))
     container.metrics, container.product = metrics_of("unit"), Product("unit")

@@ -102,7 +102,7 @@ def test_all_streams_end_at_once_when_the_service_stops(
     assert b"Content-Type: text/event-stream" in head and b"X-Accel-Buffering: no" in head and b"retry: " in head
     wait_for(lambda: len(streams) == 2, LONG_S, "two streams")
     streams.end()
-    wait_for(lambda: len(streams) == 0, SHORT_S, "the end of both")
+    wait_for(lambda: len(streams) == 0, 1.0, "the end of both")
     assert received(waiting, b"0\r\n\r\n").endswith(b"0\r\n\r\n"), "a proper end"
     assert received(connect(idle()), b"}").startswith(b"HTTP/1.1 503")
 

@@ -30,7 +30,7 @@ def test_each_file_is_a_line_with_the_number_of_its_first_test_and_each_failure_
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )
     lines = [line for line in run.stdout.splitlines() if re.match(r"\[\d", line)]
