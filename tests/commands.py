@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 
 import psutil
 import pytest
@@ -55,5 +55,8 @@ def replicas(stack: Stack) -> Iterator[tuple[str, psutil.Process]]:
     for name in stack.supervisor.names():
         pid = stack.supervisor.pid(name)
         if pid is not None and name not in (GATEWAY, INTERNAL):
-            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-                yield name, psutil.Process(pid)
+            try:
+                process = psutil.Process(pid)
+            except psutil.NoSuchProcess:  # it has ended meanwhile
+                continue
+            yield name, process

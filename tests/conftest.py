@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_finish() -> None:
     """Leave what has been collected to itself: each look of the garbage collector at it all halts the process.
 
-    That takes a third of a second, in which a test with a short deadline may fail.
+    That takes a quarter of a second where nothing else runs, in which a test with a short deadline may fail.
     """
     gc.collect()
     gc.freeze()

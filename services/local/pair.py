@@ -24,6 +24,7 @@ from services.local.server import CannotStart
 NAME = "standby"  # by which the primary knows whom its commits wait for
 PROMOTED_S = 30.0
 STREAMING_S = 30.0
+CONNECT = "connect_timeout=5"  # seconds
 KEPT_WAL = "256MB"  # how far a standby may be behind, and still follow
 
 
@@ -62,7 +63,7 @@ class PairedPostgres(Postgres):
             except TimeoutError:  # it is too far behind
                 self.fence()
                 raise
-            except psycopg2.Error as error:  # the primary has just died: commits would not wait for this one
+            except psycopg2.Error as error:  # it has died, or stands still: commits would not wait for this one
                 self.stop()
                 raise CannotStart(f"{self.title} in {self.folder}: the primary does not answer: {error}") from None
 
@@ -78,7 +79,7 @@ class PairedPostgres(Postgres):
 
     def query(self, statement: str) -> list[Any]:
         """Execute a statement by itself, and return its rows."""
-        with closing(psycopg2.connect(self.address("dbname=postgres connect_timeout=5"))) as connection:
+        with closing(psycopg2.connect(self.address("dbname=postgres", CONNECT))) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(statement)
@@ -87,14 +88,8 @@ class PairedPostgres(Postgres):
     def _copy(self, primary: "PairedPostgres") -> None:
         """Put a copy of the primary in the place of what is here."""
         shutil.rmtree(self.data, ignore_errors=True)
-        self.make_data(
-            "pg_basebackup",
-            "--checkpoint=fast",
-            "--no-sync",
-            "-d",
-            primary.address("connect_timeout=5"),
-            files=[STANDBY],
-        )
+        source = primary.address(CONNECT)
+        self.make_data("pg_basebackup", "--checkpoint=fast", "--no-sync", "-d", source, files=[STANDBY])
         (self.folder / FENCED).unlink(missing_ok=True)
 
 
@@ -126,7 +121,7 @@ class Pair:
     def start(self) -> None:
         """Start both. A primary that was fenced, before its standby could be promoted, is not the primary any more.
 
-        Raises CannotStart, FolderInUse or TimeoutError, and leaves neither, if one does not start.
+        Raises what either start raises, and then leaves neither.
         """
         try:
             self.primary.start()

@@ -8,7 +8,7 @@ here, so nobody may have any: neither a service that still drains, nor one who m
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from amqp.exceptions import NotFound, PreconditionFailed, ResourceLocked
@@ -21,7 +21,7 @@ HOLD = "queues.moving"  # a queue of one connection, which ends with it
 SUFFIX = ".moving"  # of the other name
 BATCH = 200
 CONFIRM_S = 30
-FREE_S = 5  # until the broker has noticed that whoever consumed from a queue has gone
+FREE_S = 5  # until the broker has noticed that whoever consumed from a queue, or moved queues, has gone
 RETURNED_S = 1  # until what a connection had taken is back in its queue, once the broker has noticed its end
 PAUSE_S = 0.1
 
@@ -35,18 +35,8 @@ def hold(connection: Connection) -> None:
 
     Somebody may also be a process that has died, or was cut off, unless the broker has noticed: it still has messages.
     """
-    deadline = time.monotonic() + FREE_S
-    while True:
-        try:
-            with connection.channel() as channel:
-                channel.queue_declare(HOLD, exclusive=True, auto_delete=False)
-            break
-        except ResourceLocked:
-            if time.monotonic() > deadline:
-                raise CannotMove(
-                    "somebody else moves queues, or was cut off from the broker, which notices within two minutes"
-                ) from None
-            time.sleep(PAUSE_S)
+    busy = "somebody else moves queues, or was cut off from the broker, which notices within two minutes"
+    _wait_until(lambda: _declare_hold(connection), busy)
     time.sleep(RETURNED_S)
 
 
@@ -73,6 +63,25 @@ def move(connection: Connection, queue: Queue, keeps: bool = True) -> int | None
     return carried
 
 
+def _declare_hold(connection: Connection) -> bool:
+    """Declare the queue of who moves queues; return False if another connection has it."""
+    try:
+        with connection.channel() as channel:
+            channel.queue_declare(HOLD, exclusive=True, auto_delete=False)
+    except ResourceLocked:
+        return False
+    return True
+
+
+def _wait_until(is_free: Callable[[], bool], busy: str) -> None:
+    """Wait until something is free; raise CannotMove, which says that it is `busy`, after FREE_S."""
+    deadline = time.monotonic() + FREE_S
+    while not is_free():
+        if time.monotonic() > deadline:
+            raise CannotMove(busy)
+        time.sleep(PAUSE_S)
+
+
 def _declare(connection: Connection, queue: Queue) -> bool:
     """Declare a queue with its binding; return False if there is one of another type."""
     try:
@@ -94,12 +103,11 @@ def _exists(connection: Connection, name: str) -> bool:
 
 def _take_out_of_use(connection: Connection, queue: Queue) -> None:
     """Unbind a queue that nobody consumes from, so that nothing comes into it that would be deleted with it."""
-    deadline = time.monotonic() + FREE_S
     with connection.channel() as channel:
-        while channel.queue_declare(queue.name, passive=True).consumer_count:
-            if time.monotonic() > deadline:
-                raise CannotMove(f"{queue.name} is in use: stop the services first")
-            time.sleep(PAUSE_S)
+        _wait_until(
+            lambda: not channel.queue_declare(queue.name, passive=True).consumer_count,
+            f"{queue.name} is in use: stop the services first",
+        )
         queue.exchange.bind(channel).declare()
         channel.queue_unbind(queue.name, queue.exchange.name, queue.routing_key)
 
